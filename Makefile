@@ -1,0 +1,36 @@
+# Each target makes .venv and installs what is missing first; the second time that takes no time.
+PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3.14 python3 python; do \
+	$$p -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
+BIN := $(CURDIR)/.venv/bin
+export PATH := $(BIN):$(PATH)
+export PYTHONWARNINGS ?= ignore::UserWarning:zmq
+
+.PHONY: help install demo test readme lab clean
+
+help: ## this list
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 16
+
+install: ## make .venv and install the pinned dependencies
+	@test -n "$(PYTHON)" || { echo 'Python 3.11 or newer, with venv, is needed (on Debian and Ubuntu: apt install python3-venv)' >&2; exit 2; }
+	@$(PYTHON) tools/install.py
+
+demo: install ## the whole pipeline in miniature: models, tables, figures, forecasts; resumes where it stopped
+	@forehand4d demo
+
+# Lessons of the notebooks first, then what no single notebook owns. The data they share is made once.
+test: export OMP_NUM_THREADS = 1
+test: install ## conventions, the lessons of all notebooks, oracles, the whole pipeline
+	@data=$$(mktemp -d) && trap 'rm -rf "$$data"' EXIT && export FOREHAND4D_DATA="$$data" \
+	&& pytest -q -p no:cacheprovider tests/test_conventions.py \
+	&& nbdev_test --n_workers 2 --do_print \
+	&& pytest -q -n 2 tests
+
+readme: install ## README.md from nbs/index.ipynb
+	@python tools/readme.py
+
+lab: install ## JupyterLab in nbs/
+	@jupyter lab --notebook-dir nbs
+
+clean: ## remove .venv and caches; runs in outputs/ stay
+	@rm -rf .venv build *.egg-info .pytest_cache _proc _docs
+	@find forehand4d nbs tests tools -name __pycache__ -o -name .ipynb_checkpoints | xargs rm -rf
