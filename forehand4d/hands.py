@@ -9,6 +9,7 @@ __all__ = ['PARENTS', 'FINGERS', 'TIPS', 'SIDES', 'JOINT_NAMES', 'BONES', 'KEYS'
 # %% ../nbs/12_hands.ipynb #c5dfdaea
 import os
 import zipfile
+import zlib
 from dataclasses import dataclass, fields, replace
 from functools import lru_cache
 from importlib.resources import files
@@ -149,7 +150,7 @@ def _from_arrays(
     side:str, # right or left
 )->HandModel: # float32
     "Model from plain arrays"
-    f = {k: torch.as_tensor(np.asarray(v), dtype=torch.float64) for k, v in a.items() if k not in ('faces', 'tip_ids')}
+    f = {k: torch.as_tensor(np.asarray(v), dtype=torch.float64) for k, v in a.items() if np.asarray(v).dtype.kind == 'f'}
     posedirs = f['posedirs'].T.reshape(-1, 3, 135) if f['posedirs'].shape[0] == 135 else f['posedirs']
     ints = lambda k: torch.as_tensor(np.asarray(a[k], dtype=np.int64))
     m = HandModel(hand_id, side, f['v_template'], f['shapedirs'], posedirs, f['weights'], f['J_regressor']@f['v_template'],
@@ -234,7 +235,7 @@ def load_hand(
     if path.suffix != '.npz': raise ValueError(f'{path}: expected an .npz file; pickled models are not read')
     try:
         with np.load(path, allow_pickle=False) as z: a = {ALIASES.get(k, k): z[k] for k in z.files}
-    except (ValueError, OSError, EOFError, zipfile.BadZipFile) as e:
+    except (ValueError, OSError, EOFError, zipfile.BadZipFile, zlib.error) as e:
         raise ValueError(f'{path}: not a readable .npz of plain arrays ({e})') from None
     a.setdefault('tip_ids', np.array(TIPS))
     a.setdefault('flexion_axes', np.zeros((15, 3)))
