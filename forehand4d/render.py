@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['Mesh', 'Light', 'face_normals', 'vertex_normals', 'quad', 'Scene', 'shade', 'RenderResult', 'camera_lights',
-           'check_image', 'render']
+           'check_image', 'render', 'overlay']
 
 # %% ../nbs/15_render.ipynb #c1a20697
 from dataclasses import dataclass
@@ -15,6 +15,10 @@ from embreex.rtcore_scene import EmbreeScene
 # %% ../nbs/15_render.ipynb #e39a68f7
 def _array(x, dtype=np.float32):
     return np.asarray(x.detach().cpu() if hasattr(x, 'detach') else x, dtype=dtype)
+
+# einsum: NumPy's own sums over a last axis of three are several times slower
+def _dot(a, b): return np.einsum('nc,nc->n', a, b)
+def _unit(a): return a / np.sqrt(np.maximum(_dot(a, a), 1e-18))[:, None]
 
 # %% ../nbs/15_render.ipynb #5d02ef44
 @dataclass
@@ -55,9 +59,9 @@ class Light:
         points:np.ndarray, # (N, 3) metres
     )->tuple: # (N, 3) unit vectors, (N,) metres
         "From points to the lamp"
-        v = self.position - points if self.direction is None else np.broadcast_to(-_array(self.direction), points.shape)
-        d = np.linalg.norm(v, axis=-1)
-        return (v / np.maximum(d, 1e-9)[:, None]).astype(np.float32), d if self.direction is None else np.full(len(points), 1e9, np.float32)
+        if self.direction is not None: return np.broadcast_to(_unit(-_array(self.direction)[None]), points.shape), np.full(len(points), 1e9, np.float32)
+        v = _array(self.position) - points
+        return _unit(v), np.sqrt(_dot(v, v))
 
 # %% ../nbs/15_render.ipynb #1265cdfe
 def face_normals(
@@ -74,7 +78,7 @@ def vertex_normals(
     "Area-weighted normals of vertices"
     n, f = np.repeat(face_normals(vertices[faces]), 3, 0), faces.ravel()
     out = np.stack([np.bincount(f, n[:, i], len(vertices)) for i in range(3)], 1)
-    return (out / np.maximum(np.linalg.norm(out, axis=1, keepdims=True), 1e-20)).astype(np.float32)
+    return _unit(out).astype(np.float32)
 
 # %% ../nbs/15_render.ipynb #928e4f6b
 def quad(
@@ -99,8 +103,7 @@ class Scene:
         self.start = np.cumsum([0] + [len(m.faces) for m in self.meshes])
         empty = np.zeros((0, 3, 3), np.float32)
         self.corners = np.concatenate([empty] + [m.vertices[m.faces] for m in self.meshes])
-        self.flat = face_normals(self.corners)
-        self.flat /= np.maximum(np.linalg.norm(self.flat, axis=1, keepdims=True), 1e-20)
+        self.flat = _unit(face_normals(self.corners))
         self.normals = np.concatenate([empty] + [vertex_normals(m.vertices, m.faces)[m.faces] if m.smooth else
             np.repeat(self.flat[a:b, None], 3, 1) for m, a, b in zip(self.meshes, self.start, self.start[1:])])
         self.colors = np.concatenate([empty] + [self._corner_colors(m) for m in self.meshes])
@@ -141,15 +144,14 @@ def _texture(m, coords):
 
 def _surface(scene, face, weights, view):
     ids = np.searchsorted(scene.start, face, side='right') - 1
-    normal = np.einsum('nk,nkc->nc', weights, scene.normals[face])
-    normal /= np.maximum(np.linalg.norm(normal, axis=1, keepdims=True), 1e-9)
-    flip = np.where((scene.flat[face] * view).sum(1) < 0, -1, 1).astype(np.float32)[:, None]
-    color = np.einsum('nk,nkc->nc', weights, scene.colors[face])
+    normal, flat = _unit(np.einsum('nk,nkc->nc', weights, scene.normals.take(face, 0))), scene.flat.take(face, 0)
+    flip = np.where(_dot(flat, view) < 0, np.float32(-1), np.float32(1))[:, None]
+    color = np.einsum('nk,nkc->nc', weights, scene.colors.take(face, 0))
     for i, m in enumerate(scene.meshes):
         if m.texture is not None and (at := np.flatnonzero(ids == i)).size:
             uv = m.uv[m.faces[face[at] - scene.start[i]]]
             color[at] *= _texture(m, np.einsum('nk,nkc->nc', weights[at], uv))
-    return ids, normal * flip, scene.flat[face] * flip, color
+    return ids, normal * flip, flat * flip, color
 
 # %% ../nbs/15_render.ipynb #b456864b
 def shade(
@@ -165,18 +167,19 @@ def shade(
 )->tuple: # (N, 3) colours squared, (N,) mesh ids
     "Light on surface points"
     ids, normal, flat, color = _surface(scene, face, weights, view)
-    color = color * color
-    specular, shininess = scene.material[ids].T
-    out = color * (ambient * (.7 + .3 * np.abs((normal * view).sum(1))))[:, None]
+    color, start = color * color, points + bias * flat
+    specular, shininess = scene.material.T[:, ids]
+    out = color * (ambient * (.7 + .3 * np.abs(_dot(normal, view))))[:, None]
     for light in lights:
         to, distance = light.towards(points)
-        cosine = (normal * to).sum(1)
-        lit = np.flatnonzero(cosine > 0)
-        if shadows: lit = lit[~scene.blocked(points[lit] + bias * flat[lit], to[lit], distance[lit] - bias)]
-        half = to[lit] + view[lit]
-        half /= np.maximum(np.linalg.norm(half, axis=1, keepdims=True), 1e-9)
-        shine = specular[lit] * np.maximum((normal[lit] * half).sum(1), 1e-6) ** shininess[lit]
-        out[lit] += (color[lit] * cosine[lit, None] + shine[:, None]) * _array(light.color)
+        cosine = np.maximum(_dot(normal, to), 0)
+        if shadows:
+            at = np.flatnonzero(cosine)
+            cosine[at[scene.blocked(start.take(at, 0), to.take(at, 0), distance.take(at) - bias)]] = 0
+        out += color * cosine[:, None] * _array(light.color)
+        facing = _dot(normal, _unit(to + view)) * (cosine > 0)
+        at = np.flatnonzero((facing > .6) & (specular > 0))  # powers are slow, and nothing is left of a highlight further out
+        out[at] += (specular[at] * facing[at] ** shininess[at])[:, None] * _array(light.color)
     return out, ids
 
 # %% ../nbs/15_render.ipynb #fdadc50f
@@ -243,8 +246,7 @@ def render(
         face, weights, depth = scene.hit(np.broadcast_to(eye, d.shape), d)
         at, out, ids = np.flatnonzero(face >= 0), back * back, np.full(len(d), -1, np.int32)
         d, t = d[at], depth[at, None].astype(np.float32)
-        view = -d / np.linalg.norm(d, axis=1, keepdims=True)
-        out[at], ids[at] = shade(scene, eye + t * d, face[at], weights[at], view, lights, ambient, shadows)
+        out[at], ids[at] = shade(scene, eye + t * d, face[at], weights[at], _unit(-d), lights, ambient, shadows)
         return out, depth.astype(np.float32), ids
 
     back = _background(background, width, height)
@@ -257,3 +259,19 @@ def render(
         many = trace((x[at, None] + dx).ravel(), (y[at, None] + dy).ravel(), np.repeat(back[at], samples ** 2, 0))[0]
         image.reshape(-1, 3)[at] = np.sqrt(np.clip(many, 0, 1).reshape(len(at), -1, 3).mean(1))
     return RenderResult((image * 255 + .5).astype(np.uint8), depth.reshape(height, width), ids.reshape(height, width))
+
+# %% ../nbs/15_render.ipynb #963ced14
+def overlay(
+    image:np.ndarray, # (H, W, 3) uint8 photo
+    meshes, # list of `Mesh` or a `Scene`
+    K, # (3, 3) intrinsics of the photo
+    cam_from_view, # (4, 4)
+    alpha:float=.9, # opacity of the meshes
+    samples:int=2, # rays along each side of a pixel at edges
+    **options, # further arguments of `render`
+)->np.ndarray: # (H, W, 3) uint8
+    "Draw meshes on a photo"
+    h, w = check_image(image).shape[:2]
+    if not 0 <= alpha <= 1: raise ValueError(f'alpha is an opacity between 0 and 1, got {alpha}')
+    drawn = render(meshes, K, cam_from_view, w, h, background=image, samples=samples, **options).image
+    return (image * (1 - alpha) + drawn * alpha + .5).astype(np.uint8)
