@@ -130,7 +130,7 @@ def _disk_full(e:BaseException, folder:Path)->bool:
     "Does `e` come from a full disk? torch and others report one as a plain error, some as none of ours"
     if isinstance(e, OSError) and e.errno is not None: return e.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
     text = str(e).lower()
-    if any(s in text for s in ('no space left', 'file write failed', 'pytorchstreamwriter failed', 'file too large')): return True
+    if any(s in text for s in ('no space left', 'file too large', 'inline_container', 'iostream error')): return True
     return isinstance(e, Exception) and shutil.disk_usage(folder).free < 1 << 16
 
 # %% ../nbs/00_core.ipynb #b520f965
