@@ -146,6 +146,7 @@ def atomic_path(
     try:
         yield tmp
         if not tmp.exists(): raise FileNotFoundError(f'nothing was written for {path}')
+        if shutil.disk_usage(path.parent).free < 4096: raise OSError(errno.ENOSPC, 'full')   # some writers, ffmpeg's, do not tell
         if tmp.is_file():
             with tmp.open('rb') as f: os.fsync(f.fileno())
         if tmp.is_dir() and path.is_dir():   # a folder cannot replace a full one in one step
