@@ -254,8 +254,12 @@ def finish(self:Run,
     if (self.dir/'log.csv').exists(): self.add_artifact('log.csv')
     self.manifest['metrics'] = _plain(metrics or {}, array=lambda a: a.tolist())
     write_json(self.dir/'metrics.json', self.manifest['metrics'])
-    self.manifest.update(status='done', finished=datetime.now(timezone.utc).isoformat(timespec='seconds'))
-    self._save()
+    before = self.manifest
+    self.manifest = {**before, 'status': 'done', 'finished': datetime.now(timezone.utc).isoformat(timespec='seconds')}
+    try: self._save()
+    except OSError:
+        self.manifest = before
+        raise
     _unlock(self.dir)
     return self.metrics
 
