@@ -23,7 +23,7 @@ test: install ## conventions, the lessons of all notebooks, oracles, the whole p
 	@data=$$(mktemp -d) && trap 'rm -rf "$$data"' EXIT && export FOREHAND4D_DATA="$$data" \
 	&& pytest -q -p no:cacheprovider tests/test_conventions.py \
 	&& nbdev_test --n_workers 2 --do_print \
-	&& pytest -q -n 2 tests
+	&& pytest -q -n 2 --dist loadfile tests --ignore tests/test_conventions.py
 
 readme: install ## README.md from nbs/index.ipynb
 	@python tools/readme.py

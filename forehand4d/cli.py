@@ -6,7 +6,7 @@
 __all__ = ['DEMO', 'Step', 'clock', 'time_left', 'DemoView', 'demo', 'parser', 'main']
 
 # %% ../nbs/90_cli.ipynb #df540d80
-import argparse, os, re, sys, time, traceback
+import argparse, os, re, shutil, sys, time, traceback
 from dataclasses import dataclass
 from pathlib import Path
 from .core import outputs_root, project_root

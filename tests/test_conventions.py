@@ -100,6 +100,19 @@ def test_module(path):
     assert max(map(len, text.splitlines())) <= 170
 
 
+@pytest.mark.parametrize('path', MODULES, ids=[p.relative_to(ROOT/'forehand4d').as_posix() for p in MODULES])
+def test_names_are_defined(path):
+    "A lesson cell's import does not reach the module: every global name that a function uses exists there"
+    import builtins, dis, importlib, types
+    name = '.'.join(path.relative_to(ROOT).with_suffix('').parts)
+    known = set(vars(importlib.import_module(name))) | set(dir(builtins))
+    def walk(code):
+        yield from (i.argval for i in dis.get_instructions(code) if i.opname == 'LOAD_GLOBAL')
+        for c in code.co_consts:
+            if isinstance(c, types.CodeType): yield from walk(c)
+    assert set(walk(compile(path.read_text(), name, 'exec'))) <= known
+
+
 def public(tree):
     "Public functions and classes with the lines of their parameters"
     for node in tree.body:
