@@ -257,7 +257,7 @@ def render(
         at = np.flatnonzero(_contrast(image))
         dy, dx = ((a.ravel() + .5) / samples - .5 for a in np.indices((samples, samples)))
         many = trace((x[at, None] + dx).ravel(), (y[at, None] + dy).ravel(), np.repeat(back[at], samples ** 2, 0))[0]
-        image.reshape(-1, 3)[at] = np.sqrt(np.clip(many, 0, 1).reshape(len(at), -1, 3).mean(1))
+        image.reshape(-1, 3)[at] = np.sqrt(np.clip(many, 0, 1).reshape(len(at), samples ** 2, 3).mean(1))
     return RenderResult((image * 255 + .5).astype(np.uint8), depth.reshape(height, width), ids.reshape(height, width))
 
 # %% ../nbs/15_render.ipynb #963ced14
