@@ -107,7 +107,7 @@ def our_lines(
     samples = int(mine.samples.max())
     data = data_label(source.data.records.query('method == @row.method').dataset) + (f' [{", ".join(source.flags)}]' if source.flags else '')
     out = []
-    for selection in ('best', 'single') if samples > 1 else ('best',):
+    for selection in ('best', 'single') if samples > 1 else ('single',):
         found = mine[mine.selection == selection].set_index(['group', 'metric'])
         cells = [found.loc[(g, m)] if (g, m) in found.index else None for g in groups for m in SHOWN]
         cells = tuple(None if c is None or c.value != c.value else (100 * c.value, 50 * (c.high - c.low)) for c in cells)
@@ -123,7 +123,7 @@ def paper_line(
     "The paper's own numbers"
     p = paper_numbers(spec.name).query('label == @row.paper').set_index(['group', 'metric']).value
     cells = tuple((float(p[(g, m)]), None) if (g, m) in p.index else None for g in groups for m in SHOWN)
-    return Line('paper', row.paper, 'paper: ' + ', '.join(REAL[g] for g in groups if (g, 'M') in p.index), cells)
+    return Line('paper', row.paper, 'paper (real)', cells)
 
 # %% ../nbs/80b_report.ipynb #88946d2a
 def duration(
@@ -164,14 +164,16 @@ def build_table(
             summary = aggregate(r[(r.method == row.method) & (r.protocol == protocol)], resamples)
             lines += our_lines(row, source, summary, groups)
             tables.append(summary.assign(run=relative(source.run.dir, source.run.root)))
-            if row.method in source.data.budgets: budgets.append(budget_line(row.label, source.data.budgets[row.method]))
+            if row.method in source.data.budgets and source.data.budgets[row.method] != Budget(): budgets.append(budget_line(row.label, source.data.budgets[row.method]))
             if source not in quoted: quoted.append(source)
         elif row.command: lines.append(Line('missing', row.label, 'not run', command=row.command))
         if row.paper: lines.append(paper_line(row, spec, groups))
-    profiles = sorted({str(s.run.params.get('profile')) for s in quoted})
-    notes = [f'Centimetres, lower is better. Ours: protocol {protocol}, profile {", ".join(profiles) or "none"}; ± half of the 95 % bootstrap interval over clips.',
-             'Best of k: the sample with the smallest sum of five metrics, chosen with the ground truth, as in the paper (k = 5 there). Bold: best of ours per column.',
-             'The paper\'s lines were measured on real datasets, ours on procedural ones: compare the pattern, not the values.']
+    profiles = ', '.join(sorted({str(s.run.params.get('profile')) for s in quoted}))
+    columns = '; '.join(f'{g}: {", ".join(n for n in ROLES[g] if "-" in n)} (ours), {REAL[g]} (paper)' for g in groups)
+    notes = ['Centimetres, lower is better.' + (f' Ours: protocol {protocol}, profile {profiles}; ± half of the 95 % bootstrap interval over clips.' if quoted else ''),
+             f'Columns: {columns}. The paper measured on real data, we on procedural data: compare the pattern, not the values.',
+             'Best of k: the sample with the smallest sum of five metrics, chosen with the ground truth, as in the paper (k = 5 there). '
+             'Bold: best of ours, best-of-k lines and all others apart.']
     notes += [f'Budget. {b}.' for b in budgets] + [f'Source: {s.line}' for s in quoted] + [f'Note: {r}' for r in sources.refused]
     return Table(spec, tuple(groups), tuple(lines), tuple(notes), tuple(quoted), pd.concat(tables, ignore_index=True) if tables else pd.DataFrame())
 
@@ -203,7 +205,7 @@ def table_md(
     bold, n = best_lines(table), len(table.groups) * len(SHOWN)
     rows = [['Method', 'Data'] + [f'{g} {m}' for g in table.groups for m in SHOWN.values()], ['---'] * 2 + ['--:'] * n]
     for i, line in enumerate(table.lines):
-        if line.kind == 'missing': rows.append([line.label, line.data, f'`{line.command}`'] + [''] * (n - 1)); continue
+        if line.kind == 'missing': rows.append([line.label, f'not run: `{line.command}`'] + [''] * n); continue
         cells = [cell_text(c) for c in line.cells]
         if line.kind == 'paper': rows.append([f'*{x}*' if x != '–' else x for x in [line.label, line.data] + cells])
         else: rows.append([line.label, line.data] + [f'**{x}**' if (i, c) in bold else x for c, x in enumerate(cells)])
