@@ -6,7 +6,7 @@
 __all__ = ['DEMO', 'Step', 'clock', 'time_left', 'DemoView', 'demo', 'parser', 'main']
 
 # %% ../nbs/90_cli.ipynb #df540d80
-import argparse, os, re, shutil, sys, time, traceback
+import argparse, os, re, shutil, sys, threading, time, traceback
 from dataclasses import dataclass
 from pathlib import Path
 from .core import outputs_root, project_root
@@ -66,12 +66,12 @@ class DemoView:
         out=None, # terminal or file; `sys.stderr` without it
     ):
         self.steps, self.out = list(steps), out or sys.stderr
-        self.spent, self.bar, self.began, self.shown = [], '', time.time(), 0.
+        self.spent, self.bar, self.began, self.shown, self.start = [], '', time.time(), 0., time.time()
         self.live = self.out.isatty()
 
     def write(self, text:str):
         "Take what the notebook writes; keep its last progress bar"
-        parts = [p.strip() for p in re.split(r'[\r\n]', text) if '%|' in p]
+        parts = [p.strip() for p in re.split(r'[\r\n]', text) if re.search(r'\d+/\d+ \[', p)]
         if parts: self.bar = parts[-1]
         self.show()
 
@@ -79,8 +79,8 @@ class DemoView:
 
     def line(self)->str: # at most as wide as the terminal
         i, now = len(self.spent), time.time()
-        found = re.search(r'(\d+)%\|', self.bar)
-        left = time_left([60*s.minutes for s in self.steps], self.spent, now - self.start, int(found[1])/100 if found else None)
+        found = re.search(r'(\d+)/(\d+) \[', self.bar)
+        left = time_left([60*s.minutes for s in self.steps], self.spent, now - self.start, int(found[1])/max(1, int(found[2])) if found else None)
         step = self.steps[i]
         text = f'{i + 1}/{len(self.steps)} {step.notebook}  {clock(now - self.began)} elapsed, about {clock(left)} left'
         inner = re.sub(r'\|[^|]*\|', ' ', self.bar)
@@ -90,9 +90,20 @@ class DemoView:
     def show(self, force:bool=False):
         now = time.time()
         if not force and now - self.shown < (.2 if self.live else 30): return
+        if len(self.spent) == len(self.steps): return
         self.shown = now
         self.out.write(f'\r\x1b[K{self.line()}' if self.live else self.line() + '\n')
         self.out.flush()
+
+    def __enter__(self):
+        "Keep the clock going while a notebook is silent"
+        self.stop = threading.Event()
+        def tick():
+            while not self.stop.wait(1.): self.show()
+        threading.Thread(target=tick, daemon=True).start()
+        return self
+
+    def __exit__(self, *_): self.stop.set()
 
     def begin(self): self.bar, self.start = '', time.time(); self.show(force=self.live)
 
@@ -116,14 +127,15 @@ def demo(
 )->list[Run]: # the finished runs
     "Run the pipeline; what is finished is kept, so that it goes on where it stopped"
     view, runs = DemoView(steps, out), []
-    for step in steps:
-        known = notebook_parameters(step.notebook)
-        params = {**step.params, **({'profile': profile} if 'profile' in known else {})}
-        view.begin()
-        before = any(r.name == step.name and r.done for r in list_runs(step.notebook))
-        run = run_notebook(step.notebook, params, name=step.name, err=view)
-        view.end(run, before)
-        runs.append(run)
+    with view:
+        for step in steps:
+            known = notebook_parameters(step.notebook)
+            params = {**step.params, **({'profile': profile} if 'profile' in known else {})}
+            view.begin()
+            before = any(r.name == step.name and r.done for r in list_runs(step.notebook))
+            run = run_notebook(step.notebook, params, name=step.name, err=view)
+            view.end(run, before)
+            runs.append(run)
     return runs
 
 # %% ../nbs/90_cli.ipynb #ad5fe669

@@ -216,5 +216,5 @@ def progress(
     **kwargs,
 )->tqdm: # iterable, also a context manager
     "A progress bar that suits terminals, notebooks and logs"
-    interval = 0.1 if sys.stderr.isatty() else 0.5
-    return tqdm(iterable, **{**dict(desc=desc, total=total, mininterval=interval, dynamic_ncols=True, disable=in_test()), **kwargs})
+    shape = dict(dynamic_ncols=True) if sys.stderr.isatty() else dict(ncols=100, nrows=30, mininterval=0.5)
+    return tqdm(iterable, **{**dict(desc=desc, total=total, disable=in_test()), **shape, **kwargs})
