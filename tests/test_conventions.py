@@ -250,7 +250,7 @@ def clone(folder):
     return folder
 
 
-def changed(folder): return subprocess.run(['git', '-C', str(folder), 'diff', '--stat'], capture_output=True, text=True).stdout
+def changed(folder): return subprocess.run(['git', '-C', str(folder), 'status', '--porcelain'], capture_output=True, text=True).stdout
 
 
 def run(folder, *command):
