@@ -19,7 +19,7 @@ from .render import Mesh, check_image, overlay
 
 # %% ../nbs/16a_draw.ipynb #29fdd4ab
 HAND_COLORS = np.array([[.16, .42, .86], [.93, .40, .62]]) # right blue, left pink
-PALEST = .72 # how far the last frame goes towards white
+PALEST = .65 # how far the last frame goes towards white
 
 def fade(
     hand:int, # 0 right, 1 left
@@ -86,7 +86,7 @@ def _ink(image, strokes, width):
     for rim in (1., 0.):
         for points, color, factor in strokes:
             # pixel centres are integers here, and halves for PIL
-            p, r = [tuple(q) for q in (np.clip(points, -1e4, 1e4) + .5) * s], s * (width * factor / 2 + rim * max(.6, width / 4))
+            p, r = [tuple(q) for q in (np.clip(points, -1e4, 1e4) + .5) * s], s * (width * factor / 2 + rim * max(.6, width / 5))
             ink = (255, 255, 255, 200) if rim else tuple(int(round(255 * c)) for c in color) + (255,)
             if len(p) > 1: draw.line(p, ink, max(1, round(2 * r)), joint='curve')
             for x, y in (p[:1] + p[-1:]): draw.ellipse((x - r, y - r, x + r, y + r), ink)
@@ -143,7 +143,7 @@ def second_view(
     target = (p.amin(0) + p.amax(0)) / 2
     seen = transform(look_at(target + back, target, torch.tensor([0., -1, 0])), p) - torch.tensor([0, 0, 1.])
     # the nearest place from which the cone of each side holds every point
-    half = torch.tensor([width, height]) / 2 / K[0, 0] * .9
+    half = torch.tensor([width, height]) / 2 / K[0, 0] * .94
     distance = ((seen[:, :2].abs() / half).amax(1) - seen[:, 2]).max().clamp(min=.05)
     return K, look_at(target + distance * back, target, torch.tensor([0., -1, 0]))
 
@@ -185,5 +185,5 @@ def draw_motion(
     if not all(0 <= t < T for t in frames): raise ValueError(f'frames {frames} are not all within 0..{T - 1}')
     for t in sorted(frames, reverse=True):
         when = t / max(T - 1, 1)
-        image = overlay(image, hand_meshes(points[t], ok[t], when), K, cam_from_view, alpha=alpha - .25 * when)
+        image = overlay(image, hand_meshes(points[t], ok[t], when), K, cam_from_view, alpha=alpha - .2 * when)
     return draw_paths(image, wrists_of(points), K, cam_from_view, ok) if path else image
