@@ -70,7 +70,7 @@ def blend_dual(
     turned = points + 2*np.cross(w, np.cross(w, points) + q[..., 3:]*points)
     return turned + 2*_qmul(e, conj)[..., :3]
 
-# %% ../nbs/13c_hand_build.ipynb #1c93efac
+# %% ../nbs/13c_hand_build.ipynb #5cf54c13
 SHAPE_NAMES = ('overall size', 'breadth', 'finger length', 'finger thickness', 'palm depth',
     'thumb length', 'index against ring', 'little finger length', 'knuckle position', 'thumb base')
 
@@ -132,7 +132,7 @@ def shape_directions(
     dv[:, 9], dj[9] = (_bump(hand.joints[13], p)*[0.006, 0.001, 0.003] for p in (hand.vertices, hand.joints))
     return dv.transpose(0, 2, 1), dj.transpose(1, 2, 0)
 
-# %% ../nbs/13c_hand_build.ipynb #7f809d94
+# %% ../nbs/13c_hand_build.ipynb #ecd24ff2
 def joint_regressor(
     hand:HandMesh,
     dv:np.ndarray, # (V, 3, 10) shape directions of the vertices
@@ -150,7 +150,7 @@ def joint_regressor(
         out[j, ids] = x/x.sum()
     return out
 
-# %% ../nbs/13c_hand_build.ipynb #d871bbb2
+# %% ../nbs/13c_hand_build.ipynb #0f54321d
 def hinge_rotations(
     hand:HandMesh,
     flex:np.ndarray, # (..., 15) degrees about the hinge axes, positive closes the hand
@@ -212,7 +212,7 @@ def pose_space(
     sign = np.sign(np.take_along_axis(rows, np.abs(rows).argmax(1)[:, None], 1)) # makes the signs unique
     return rows*sign, s/np.sqrt(len(x) - 1)
 
-# %% ../nbs/13c_hand_build.ipynb #a91fcfae
+# %% ../nbs/13c_hand_build.ipynb #0cd8271d
 def corrective_targets(
     hand:HandMesh,
     rot:np.ndarray, # (N, 15, 3, 3) finger rotations
@@ -243,7 +243,7 @@ def pose_correctives(
         out[np.ix_(cols, ids)] = np.linalg.solve(a.T @ a + ridge*np.eye(len(cols)), a.T @ y).reshape(len(cols), -1, 3)
     return out.reshape(135, -1)
 
-# %% ../nbs/13c_hand_build.ipynb #d814f087
+# %% ../nbs/13c_hand_build.ipynb #3d6e1d5e
 def build_hand(
     source, # path of right.glb
     poses:int=1500, # poses behind the pose correctives

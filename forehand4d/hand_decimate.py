@@ -50,7 +50,7 @@ def start_decimation(
         for i in face: d.around[i].add(f)
     return d
 
-# %% ../nbs/13b_hand_decimate.ipynb #af4bb059
+# %% ../nbs/13b_hand_decimate.ipynb #01d7a115
 @patch
 def neighbours(
     self:Decimation,
@@ -106,7 +106,7 @@ def allowed(
         if n0 @ n1 < cosine or q1 < min(quality, q0): return False
     return True
 
-# %% ../nbs/13b_hand_decimate.ipynb #01d7a115
+# %% ../nbs/13b_hand_decimate.ipynb #2769fe1b
 @patch
 def collapse(
     self:Decimation,
@@ -147,7 +147,7 @@ def run(
                 if a in of: heappush(heap, entry(a, b))
                 if b in of: heappush(heap, entry(b, a))
 
-# %% ../nbs/13b_hand_decimate.ipynb #3dc2aaf0
+# %% ../nbs/13b_hand_decimate.ipynb #40719da3
 _DISTAL = [15, 3, 6, 12, 9] # joints before the tips: thumb, index, middle, ring, pinky
 
 def find_tips(
@@ -177,7 +177,7 @@ def decimate(
     return replace(hand, vertices=hand.vertices[kept], weights=hand.weights[kept], tip_ids=new[tips],
         faces=new[np.array([d.faces[f] for f in sorted(d.faces)])])
 
-# %% ../nbs/13b_hand_decimate.ipynb #729d2087
+# %% ../nbs/13b_hand_decimate.ipynb #a3559a3d
 RING_IDS = (108, 79, 78, 121, 214, 215, 279, 239, 234, 92, 38, 122, 118, 117, 119, 120)
 
 def permute(

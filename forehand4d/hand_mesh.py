@@ -108,7 +108,7 @@ def load_source(
     return HandMesh(move(raw['vertices'][keep]), new[raw['faces']], weights/weights.sum(1, keepdims=True),
         move(raw['bind'][at, :3, 3]), axes/np.linalg.norm(axes, axis=1, keepdims=True), move(raw['bind'][tips, :3, 3]))
 
-# %% ../nbs/13a_hand_mesh.ipynb #8169cfa2
+# %% ../nbs/13a_hand_mesh.ipynb #4078c2db
 def volume(
     vertices:np.ndarray, # (..., V, 3) metres
     faces:np.ndarray, # (F, 3) closed surface
@@ -123,7 +123,7 @@ def edges(
     "Edges of a triangle mesh"
     return np.unique(np.sort(faces[:, [0, 1, 1, 2, 2, 0]].reshape(-1, 2), axis=1), axis=0)
 
-# %% ../nbs/13a_hand_mesh.ipynb #c3ac6f96
+# %% ../nbs/13a_hand_mesh.ipynb #70031c6b
 def boundary(
     faces:np.ndarray, # (F, 3) surface with at most one hole
 )->np.ndarray: # (B,) vertex ids around the hole, along the direction of the faces beside it; empty for a closed surface
@@ -149,7 +149,7 @@ def cut_cap(
     mean = (n*area)[end].sum(0)
     return replace(hand, faces=hand.faces[~(end & (n @ mean > cosine*np.linalg.norm(mean)))])
 
-# %% ../nbs/13a_hand_mesh.ipynb #d1b2f0bc
+# %% ../nbs/13a_hand_mesh.ipynb #c1b06301
 def seal(
     vertices:np.ndarray, # (..., 778, 3)
     faces:np.ndarray, # (1538, 3)
