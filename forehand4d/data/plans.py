@@ -8,8 +8,7 @@ __all__ = ['ZERO', 'minimum_jerk', 'cruise', 'segment', 'evaluate', 'interpolate
 
 # %% ../../nbs/21c_data.plans.ipynb #9bff9593
 import numpy as np
-import torch
-from ..rotations import mat_to_aa
+from scipy.spatial.transform import Rotation
 from .grasps import MIRROR, RELAXED, to_mat, posture_to_mat, plan_grasp
 
 # %% ../../nbs/21c_data.plans.ipynb #3a6dfc40
@@ -85,7 +84,7 @@ def between(a, b):
     return c/max(n, 1e-9)*np.arctan2(n, a@b)
 def log_mat(R):
     "Rotation vector of a matrix"
-    return mat_to_aa(torch.from_numpy(np.ascontiguousarray(R))).numpy()
+    return Rotation.from_matrix(R).as_rotvec()
 
 class Plan:
     "A chain of activities over a scene"

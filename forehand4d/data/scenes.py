@@ -71,7 +71,6 @@ class Room:
     lights:list # Light
     ambient:float # light from everywhere
     gain:np.ndarray # (3,) exposure and white balance
-    target:np.ndarray # (3,) marked place on the table
     seed:int # variant of patterns
 
 def _tone(g, s=(0,.35), v=(.35,.9)):
@@ -85,6 +84,7 @@ def _mesh(part, seed=0, R=None, t=0., smooth=True):
 
 def sample_room(
     rng:np.random.Generator, # source
+    target:np.ndarray, # (3,) marked place on the table, metres
     clutter:int=3, # largest number of things standing around
 )->Room:
     "Table, walls, floor, clutter, light"
@@ -95,7 +95,6 @@ def sample_room(
     parts = [table, cuboid((8,8,.02), (0,1,-.76), _tone(g, v=(.2,.7)), g.choice(['wood','tiles','plain','speckle'])),
              cuboid((8,.02,4), (0,y,1), _tone(g, v=(.4,.95)), g.choice(['plain','tiles','stripes','speckle'])),
              cuboid((.02,8,4), (-x,0,1), _tone(g, v=(.4,.95))), cuboid((.02,8,4), (x,0,1), _tone(g, v=(.4,.95))), cuboid((8,.02,4), (0,-2.5,1), _tone(g, v=(.4,.95)))]
-    target = np.array([g.uniform(-.12,.12), g.uniform(.10,.22), 0])
     mat = cuboid((.14,.12,.002), target + [0,0,.001], _tone(g, (.5,1.5), (.3,.9)), g.choice(['plain','stripes','rings','cloth']))
     meshes = [_mesh(p, seed, smooth=False) for p in parts + [mat]]
     for _ in range(g.integers(0, clutter+1)):
@@ -108,7 +107,7 @@ def sample_room(
     sun = Light(position=tuple(np.array([np.cos(a)*1.2, np.sin(a)*-.9+.2, z])), color=tuple(g.uniform(.45,.85)*(1+g.uniform(-.12,.12)*np.array([1,0,-1]))))
     fill = Light(direction=tuple(np.array([g.uniform(-.5,.5), g.uniform(-.3,.6), -1.])/1.1), color=(g.uniform(.08,.3),)*3)
     gain = g.uniform(.85,1.15)*(1+g.uniform(-.08,.08)*np.array([1,0,-1]))
-    return Room(meshes, [sun, fill], g.uniform(.28,.5), gain, target, seed)
+    return Room(meshes, [sun, fill], g.uniform(.28,.5), gain, seed)
 
 # %% ../../nbs/21e_data.scenes.ipynb #f121e241
 SKIN = ((.93,.76,.66), (.87,.67,.55), (.78,.57,.44), (.62,.43,.31), (.45,.30,.21), (.30,.20,.15))
