@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['Source', 'Sources', 'run_flags', 'collect', 'Line', 'Table', 'data_label', 'our_lines', 'paper_line', 'duration',
            'budget_line', 'build_table', 'best_lines', 'cell_text', 'table_md', 'tex', 'table_tex', 'source_entries',
-           'save_table']
+           'save_table', 'file_artefact']
 
 # %% ../nbs/80b_report.ipynb #03a694be
 from dataclasses import dataclass, field
@@ -84,6 +84,10 @@ class Table:
     notes: tuple[str, ...] # printed below
     sources: tuple[Source, ...] = () # runs that are quoted
     summary: pd.DataFrame = field(default_factory=pd.DataFrame) # every average behind it
+
+    @property
+    def missing(self)->list[str]: # commands of the rows that were not run
+        return sorted({l.command for l in self.lines if l.kind == 'missing'})
 
     def _repr_markdown_(self): return table_md(self)
 
@@ -166,7 +170,7 @@ def build_table(
             tables.append(summary.assign(run=relative(source.run.dir, source.run.root)))
             if row.method in source.data.budgets and source.data.budgets[row.method] != Budget(): budgets.append(budget_line(row.label, source.data.budgets[row.method]))
             if source not in quoted: quoted.append(source)
-        elif row.command: lines.append(Line('missing', row.label, 'not run', command=row.command))
+        elif row.command and not row.optional: lines.append(Line('missing', row.label, 'not run', command=row.command))
         if row.paper: lines.append(paper_line(row, spec, groups))
     profiles = ', '.join(sorted({str(s.run.params.get('profile')) for s in quoted}))
     columns = '; '.join(f'{g}: {", ".join(n for n in ROLES[g] if "-" in n)} (ours), {REAL[g]} (paper)' for g in groups)
@@ -260,3 +264,20 @@ def save_table(
     with atomic_path(paths[2]) as p: pd.DataFrame(long).to_csv(p, index=False)
     write_json(paths[3], dict(title=table.spec.title, sources=source_entries(table.sources), notes=table.notes, lines=long, averages=table.summary.to_dict('records')))
     return paths
+
+# %% ../nbs/80b_report.ipynb #879789c5
+def file_artefact(
+    run:Run, # of the table or figure notebook
+    sources, # `Source`s that are quoted
+    save, # folder, suffix → list of paths; writes the files
+    missing=(), # commands that are still to be run
+)->list[Path]: # files in `outputs/paper/`, empty where nothing is quoted
+    "File a table or figure with its run and with the paper"
+    if not sources: return []
+    if not run.done:
+        for path in save(run.dir, ''): run.add_artifact(path)
+        if not missing:
+            for s in sources: run.add_input(s.run.name, s.run)
+            run.finish(dict(sources=[relative(s.run.dir, s.run.root) for s in sources]))
+    profile = sources[-1].run.params.get('profile')
+    return save(run.root/'paper', f'-{profile}' if profile else '')
