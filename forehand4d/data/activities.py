@@ -48,7 +48,7 @@ def drink(plan, k, h):
     g, s = plan.rng, (1,-1)[h]
     plan.take(k, [h], [('handle','any')])
     back = plan.pose[k][1].copy()
-    mouth = plan.eye*(1,1,0) + [s*.03, .12, plan.eye[2]-.17]
+    mouth = plan.eye*(1,1,0) + [s*.03, .19, plan.eye[2]-.27]
     R = plan.pose[k][0]
     plan.carry(k, [h], ZERO, mouth)
     plan.carry(k, [h], np.array([-g.uniform(.3,.7),0,0]), mouth + [0,-.02,.03], time=.6)

@@ -29,7 +29,7 @@ from .activities import compose
 from .scenes import Person, Room, body_mesh, develop, forearm, hand_mesh, object_meshes, sample_person, sample_room
 
 # %% ../../nbs/21f_data.handworld.ipynb #d3dafa7e
-GENERATOR_VERSION = 2 # part of every cache key: raise it when anything that is generated changes
+GENERATOR_VERSION = 3 # part of every cache key: raise it when anything that is generated changes
 FPS = 30.0
 SEEN = tuple(f for f in FAMILIES if f not in UNSEEN)
 
@@ -169,7 +169,7 @@ def make_sequence(
     betas = f(person.betas).expand(2, 10).clone()
     motion = HandMotion(f(rot), f(wrist), betas, torch.tensor(present).expand(frames, 2).clone())
     rig = _rng(*room, 'rig') if d.rooms else _rng(*key, 'rig')
-    fov = rig.uniform(*d.fov)
+    fov = rig.uniform(*d.fov) if view=='ego' else min(rig.uniform(*d.fov), rig.uniform(40,52))
     cam = _camera(d, plan, t, eye, _rng(*key, 'camera'), view, rig)
     return Sequence(d, f'{domain}/{split}/{index:06d}', plan, person, room, t, motion, cam, fov, view, present)
 
@@ -187,16 +187,15 @@ def draw(
     finish:bool=True, # noise and compression
 )->np.ndarray: # (size, size, 3) uint8
     "Picture of one moment"
-    m, room, meshes = seq.motion, _room(seq.room), []
-    v, pair = m.vertices(), hand_pair()
-    wrist, rot = m.wrist.double().numpy(), m.rot.double().numpy()
+    m, room, meshes = seq.motion.slice(frame, frame+1), _room(seq.room), []
+    v, pair, wrist, rot = m.vertices()[0], hand_pair(), m.wrist.double().numpy(), m.rot.double().numpy()
     for h in (0, 1):
         if seq.present[h]:
-            meshes.append(hand_mesh(v[frame,h].numpy(), pair.faces[h].numpy(), seq.person.skin, pair.v_template[h].numpy()))
-            meshes += forearm(seq.person, wrist[frame,h], rot[frame,h,0], h)
+            meshes.append(hand_mesh(v[h].numpy(), pair.faces[h].numpy(), seq.person.skin, pair.v_template[h].numpy()))
+            meshes += forearm(seq.person, wrist[0,h], rot[0,h,0], h)
     t = seq.times[frame:frame+1]
     for k, o in enumerate(seq.plan.objects):
-        R, p, lid = object_frames(seq.plan, k, t, wrist[frame:frame+1], rot[frame:frame+1])
+        R, p, lid = object_frames(seq.plan, k, t, wrist, rot)
         meshes += object_meshes(o, R[0], p[0], lid[0], 7*k + room.seed%97)
     if seq.view=='tripod': meshes.append(body_mesh(seq.person))
     cam = seq.cam_from_world[frame] if cam_from_world is None else cam_from_world
@@ -263,8 +262,9 @@ def good(
     joints:Tensor, # (T, 2, 21, 3) metres
     seen:Tensor, # (T, 2, 21) inside the image
 )->bool:
-    "A hand is in the first picture, and the hands do not run through each other"
+    "A hand is in the first picture, none touches the camera, and the hands do not run through each other"
     if seen[0].float().mean(-1).max()<.75: return False
+    if joints[...,2][seq.motion.valid].min()<.11: return False
     if not all(seq.present): return True
     near = np.zeros(len(joints), bool)
     for a, b in seq.plan.near: near |= (seq.times>a)&(seq.times<b)

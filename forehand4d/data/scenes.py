@@ -16,42 +16,39 @@ from .objects import Part, cuboid, rod, FAMILIES, make_object
 from .grasps import to_mat
 
 # %% ../../nbs/21e_data.scenes.ipynb #aa5a9f82
-def _waves(x, f, seed, n=5):
+def _waves(x, f, seed, n=4):
     "Cheap band-limited noise of positions, about -1..1"
     g = np.random.default_rng(seed)
-    k = g.normal(size=(3,n))*f*(1.7**np.arange(n))
-    return np.sin(x.astype(np.float32)@k.astype(np.float32) + g.uniform(0, 6.3, n).astype(np.float32))@(np.float32(.75)/1.45**np.arange(n)).astype(np.float32)/1.6
+    k, phase = g.normal(size=(3,n))*f*1.6**np.arange(n), g.uniform(0, 6.3, n)
+    return np.sin(x.astype(np.float32)@k.astype(np.float32) + phase.astype(np.float32))@(.5/1.4**np.arange(n)).astype(np.float32)
 
-def _wood(x, s):
-    r = x*(1,6,6)
-    v = np.sin(60*r[:,1] + 5*_waves(r, 3, s))*.07 + .06*_waves(x*(8,120,120), 1, s+1) + .9
+def _grey(v): return np.repeat(v[:,None], 3, 1)
+def _wood(x, s, box):
+    v = np.sin(60*6*x[:,1] + 5*_waves(x*(1,6,6), 3, s))*.06 + .05*_waves(x*(4,60,60), 1, s+1) + .92
     return v[:,None]*np.array([1,.98,.95]) - (np.abs((x[:,1]/.14)%1-.5)>.485)[:,None]*.25
-def _tiles(x, s):
+def _tiles(x, s, box):
     u = (x[:,:2]+5)/(.05+.05*(s%3))
-    edge = (np.abs(u%1-.5)>.46).any(1)
-    return np.repeat(np.where(edge, .62, 1-.16*(np.floor(u).sum(1)%2)*(s%2))[:,None] + .03*_waves(x, 60, s)[:,None], 3, 1)
-def _cloth(x, s):
-    a = np.sin(x[:,:2]*(120+40*(s%4)))
-    return np.repeat((.86 + .10*(a[:,0]>.2) + .10*(a[:,1]>.2)-.08*(s%2)*(a>0).all(1))[:,None], 3, 1)
-def _stripes(x, s): return np.repeat((.8 + .2*(np.sin(x[:,s%2]*(70+30*(s%3)))>0))[:,None], 3, 1)
-def _marble(x, s): return np.repeat((.9 + .1*np.sin(9*x[:,0] + 7*_waves(x, 6, s)))[:,None] - .12*(np.abs(_waves(x, 9, s+2))<.05)[:,None], 3, 1)
-def _speckle(x, s): return np.repeat((.88 + .14*_waves(x, 300, s))[:,None], 3, 1)
-def _plain(x, s): return np.repeat((.96 + .04*_waves(x, 25, s))[:,None], 3, 1)
-def _label(x, s):
+    return _grey(np.where((np.abs(u%1-.5)>.46).any(1), .62, 1-.16*(np.floor(u).sum(1)%2)*(s%2)) + .03*_waves(x, 40, s))
+def _cloth(x, s, box):
+    a = np.sin(x[:,:2]*(70+30*(s%4)))
+    return _grey(.86 + .10*(a[:,0]>.2) + .10*(a[:,1]>.2) - .08*(s%2)*(a>0).all(1))
+def _stripes(x, s, box): return _grey(.82 + .18*(np.sin(x[:,s%2]*(50+25*(s%3)))>0))
+def _marble(x, s, box): return _grey(.92 + .08*np.sin(9*x[:,0] + 4*_waves(x, 5, s)) - .09*(np.abs(_waves(x, 8, s+2))<.04))
+def _speckle(x, s, box): return _grey(.9 + .13*_waves(x, 90, s))
+def _plain(x, s, box): return _grey(.97 + .04*_waves(x, 10, s))
+def _label(x, s, box):
     g = np.random.default_rng(s)
-    c, half = np.ptp(x, 0)*g.uniform(-.15, .15, 3) + (x.max(0)+x.min(0))/2, np.ptp(x, 0)*g.uniform(.2, .42, 3)
-    inside = (np.abs(x-c)<half).sum(1)>=2
-    ink = np.sin(x[:,1]*400)*np.sin(x[:,0]*170)>.3
+    c, half = box.mean(0) + np.ptp(box, 0)*g.uniform(-.15, .15, 3), np.ptp(box, 0)*g.uniform(.2, .42, 3)
+    inside, ink = (np.abs(x-c)<half).sum(1)>=2, np.sin(x[:,1]*300 + x[:,2]*200)*np.sin(x[:,0]*120)>.3
     return np.where(inside[:,None], np.where(ink[:,None], g.uniform(.1,.6,3), g.uniform(.8,1.25,3)), .97 + .03*_waves(x, 40, s)[:,None])
-def _band(x, s):
+def _band(x, s, box):
     g = np.random.default_rng(s)
-    z, a = (x[:,2]-x[:,2].min())/max(np.ptp(x[:,2]), 1e-3), np.arctan2(x[:,1], x[:,0])
-    lo = g.uniform(.15,.4)
-    inside = (z>lo)&(z<lo+g.uniform(.2,.4))
-    return np.where(inside[:,None], np.where((np.sin(a*g.integers(2,7)+z*20)>.4)[:,None], g.uniform(.1,.7,3), g.uniform(.8,1.25,3)), 1.)
-def _dots(x, s): return np.where(((x[:,:2]/.014)%1-.5)[:,:,None].__pow__(2).sum(1)<.08, 3.2, 1.)*np.ones(3)
-def _panels(x, s): return np.where((np.sin(np.arctan2(x[:,1], x[:,0])*3)*np.sin(x[:,2]*60)>0)[:,None], np.random.default_rng(s).uniform(.5,1.2,3), 1.)
-def _rings(x, s): return np.where((np.sin(np.hypot(x[:,0], x[:,1])*250)>.8)[:,None], .7, 1.)*np.ones(3)
+    z, a, lo = (x[:,2]-box[0,2])/max(np.ptp(box[:,2]), 1e-3), np.arctan2(x[:,1], x[:,0]), g.uniform(.15,.4)
+    ink, inside = np.sin(a*g.integers(2,7)+z*20)>.4, (z>lo)&(z<lo+g.uniform(.2,.4))
+    return np.where(inside[:,None], np.where(ink[:,None], g.uniform(.1,.7,3), g.uniform(.8,1.25,3)), 1.)
+def _dots(x, s, box): return _grey(np.where((((x[:,:2]/.014)%1-.5)**2).sum(1)<.08, 3.2, 1.))
+def _panels(x, s, box): return np.where((np.sin(np.arctan2(x[:,1], x[:,0])*3)*np.sin(x[:,2]*60)>0)[:,None], np.random.default_rng(s).uniform(.5,1.2,3), 1.)
+def _rings(x, s, box): return _grey(np.where(np.sin(np.hypot(x[:,0], x[:,1])*200)>.8, .75, 1.))
 
 PATTERNS = dict(plain=_plain, wood=_wood, tiles=_tiles, cloth=_cloth, stripes=_stripes, marble=_marble, speckle=_speckle, label=_label, band=_band,
                 dots=_dots, panels=_panels, rings=_rings)
@@ -59,9 +56,11 @@ PATTERNS = dict(plain=_plain, wood=_wood, tiles=_tiles, cloth=_cloth, stripes=_s
 def pattern(
     name:str, # a key of PATTERNS
     seed:int, # variant
+    vertices:np.ndarray, # (V, 3) of the piece that carries it
 ):
     "Function of (N, 3) positions giving (N, 3) factors of the colour"
-    return lambda x: np.clip(PATTERNS[name](np.asarray(x), seed), 0, 3)
+    box = np.stack([vertices.min(0), vertices.max(0)])
+    return lambda x: np.clip(PATTERNS[name](np.asarray(x), seed, box), 0, 3)
 
 # %% ../../nbs/21e_data.scenes.ipynb #c80e3f1c
 @dataclass
@@ -73,14 +72,14 @@ class Room:
     gain:np.ndarray # (3,) exposure and white balance
     seed:int # variant of patterns
 
-def _tone(g, s=(0,.35), v=(.35,.9)):
+def _tone(g, s=(0,.35), v=(.45,.95)):
     "A muted colour"
     c = g.uniform(*v)*(1 + g.uniform(*s)*np.array([g.uniform(-.3,.5), g.uniform(-.2,.2), g.uniform(-.5,.3)]))
     return np.clip(c, .05, 1)
 
 def _mesh(part, seed=0, R=None, t=0., smooth=True):
     v = part.vertices if R is None else part.vertices@R.T
-    return Mesh(v + t, part.faces, part.color, smooth=smooth and len(part.vertices)>8, texture=pattern(part.texture, seed), uv=part.vertices, specular=.05)
+    return Mesh(v + t, part.faces, part.color, smooth=smooth and len(part.vertices)>8, texture=pattern(part.texture, seed, part.vertices), uv=part.vertices, specular=.05)
 
 def sample_room(
     rng:np.random.Generator, # source
@@ -90,7 +89,7 @@ def sample_room(
     "Table, walls, floor, clutter, light"
     g, seed = rng, int(rng.integers(1<<30))
     w, d = g.uniform(.9,1.7), g.uniform(.65,1.)
-    table = cuboid((w,d,.03), (g.uniform(-.1,.1),d/2-.2,-.015), _tone(g) if g.random()<.6 else np.array([.62,.45,.28])*g.uniform(.6,1.4), g.choice(['wood','wood','plain','tiles','cloth','stripes','marble','speckle']))
+    table = cuboid((w,d,.03), (g.uniform(-.1,.1),d/2-.2,-.015), _tone(g) if g.random()<.6 else np.array([.64,.47,.30])*g.uniform(.75,1.4), g.choice(['wood','wood','plain','tiles','cloth','stripes','marble','speckle']))
     y, x = g.uniform(.9,2.4), g.uniform(1.2,2.5)
     parts = [table, cuboid((8,8,.02), (0,1,-.76), _tone(g, v=(.2,.7)), g.choice(['wood','tiles','plain','speckle'])),
              cuboid((8,.02,4), (0,y,1), _tone(g, v=(.4,.95)), g.choice(['plain','tiles','stripes','speckle'])),
@@ -104,10 +103,10 @@ def sample_room(
             R = to_mat(np.array([0,0,g.uniform(0,6)]))
             meshes += [_mesh(p, seed, R, at) for p in make_object(g.choice(['bottle','can','mug','book','jar','box']), g).parts]
     a, z = g.uniform(-2.6,.6), g.uniform(.5,1.6)
-    sun = Light(position=tuple(np.array([np.cos(a)*1.2, np.sin(a)*-.9+.2, z])), color=tuple(g.uniform(.45,.85)*(1+g.uniform(-.12,.12)*np.array([1,0,-1]))))
+    sun = Light(position=tuple(np.array([np.cos(a)*1.2, np.sin(a)*-.9+.2, z])), color=tuple(g.uniform(.5,.9)*(1+g.uniform(-.12,.12)*np.array([1,0,-1]))))
     fill = Light(direction=tuple(np.array([g.uniform(-.5,.5), g.uniform(-.3,.6), -1.])/1.1), color=(g.uniform(.08,.3),)*3)
     gain = g.uniform(.85,1.15)*(1+g.uniform(-.08,.08)*np.array([1,0,-1]))
-    return Room(meshes, [sun, fill], g.uniform(.28,.5), gain, seed)
+    return Room(meshes, [sun, fill], g.uniform(.34,.55), gain, seed)
 
 # %% ../../nbs/21e_data.scenes.ipynb #f121e241
 SKIN = ((.93,.76,.66), (.87,.67,.55), (.78,.57,.44), (.62,.43,.31), (.45,.30,.21), (.30,.20,.15))
@@ -137,20 +136,17 @@ def forearm(
 )->list: # of Mesh
     "Bare arm and sleeve from the wrist towards the body"
     s, r = (1,-1)[side], person.girth
-    back = s*R[:,0]
-    elbow = np.array([s*.27,-.42,.02])
-    e = wrist + .26*(lambda v: v/np.linalg.norm(v))(.45*back + .75*(elbow-wrist)/np.linalg.norm(elbow-wrist))
-    u = np.array([0,.12,.35,.65,1.])[:,None]
-    c = (1-u)**2*(wrist+.010*back) + 2*u*(1-u)*(wrist+.1*back) + u*u*e
-    arm = rod(c, np.array([.9,1,1.15,1.4,1.5])*r, person.skin, 14)
-    out = [Mesh(arm.vertices, arm.faces, person.skin, specular=.06, texture=pattern('plain', 1), uv=arm.vertices*0+wrist-arm.vertices)]
-    if person.sleeve<.3:
-        n = np.linalg.norm(c-c[0], axis=1)
-        first = c[0] + (c[-1]-c[0])*0
-        u = np.linspace(min(person.sleeve/.26, .7), 1, 5)[:,None]
-        c = (1-u)**2*(wrist+.010*back) + 2*u*(1-u)*(wrist+.1*back) + u*u*e
-        cloth = rod(c, np.linspace(1.32,1.85,5)*r + .002, person.cloth, 14)
-        out.append(Mesh(cloth.vertices, cloth.faces, person.cloth, specular=0., texture=pattern('speckle', 2), uv=cloth.vertices))
+    back, elbow, shoulder = s*R[:,0], np.array([s*.27,-.42,.02]), np.array([s*.19,-.52,.33])
+    toward = (elbow-wrist)/np.linalg.norm(elbow-wrist)
+    e = wrist + .26*(lambda v: v/np.linalg.norm(v))(.45*back + .75*toward)
+    curve = lambda u: (1-u)**2*(wrist+.010*back) + 2*u*(1-u)*(wrist+.1*back) + u*u*e
+    mesh = lambda part, name: Mesh(part.vertices, part.faces, part.color, specular=.05, texture=pattern(name, 2, part.vertices), uv=part.vertices-wrist)
+    out = [mesh(rod(curve(np.array([0,.12,.35,.65,1.])[:,None]), np.array([.9,1,1.15,1.4,1.5])*r, person.skin, 14), 'plain')]
+    u = np.linspace(min(person.sleeve/.26, .99), 1, 5)[:,None]
+    line = np.concatenate([curve(u), e + (shoulder-e)*np.array([[.12],[.5],[1.]])])
+    girth = np.concatenate([np.linspace(1.32,1.85,5), [1.9,2.,2.2]])*r + .002
+    if person.sleeve>.25: out.append(mesh(rod([e, *line[5:]], [1.55*r, 1.6*r, 1.8*r, 2*r], person.skin, 14), 'plain'))
+    else: out.append(mesh(rod(line, girth, person.cloth, 14), 'speckle'))
     return out
 
 # %% ../../nbs/21e_data.scenes.ipynb #9a7794f0
@@ -178,7 +174,7 @@ def object_meshes(
         v = p.vertices
         if obj.hinge is not None and i>=obj.hinge[2][0]:
             v = (v-obj.hinge[0])@to_mat(-obj.hinge[1]*lid).T + obj.hinge[0]
-        out.append(Mesh(v@R.T + t, p.faces, p.color, smooth=len(v)>8, texture=pattern(p.texture, seed+i), uv=p.vertices, specular=.12))
+        out.append(Mesh(v@R.T + t, p.faces, p.color, smooth=len(v)>8, texture=pattern(p.texture, seed+i, p.vertices), uv=p.vertices, specular=.12))
     return out
 
 def body_mesh(
@@ -187,7 +183,7 @@ def body_mesh(
     "A torso behind the table, for cameras that look at it"
     t = rod([(0,-.52,-.6),(0,-.52,-.2),(0,-.54,.2),(0,-.55,.42),(0,-.55,.5)], [.2,.2,.21,.17,.06], person.cloth, 16)
     t.vertices[:,1] = -.55 + (t.vertices[:,1]+.55)*.6
-    return Mesh(t.vertices, t.faces, person.cloth, specular=0., texture=pattern('speckle', 2))
+    return Mesh(t.vertices, t.faces, person.cloth, specular=0., texture=pattern('speckle', 2, t.vertices))
 
 def develop(
     image:np.ndarray, # (H, W, 3) uint8
@@ -197,7 +193,8 @@ def develop(
     "What a camera makes of light: balance, vignette, noise, compression"
     H, W = image.shape[:2]
     y, x = np.mgrid[-1:1:H*1j, -1:1:W*1j]
-    v = image.astype(np.float32)*room.gain*(1-rng.uniform(0,.16)*(x*x+y*y))[...,None]
+    exposure = np.clip(112/max(image.mean(), 1.), .8, 1.9)  # as cameras choose it
+    v = image.astype(np.float32)*room.gain*exposure*(1-rng.uniform(0,.16)*(x*x+y*y))[...,None]
     v = v + rng.normal(0, rng.uniform(.5,4.), (H,W,1)) + rng.normal(0, 1., (H,W,3))
     Image.fromarray(np.clip(v, 0, 255).astype(np.uint8)).save(b := io.BytesIO(), 'JPEG', quality=int(rng.integers(60,95)))
     return np.array(Image.open(b))
