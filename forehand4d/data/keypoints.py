@@ -59,8 +59,10 @@ def _new_detector(video:bool, confidence:float):
     os.environ.setdefault('GLOG_minloglevel', '3')
     with _quiet():
         from mediapipe.python.solutions.hands import Hands
-        return Hands(static_image_mode=not video, max_num_hands=2 if video else 4, min_detection_confidence=confidence,
-                     min_tracking_confidence=confidence)
+        detector = Hands(static_image_mode=not video, max_num_hands=2 if video else 4, min_detection_confidence=confidence,
+                         min_tracking_confidence=confidence)
+        detector.process(np.zeros((64, 64, 3), np.uint8))   # its threads open the models, and talk, during the first image
+    return detector
 
 _detector = lru_cache(maxsize=None)(_new_detector)
 
