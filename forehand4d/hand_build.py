@@ -91,7 +91,7 @@ def _take_up(
     return -np.outer(shift, bone)/(bone @ bone)
 
 def bone_strains(
-    hand:HandMesh,
+    hand:HandMesh, # right hand at rest
 )->np.ndarray: # (10, 16, 3, 3) relative stretch of each bone per standard deviation
     "The shape directions as strains; zero for the last, which is not tied to bones"
     a = bone_directions(hand)
@@ -120,7 +120,7 @@ def _bump(
     return np.clip(1 - r**3, 0, 1)**2
 
 def shape_directions(
-    hand:HandMesh,
+    hand:HandMesh, # right hand at rest
 )->tuple: # (V, 3, 10) displacement of the vertices, (16, 3, 10) of the joints, per standard deviation
     "Linear shape space"
     s = bone_strains(hand)
@@ -134,7 +134,7 @@ def shape_directions(
 
 # %% ../nbs/13c_hand_build.ipynb #ecd24ff2
 def joint_regressor(
-    hand:HandMesh,
+    hand:HandMesh, # right hand at rest
     dv:np.ndarray, # (V, 3, 10) shape directions of the vertices
     dj:np.ndarray, # (16, 3, 10) of the joints
     near:int=60, # vertices that may take part in a joint
@@ -152,7 +152,7 @@ def joint_regressor(
 
 # %% ../nbs/13c_hand_build.ipynb #0f54321d
 def hinge_rotations(
-    hand:HandMesh,
+    hand:HandMesh, # right hand at rest
     flex:np.ndarray, # (..., 15) degrees about the hinge axes, positive closes the hand
     spread:np.ndarray, # (..., 15) degrees about the dorsal axes, positive towards the thumb
     twist:np.ndarray, # (..., 15) degrees about the bones
@@ -185,9 +185,9 @@ def synergy_angles(
     return np.clip(flex, low, high), spread, twist
 
 def sample_fingers(
-    hand:HandMesh,
+    hand:HandMesh, # right hand at rest
     n:int, # number of poses
-    seed:int=0,
+    seed:int=0, # of the random numbers
     noise:float=2.0, # degrees of independent noise on every angle
     spread:float=1.0, # scale of the latents
 )->np.ndarray: # (n, 15, 3) axis-angle
@@ -198,7 +198,7 @@ def sample_fingers(
     return hinge_rotations(hand, *(a + k*rng.standard_normal(a.shape) for a, k in zip(angles, scale)))
 
 def relaxed(
-    hand:HandMesh,
+    hand:HandMesh, # right hand at rest
 )->np.ndarray: # (15, 3) axis-angle
     "The relaxed hand: knuckles at 22°, middle joints at 32°, last joints at 19°"
     return hinge_rotations(hand, *synergy_angles(np.zeros((1, 8))))[0]
@@ -214,7 +214,7 @@ def pose_space(
 
 # %% ../nbs/13c_hand_build.ipynb #0cd8271d
 def corrective_targets(
-    hand:HandMesh,
+    hand:HandMesh, # right hand at rest
     rot:np.ndarray, # (N, 15, 3, 3) finger rotations
     share:float=0.9, # of the way from linear to dual-quaternion skinning
 )->np.ndarray: # (N, V, 3) offsets of the rest vertices, metres
@@ -226,7 +226,7 @@ def corrective_targets(
     return share*np.linalg.solve(mats, (round_ - flat)[..., None])[..., 0]
 
 def pose_correctives(
-    hand:HandMesh,
+    hand:HandMesh, # right hand at rest
     poses:np.ndarray, # (N, 15, 3) axis-angle
     ridge:float=1.0, # penalty on the coefficients
 )->np.ndarray: # (135, 3V) layout of smplx
@@ -247,7 +247,7 @@ def pose_correctives(
 def build_hand(
     source, # path of right.glb
     poses:int=1500, # poses behind the pose correctives
-    seed:int=0,
+    seed:int=0, # of the random numbers
 )->dict: # arrays of the asset
     "The open hand from its source mesh"
     hand = permute(decimate(cut_cap(load_source(source))))
