@@ -136,7 +136,7 @@ def second_view(
 )->tuple[Tensor, Tensor]: # K (3, 3), cam_from_view (4, 4)
     "Camera that sees a motion from the side"
     p = torch.as_tensor(points).detach().cpu().float().reshape(-1, 3)
-    if not len(p) or not p.isfinite().all(): raise ValueError(f'a second view needs finite points, got {len(p)} with {int((~p.isfinite()).any(-1).sum())} not finite')
+    if not len(p) or not p.isfinite().all(): raise ValueError(f'a second view needs finite points, got {len(p)}, {int((~p.isfinite()).any(-1).sum())} not finite')
     a, e = np.radians([azimuth, elevation])
     back = torch.tensor([np.sin(a) * np.cos(e), -np.sin(e), -np.cos(a) * np.cos(e)], dtype=torch.float32)
     K = intrinsics_from_fov(fov, width, height)

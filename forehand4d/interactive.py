@@ -49,7 +49,8 @@ def _controls(names, seconds, per_sample):
     pick = [dict(label=n, method='restyle', args=['visible', [k == s for k in range(S) for _ in range(per_sample)]]) for s, n in enumerate(names)]
     pick += [dict(label='all', method='restyle', args=['visible', [True] * (S * per_sample)])] * (S > 1)
     menu = dict(showactive=True, xanchor='left', yanchor='top', pad=dict(t=4, l=4))
-    return dict(sliders=[dict(steps=steps, currentvalue=dict(prefix='time ', suffix=' s'), pad=dict(t=8, l=90), len=1.)],
+    return dict(sliders=[dict(steps=steps, currentvalue=dict(prefix='time ', suffix=' s', font=dict(color='#444444')), font=dict(color='rgba(0,0,0,0)'),
+                          ticklen=0, minorticklen=0, pad=dict(t=8, l=90), len=1.)],
                 updatemenus=[dict(menu, type='buttons', direction='left', buttons=play, x=0, y=-.02), dict(menu, buttons=pick, x=0, y=1)])
 
 def interactive_html(
@@ -73,8 +74,11 @@ def interactive_html(
     fig = go.Figure(data, frames=[go.Frame(name=str(i), data=hands(t, False), traces=moving) for i, t in enumerate(shown)])
     everything = _tenths(points[:, shown][ok[:, shown]]).reshape(-1, 3).astype(float)
     low, high = everything.min(0) - 200, everything.max(0) + 200
-    axes = {f'{n}axis': dict(range=[a, b], dtick=1000, showticklabels=False, title='', showbackground=False, gridcolor='#dddddd', zeroline=False) for n, a, b in zip('xyz', low, high)}
-    fig.update_layout(scene=dict(axes, aspectmode='data', camera=dict(eye=dict(x=.7, y=-1.6, z=.8))), margin=dict(l=0, r=0, t=28, b=0), height=640,
+    grid = dict(dtick=1000, showticklabels=False, title='', showbackground=False, gridcolor='#dddddd', zeroline=False)
+    axes = {f'{n}axis': dict(grid, range=[a, b]) for n, a, b in zip('xyz', low, high)}
+    box = dict(zip('xyz', 1.25 * (high - low) / (high - low).max()))  # given, as the default follows each frame
+    fig.update_layout(scene=dict(axes, aspectmode='manual', aspectratio=box, camera=dict(eye=dict(x=.7, y=-1.5, z=.7))),
+                      margin=dict(l=0, r=0, t=28, b=0), height=640,
                       title=dict(text='right hand blue, left hand pink; grid 10 cm', font=dict(size=13), x=.5),
                       **_controls(titles or [f'sample {s + 1}' for s in range(S)], [t / fps for t in shown], 4))
     if path is not None:

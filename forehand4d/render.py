@@ -206,6 +206,12 @@ def check_image(
     return a
 
 # %% ../nbs/15_render.ipynb #b257e201
+def _camera(K, T):
+    K, T = _array(K, np.float64), _array(T, np.float64)
+    if K.shape != (3, 3) or T.shape != (4, 4): raise ValueError(f'expected K (3, 3) and a camera (4, 4), got {K.shape} and {T.shape}')
+    if not (np.isfinite(K).all() and np.isfinite(T).all()): raise ValueError('K or the camera holds NaN or infinite values')
+    return K.copy(), T
+
 def _background(background, width, height):
     b = np.asarray(background)
     if b.ndim == 1: return np.broadcast_to(_array(background), (height * width, 3))
@@ -233,9 +239,7 @@ def render(
     samples:int=1, # rays along each side of a pixel where there is contrast
 )->RenderResult:
     "Picture of meshes seen by a camera"
-    K, T = _array(K, np.float64), _array(cam_from_world, np.float64)
-    if K.shape != (3, 3) or T.shape != (4, 4): raise ValueError(f'expected K (3, 3) and cam_from_world (4, 4), got {K.shape} and {T.shape}')
-    if not (np.isfinite(K).all() and np.isfinite(T).all()): raise ValueError('K or cam_from_world holds NaN or infinite values')
+    K, T = _camera(K, cam_from_world)
     scene = meshes if isinstance(meshes, Scene) else Scene(meshes)
     lights = camera_lights(T) if lights is None else lights
     eye, to_world = (-T[:3, :3].T @ T[:3, 3]).astype(np.float32), (T[:3, :3].T @ np.linalg.inv(K)).astype(np.float32)
@@ -261,6 +265,14 @@ def render(
     return RenderResult((image * 255 + .5).astype(np.uint8), depth.reshape(height, width), ids.reshape(height, width))
 
 # %% ../nbs/15_render.ipynb #963ced14
+def _window(scene, K, T, width, height):
+    "First and last column and row that the meshes can touch"
+    p = scene.corners.reshape(-1, 3) @ T[:3, :3].T + T[:3, 3]
+    if len(p) and p[:, 2].min() < .01: return 0, width, 0, height  # something reaches behind the camera
+    px = (p @ K.T)[:, :2] / p[:, 2:]
+    low, high = (np.clip(f, 0, [width, height]).astype(int) for f in (px.min(0) - 2, px.max(0) + 3)) if len(p) else ((0, 0), (0, 0))
+    return low[0], high[0], low[1], high[1]
+
 def overlay(
     image:np.ndarray, # (H, W, 3) uint8 photo
     meshes, # list of `Mesh` or a `Scene`
@@ -273,5 +285,12 @@ def overlay(
     "Draw meshes on a photo"
     h, w = check_image(image).shape[:2]
     if not 0 <= alpha <= 1: raise ValueError(f'alpha is an opacity between 0 and 1, got {alpha}')
-    drawn = render(meshes, K, cam_from_view, w, h, background=image, samples=samples, **options).image
-    return (image * (1 - alpha) + drawn * alpha + .5).astype(np.uint8)
+    (K, T), scene = _camera(K, cam_from_view), meshes if isinstance(meshes, Scene) else Scene(meshes)
+    x0, x1, y0, y1 = _window(scene, K, T, w, h)
+    out = np.array(image)
+    if x0 < x1 and y0 < y1:
+        K[:2, 2] -= x0, y0
+        part = out[y0:y1, x0:x1]
+        drawn = render(scene, K, T, x1 - x0, y1 - y0, background=part, samples=samples, **options).image
+        out[y0:y1, x0:x1] = (part * (1 - alpha) + drawn * alpha + .5).astype(np.uint8)
+    return out

@@ -69,7 +69,8 @@ def overlay_forecast(
     frames = show_frames(T) if frames is None else list(frames)
     K2, T2 = second_view(points[:, frames][ok[:, frames]], w, len(plain))
     fig, axes = plt.subplots(2, S + 1, figsize=(width * (S + 1), width * (h + len(plain)) / w + .3), squeeze=False,
-                             gridspec_kw=dict(height_ratios=[h, len(plain)], wspace=.03, hspace=.03), layout='constrained')
+                             gridspec_kw=dict(height_ratios=[h, len(plain)]), layout='constrained')
+    fig.get_layout_engine().set(w_pad=.02, h_pad=.02, wspace=.01, hspace=.01)
     if keypoints is not None: full = draw_keypoints(full, keypoints, keypoints_valid)
     _panel(axes[0, 0], _fit(full, K, size)[0], 'input' if keypoints is None else 'input, detected hands')
     ways = plain
@@ -124,7 +125,8 @@ def skeleton_strip(
         for ax, t in zip(row, frames):
             if reference is not None: plot_skeleton(ax, reference[t], ok[t], view, width=2.5, alpha=.25)
             plot_skeleton(ax, p[t], ok[t], view)
-            ax.set(xlim=(middle[a] - half, middle[a] + half), ylim=(middle[b] + half, middle[b] - half) if nb == 'y' else (middle[b] - half, middle[b] + half), aspect='equal')
+            down = half if nb == 'y' else -half
+            ax.set(xlim=(middle[a] - half, middle[a] + half), ylim=(middle[b] + down, middle[b] - down), aspect='equal')
             ax.tick_params(labelsize=6, length=2, labelleft=t == 0); ax.grid(lw=.3)
             if view == views[0]: ax.set_title(f'frame {t}' if fps is None else f'{t / fps:.1f} s', fontsize=8)
         row[0].set_ylabel(f'{view}: {nb} over {na}, cm', fontsize=7)
@@ -210,8 +212,11 @@ def motion_frames(
             side = side or second_view(points[ok], paper.shape[1], len(paper))
             views.append((paper, *side))
         past = slice(t, max(t - trail, -1) if t > trail else None, -1)  # backwards: the present is in full colour
-        rows = [[draw_paths(overlay(v[0], hand_meshes(points[s, t], ok[s, t]), *v[1:]), wrists[s, past].copy(), *v[1:], ok[s, past]) for s in range(S)] for v in views]
-        yield np.hstack([r[0] for r in rows]) if S == 1 else np.vstack([np.hstack(r) for r in rows])
+        rows = [[draw_paths(overlay(paper, hand_meshes(points[s, t], ok[s, t]), *camera), wrists[s, past].copy(), *camera, ok[s, past])
+                 for s in range(S)] for paper, *camera in views]
+        seam = [(0, 2 * (S > 1)), (0, 2 * (S > 1)), (0, 0)]
+        rows = [np.hstack([np.pad(x, seam, constant_values=190) for x in r]) for r in rows]
+        yield np.hstack(rows) if S == 1 else np.vstack(rows)
 
 def clip_animation(
     clip, # `Clip`, `HandMotion` or points (…, T, 2, N, 3)
