@@ -8,6 +8,7 @@ __all__ = ['DEMO', 'Step', 'clock', 'time_left', 'DemoView', 'demo', 'parser', '
 # %% ../nbs/90_cli.ipynb #df540d80
 import argparse, os, re, shutil, sys, threading, time, traceback
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from .core import outputs_root, project_root
 from .launch import NotebookError, notebook_parameters, run_notebook
@@ -20,20 +21,21 @@ class Step:
     notebook: str # run notebook
     params: dict # parameters that differ from its defaults, without profile and name
     minutes: float # expected on two cores
-    name: str = 'demo' # of the run
+    name: str|None = 'demo' # of the run; None: the notebook makes one from what it reads
 
 DEMO = (
-    Step('prepare_data', {}, 3),
+    Step('prepare_data', {}, 3.5),
     Step('train_lifting', {}, 4),
-    Step('impute_labels', {}, 2),
-    Step('train_forecast', dict(stage=1), 4, 'demo-stage1'),
-    Step('train_forecast', dict(stage=2), 2, 'demo-stage2'),
+    Step('impute_labels', dict(lifter='demo'), 2),
+    Step('train_forecast', dict(method='static'), 2, 'demo-static'),
+    Step('train_forecast', dict(stage=1, init='demo-static'), 2.5, 'demo-stage1'),
+    Step('train_forecast', dict(stage=2, init='demo-stage1', imputed='demo'), 1.5, 'demo-stage2'),
     Step('evaluate_lifting', {}, 1),
     Step('evaluate_forecast', {}, 1),
-    Step('table1_lifting', {}, .2),
-    Step('table3_forecasting', {}, .2),
-    Step('figure6_samples', {}, .3),
-    Step('figure8_error_over_time', {}, .2),
+    Step('table1_lifting', {}, .2, None),
+    Step('table3_forecasting', {}, .2, None),
+    Step('figure6_samples', {}, .3, None),
+    Step('figure8_error_over_time', {}, .2, None),
     Step('forecast_image', {}, .4),
 )
 
@@ -105,7 +107,9 @@ class DemoView:
 
     def __exit__(self, *_): self.stop.set()
 
-    def begin(self): self.bar, self.start = '', time.time(); self.show(force=self.live)
+    def begin(self):
+        self.bar, self.start = '', time.time()
+        self.show(force=self.live)
 
     def end(self, run:Run, reused:bool):
         step = self.steps[len(self.spent)]
@@ -132,9 +136,8 @@ def demo(
             known = notebook_parameters(step.notebook)
             params = {**step.params, **({'profile': profile} if 'profile' in known else {})}
             view.begin()
-            before = any(r.name == step.name and r.done for r in list_runs(step.notebook))
             run = run_notebook(step.notebook, params, name=step.name, err=view)
-            view.end(run, before)
+            view.end(run, datetime.fromisoformat(run.manifest['finished']).timestamp() < int(view.start))
             runs.append(run)
     return runs
 
@@ -199,7 +202,7 @@ def parser(
         return p
     def with_params(p):
         p.add_argument('-p', nargs=2, action='append', metavar=('NAME', 'VALUE'), help='a parameter of the notebook')
-        p.add_argument('--name', help='name of the run; the hash of the parameters without it')
+        p.add_argument('--name', help='name of the run; the notebook makes one without it')
         return p
     p = with_params(add('run', _run, 'run a notebook with checked parameters and keep a record'))
     p.add_argument('notebook', help='such as train_forecast')

@@ -198,13 +198,13 @@ def software(
 def git_state(
     folder:Path|None=None, # a work tree; the project without it
 )->dict: # commit and dirty, both None where the folder is no work tree of its own
-    "The commit of the project and whether tracked files differ from it"
+    "The commit of the project and whether tracked files other than results differ from it"
     folder = Path(folder or project_root())
     def git(*args): return subprocess.run(['git', '-C', str(folder), *args], capture_output=True, text=True, timeout=30)
     try:
         top = git('rev-parse', '--show-toplevel')
         if top.returncode or Path(top.stdout.strip()).resolve() != folder.resolve(): return dict(commit=None, dirty=None)
-        head, changes = git('rev-parse', 'HEAD'), git('status', '--porcelain', '--untracked-files=no')
+        head, changes = git('rev-parse', 'HEAD'), git('status', '--porcelain', '--untracked-files=no', '--', '.', ':!outputs')
         return dict(commit=head.stdout.strip() if head.returncode == 0 else None, dirty=bool(changes.stdout.strip()))
     except (OSError, subprocess.TimeoutExpired): return dict(commit=None, dirty=None)
 

@@ -6,10 +6,11 @@
 __all__ = ['find_notebook', 'notebook_parameters', 'check_parameters', 'NotebookError', 'run_notebook']
 
 # %% ../nbs/01b_launch.ipynb #714a1c7e
-import ast, sys, difflib, logging
+import ast, os, sys, difflib, logging, tempfile
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
-from .core import data_root, file_hash, outputs_root, project_root, stable_hash
+from .core import data_root, file_hash, outputs_root, project_root
 from .runs import Run, relative
 
 # %% ../nbs/01b_launch.ipynb #1bdacd16
@@ -108,10 +109,30 @@ def _on_record(folder:Path, params:dict)->Run|None:
     return run
 
 # %% ../nbs/01b_launch.ipynb #84bdfc1b
+@contextmanager
+def _told_folder():
+    "Yield a function that says what status and folder the run had when the notebook started it, None before it did"
+    with tempfile.TemporaryDirectory() as d:
+        note, before = Path(d)/'folder', os.environ.get('FOREHAND4D_LAUNCH')
+        os.environ['FOREHAND4D_LAUNCH'] = str(note)
+        try: yield lambda: note.read_text().split(' ', 1) if note.exists() else (None, None)
+        finally:
+            if before is None: del os.environ['FOREHAND4D_LAUNCH']
+            else: os.environ['FOREHAND4D_LAUNCH'] = before
+
+def _settle(executed:Path, status:str|None, folder:str|None)->Path: # where the executed copy lies in the end
+    "Move the executed copy into its run folder; the copy of a run that was finished before stays as it was"
+    if executed.name == 'run.ipynb' or not executed.exists(): return executed
+    target = Path(folder)/'run.ipynb' if folder else executed.with_name('failed.ipynb')
+    if status == 'done' and target.exists(): executed.unlink()
+    else: os.replace(executed, target)
+    return target
+
+# %% ../nbs/01b_launch.ipynb #6707f714
 def run_notebook(
     notebook:str|Path, # name such as `train_forecast`, or a path
     params:dict[str, Any]|None=None, # parameters that differ from the notebook's defaults
-    name:str|None=None, # name of the run; the hash of the parameters without it
+    name:str|None=None, # name of the run; the notebook chooses one without it
     out=None, # file that gets what the notebook prints, nothing without it
     err=None, # file that gets progress bars and warnings; `sys.stderr` without it
 )->Run: # the finished run
@@ -121,15 +142,18 @@ def run_notebook(
     path = find_notebook(notebook)
     params = check_parameters(path, {**(params or {}), **({} if name is None else {'name': name})})
     if 'name' not in params: raise ValueError(f'{path.name} has no parameter name, so it leaves no record')
-    params['name'] = params['name'] or stable_hash({k:v for k,v in params.items() if k != 'name'})
-    folder = outputs_root()/path.stem/params['name']
-    if run := _on_record(folder, params): return run
-    folder.mkdir(parents=True, exist_ok=True)
-    executed = folder/'run.ipynb'
-    try: papermill.execute_notebook(str(path), str(executed), parameters=params, progress_bar=False, coalesce_streams=True,
-                                    extra_arguments=['--log-level=50'], stdout_file=out, stderr_file=err or sys.stderr)
-    except PapermillExecutionError as e:
-        raise NotebookError(f'{path.stem}: {e.ename}: {e.evalue} (cell {e.cell_index} of {relative(executed)})', executed,
-                            '\n'.join(e.traceback)) from None
-    if not (folder/'manifest.json').exists(): raise ValueError(f'{path.name} left no manifest in {relative(folder)}: it must pass `name` to start_run')
-    return Run(folder)
+    home = outputs_root()/path.stem
+    folder = home/params['name'] if params['name'] else None
+    if folder and (run := _on_record(folder, params)): return run
+    executed = folder/'run.ipynb' if folder else home/f'.launch-{os.getpid()}.ipynb'
+    executed.parent.mkdir(parents=True, exist_ok=True)
+    failed = None
+    with _told_folder() as told:
+        try: papermill.execute_notebook(str(path), str(executed), parameters=params, progress_bar=False, coalesce_streams=True,
+                                        extra_arguments=['--log-level=50'], stdout_file=out, stderr_file=err or sys.stderr)
+        except PapermillExecutionError as e: failed = e
+        finally: executed = _settle(executed, *told())
+    if failed: raise NotebookError(f'{path.stem}: {failed.ename}: {failed.evalue} (cell {failed.cell_index} of {relative(executed)})', executed,
+                                   '\n'.join(failed.traceback))
+    if executed.parent == home: raise ValueError(f'{path.name} left no record: it must call start_run')
+    return Run(executed.parent)

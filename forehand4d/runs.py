@@ -104,6 +104,7 @@ def start_run(
     if old and old['parameters'] != params:
         raise ValueError(f'{relative(folder, root)} is {old["status"]} with other parameters ({_differences(old["parameters"], params)}): '
                          f'choose another name or remove that folder')
+    if launched := os.environ.get('FOREHAND4D_LAUNCH'): Path(launched).write_text(f'{old["status"] if old else "new"} {folder}')
     if old and old['status'] == 'done': return Run(folder, old, root, writing=first)
     folder.mkdir(parents=True, exist_ok=True)
     if first and not _lock(folder): raise ValueError(f'{relative(folder, root)} is being written by another process: wait for it or choose another name')
