@@ -4,11 +4,11 @@
 
 # %% auto #0
 __all__ = ['ACTIVITIES', 'move', 'move_both', 'inspect', 'drink', 'pour', 'stir', 'scrape', 'strike', 'screw', 'wipe', 'push',
-           'handover', 'open_lid', 'twist', 'compose']
+           'handover', 'open_lid', 'twist', 'point', 'compose']
 
 # %% ../../nbs/21d_data.activities.ipynb #b4fa5def
 import numpy as np
-from .grasps import MIRROR, to_mat
+from .grasps import RELAXED, to_mat
 from .plans import Plan, ZERO, segment, evaluate, unit, between
 
 # %% ../../nbs/21d_data.activities.ipynb #992f741f
@@ -28,7 +28,8 @@ def move(plan, k, h):
 
 def move_both(plan, k, h):
     "Lift with two hands, tilt or not, put down"
-    plan.take(k, [0,1], [('right',),('left',)])
+    t0 = plan.take(k, [0,1], [('right',),('left',)])
+    plan.near.append((t0-.5, t0+9))
     g, t = plan.rng, plan.pose[k][1]
     plan.carry(k, [0,1], g.uniform(.1,.9)*unit(np.array([-1,0,g.uniform(-.4,.4)])), np.array([g.uniform(-.08,.08), g.uniform(.02,.16), g.uniform(.06,.16)]))
     if g.random()<.6: plan.carry(k, [0,1], g.uniform(.3,.8)*unit(g.normal(size=3)*(1,.4,.6)))
@@ -126,8 +127,8 @@ def strike(plan, k, h):
     axis = np.cross([0,0,1.], u)
     for _ in range(g.integers(2,4)):
         wrist = plan.wrist[h][1]
-        plan.carry(k, [h], axis*g.uniform(.55,.7), pivot=wrist - u*.08, time=.28)
-        plan.carry(k, [h], -axis*.6, pivot=wrist - u*.08, time=g.uniform(.32,.42))
+        plan.carry(k, [h], -axis*.6, pivot=wrist - u*.08, time=g.uniform(.3,.4))
+        plan.carry(k, [h], axis*.6, pivot=wrist - u*.08, time=.28)
     _lay(plan, k, h, back)
 
 def screw(plan, k, h):
@@ -166,11 +167,9 @@ def handover(plan, k, h):
     g, s = plan.rng, (1,-1)[h]
     plan.take(k, [h], [('any','handle')])
     plan.carry(k, [h], g.uniform(0,.4)*unit(g.normal(size=3)), np.array([s*g.uniform(0,.05), g.uniform(.03,.13), g.uniform(.12,.18)]))
-    R, p = plan.wrist[h]
-    palm = p + (plan.rest[[0,4,7,1,17,20,15]]*(.9,.5,1)*(MIRROR if h else 1))@R.T
     G = plan.held[h][1]
     plan.t[1-h] = max(plan.t[1-h], plan.t[h]-.35*plan.tempo)
-    end = plan.take(k, [1-h], [('any','handle','left','right','lid')], avoid=palm, table=False)
+    end = plan.take(k, [1-h], [('any','handle','left','right','lid')])
     plan.t[h] = end + .05
     plan.fingers(h, end+.03, plan.q[h]); plan.fingers(h, end+.22*plan.tempo, G.opened)
     plan.held[h], plan.leave[h], plan.t[h] = None, -G.approach*.04, end+.2*plan.tempo
@@ -186,6 +185,7 @@ def open_lid(plan, k, h):
     plan.events[k].append((plan.t[1-h]+.001, None, *plan.pose[k]))
     R, t = plan.pose[k]
     t0 = plan.take(k, [h], [('lid',)])
+    plan.near.append((t0-.8, t0+5))
     plan.events[k].append((t0+.001, None, R, t))
     angle, axis, c = g.uniform(1.1,1.75), -R@o.hinge[1], t + R@o.hinge[0]
     G = plan.held[h][1]
@@ -213,6 +213,7 @@ def twist(plan, k, h):
     plan.take(k, [1-h], [('any',)])
     plan.events[k].append((plan.t[1-h]+.001, None, *plan.pose[k]))
     t0 = plan.take(k, [h], [('lid',)])
+    plan.near.append((t0-.8, t0+5))
     plan.events[k].append((t0+.001, None, *plan.pose[k]))
     c = plan.pose[k][1]
     for i in range(2*g.integers(1,4)):
@@ -224,6 +225,15 @@ def twist(plan, k, h):
         plan.wrist[h], plan.t[h] = (to_mat(turn)@R, c + to_mat(turn)@(p-c)), plan.t[h]+T
     plan.free[k] = plan.t[h]
     for j in (h, 1-h): plan.let_go(k, [j])
+
+def point(plan, k, h):
+    "Touch a thing with the fingers and come back"
+    g, s = plan.rng, (1,-1)[h]
+    R, p = plan.rest_pose(h)
+    t0, t1 = plan.go(h, R, plan.pose[k][1] + [s*.05, -.15, plan.objects[k].size[2] + g.uniform(.05,.09)])
+    plan.look(t0-.2, plan.pose[k][1])
+    plan.fingers(h, t0, plan.q[h]); plan.fingers(h, t1, RELAXED*.4)
+    plan.retreat(h)
 
 ACTIVITIES = dict( # what is done with what, with weights
     box=((move,4),(inspect,1),(handover,1.5),(move_both,1.5)), hinged=((open_lid,5),(move_both,3)), bottle=((pour,5),(move,2),(handover,1)),
@@ -250,12 +260,11 @@ def compose(
         h = int(x + g.normal(0, .04)<0) if hand is None else hand
         if not plan.present[h]: h = 1-h
         acts = [(f, w) for f, w in ACTIVITIES[plan.objects[k].family] if (only is None or f.__name__ in only) and (all(plan.present) or f is not move_both)
-                and not (f is open_lid and abs(plan.lid[k])>.1)] or [(inspect,1)]
+                and not plan.lid[k]>.1] or [(point,1)]
         w = np.array([w for _, w in acts], float)
         f = acts[g.choice(len(acts), p=w/w.sum())][0]
         if max(plan.t)-min(plan.t)<.3 or g.random()>both: plan.t = [max(plan.t)]*2
         elif plan.t[h]>plan.t[1-h]: continue
-        if plan.lid[k]>.1 and f is move_both: f = push if len(plan.objects[k].grips)>9 else (lambda plan, k, h: plan.retreat(h))
         f(plan, k, h)
         if g.random()<.4: plan.retreat(h)
         if all(plan.present) and plan.held[1-h] is None and g.random()<.35: plan.retreat(1-h)

@@ -90,8 +90,7 @@ REACH = dict(wrap=(1,.6,1,.8,1,1.5), pinch=(0,0,0,0,.3,3), palm=(.2,.2,.4,.4,1,2
 
 def close_fingers(
     rest:np.ndarray, # (21, 3) rest joints of the right hand
-    distance, # function of (..., 3) points in the hand's frame giving the signed distance to what is held, metres
-    floor, # function of the same points giving the height above the table, metres
+    contact, # function of (..., 3) points in the hand's frame: distance to what is held, to anything in the way, metres
     prior:np.ndarray, # (5, 4) posture to stay near
     style:str='wrap', # a key of REACH
 )->np.ndarray: # (5, 4) posture
@@ -106,11 +105,14 @@ def close_fingers(
             q = best + fine
             q[:,:4,:3] = np.clip(q[:,:4,:3], -.2, 1.8)
             x = finger_points(rest, posture_to_mat(q))
-        gap = distance(x) - RADII
-        low = np.minimum(gap, np.minimum(floor(x) - RADII, 0)*.7)
+        gap, low = (c - RADII for c in contact(x))
         natural = ((q-prior)**2*(1,.6,.2,1)).sum(-1)
         cost = (pull*np.minimum(np.abs(gap), .03)).sum(-1)*100 + (np.minimum(low+.001, 0)**2).sum(-1)*3e5 + natural*(.6 if style=='wrap' else 1.2)
-        best = np.take_along_axis(q, cost.argmin(0)[None,:,None], 0)[0]
+        k = cost.argmin(0)
+        others = x[k[:4],np.arange(4)].reshape(-1, 3)
+        near = np.linalg.norm(x[:,4,2:,None]-others, axis=-1).min((1,2))  # the thumb must not run through the fingers
+        k[4] = (cost[:,4] + np.maximum(.0165-near, 0)**2*4e5).argmin()
+        best = np.take_along_axis(q, k[None,:,None], 0)[0]
     return best
 
 # %% ../../nbs/21b_data.grasps.ipynb #3fe782c3
@@ -181,7 +183,7 @@ def wrist_candidates(
         if w>.05: prior[:4,:3] *= .75
     else:
         n, hand = a, np.stack([[0,-1.,0],[-1.,0,0],[0,0,-1.]], -1)  # palm, fingers, away from the thumb
-        F = _fan(n, np.array([-.3,.9,.1]), np.linspace(-min(grip.free, 1.6), min(grip.free, 1.6), 15))
+        F = _fan(n, np.array([-.3,.9,.22]), np.linspace(-min(grip.free, 1.6), min(grip.free, 1.6), 15))
         at = np.array([-.085, -.02-(w/2 if style=='palm' else 0), -.008])
         prior = np.tile(np.array([[.35,.4,.24,0]]), (5,1)) if style=='palm' else np.tile(np.array([[.08,.12,.07,0]]), (5,1))
         prior[:,3] = (.12,0,-.2,-.08,.7) if style=='palm' else (.06,0,-.1,-.04,.2)
@@ -226,16 +228,15 @@ def choose_grip(
     side:int, # 0 right, 1 left
     rng:np.random.Generator, # adds some variety to the choice
     avoid:np.ndarray=None, # (M, 3) points of the other hand, metres
-    table:bool=True, # mind the table
 )->tuple: # cost, grip, R (3, 3), p (3,) of the mirrored-to-right world, posture to start from
     "The most comfortable wrist pose over several grips"
     m, fans = (MIRROR if side else np.ones(3)), []
     for g in grips: fans.append(wrist_candidates(Grip(g.style, m*(R_obj@g.center + t_obj), m*(R_obj@g.axis), m*(R_obj@g.approach), g.width, g.solid, g.role, g.free)))
     R, p = np.concatenate([f[0] for f in fans]), np.concatenate([f[1] for f in fans])
     palm = (np.stack([rest[j]*a for j, a in PALM]) + [0,-.003,0])@R.swapaxes(1, 2) + p[:,None]
-    inside = np.minimum(object_sdf(obj, (palm*m - t_obj)@R_obj) - .013, 0)
-    cost = discomfort(R, p) + (inside**2).sum(-1)*4e3 + rng.uniform(0, .12, len(R))
-    if table: cost = cost + (np.minimum(palm[...,2]-.022, 0)**2).sum(-1)*4e3
+    local = (palm*m - t_obj)@R_obj
+    blocked = np.minimum(np.minimum(object_sdf(obj, local)-.013, local[...,2]-.022), 0)  # by the thing, by what it stands on
+    cost = discomfort(R, p) + (blocked**2).sum(-1)*4e3 + rng.uniform(0, .12, len(R))
     if avoid is not None: cost = cost + (np.maximum(.075-np.linalg.norm(palm[:,:,None]-avoid*m, axis=-1), 0)**2).sum((1,2))*300
     k = cost.argmin()
     i = np.searchsorted(np.cumsum([len(f[0]) for f in fans]), k, 'right')
@@ -253,15 +254,17 @@ def plan_grasp(
     side:int, # 0 right, 1 left
     rng:np.random.Generator, # adds some variety to the choice
     avoid:np.ndarray=None, # (M, 3) points of the other hand, metres
-    table:bool=True, # mind the table
 )->Grasp:
     "Wrist pose and finger postures for the best of some grips"
-    cost, grip, R, p, prior = choose_grip(rest, obj, grips, R_obj, t_obj, side, rng, avoid, table)
+    cost, grip, R, p, prior = choose_grip(rest, obj, grips, R_obj, t_obj, side, rng, avoid)
     m = MIRROR if side else np.ones(3)
-    back = lambda x: x@R.T + p
-    height = (lambda x: back(x)[...,2]) if table else (lambda x: np.ones(x.shape[:-1]))
-    q = close_fingers(rest, lambda x: sdf(obj.solids[grip.solid], (back(x)*m - t_obj)@R_obj), height, prior, grip.style)
-    if table: p[2] += max(0., .001 - (height(finger_points(rest, posture_to_mat(q))) - RADII).min())
+    def contact(x):
+        local = ((x@R.T + p)*m - t_obj)@R_obj
+        d = [sdf(s, local) for s in obj.solids]
+        return d[grip.solid], np.min([*d, local[...,2]], 0)
+    q = close_fingers(rest, contact, prior, grip.style)
+    height = (((finger_points(rest, posture_to_mat(q))@R.T + p)*m - t_obj)@R_obj)[...,2] - RADII
+    p = p + max(0., .001-height.min())*m*R_obj[:,2]
     o = q.copy()
     o[:4,:3] = np.maximum(o[:4,:3]-WIDE[grip.style], -.1)
     o[4] += (-.25, -.1, -.1, .1 if grip.style!='flat' else 0)

@@ -29,7 +29,7 @@ from .activities import compose
 from .scenes import Person, Room, body_mesh, develop, forearm, hand_mesh, object_meshes, sample_person, sample_room
 
 # %% ../../nbs/21f_data.handworld.ipynb #d3dafa7e
-GENERATOR_VERSION = 3 # part of every cache key: raise it when anything that is generated changes
+GENERATOR_VERSION = 4 # part of every cache key: raise it when anything that is generated changes
 FPS = 30.0
 SEEN = tuple(f for f in FAMILIES if f not in UNSEEN)
 
@@ -166,8 +166,7 @@ def make_sequence(
     t = start + np.arange(frames)/FPS
     wrist, rot = hand_frames(plan, t, _rng(*key, 'tremor'), g.uniform(.001,.003))
     f = lambda x: torch.from_numpy(x).float()
-    betas = f(person.betas).expand(2, 10).clone()
-    motion = HandMotion(f(rot), f(wrist), betas, torch.tensor(present).expand(frames, 2).clone())
+    motion = HandMotion(f(rot), f(wrist), f(person.betas).expand(2, 10).clone(), torch.tensor(present).expand(frames, 2).clone())
     rig = _rng(*room, 'rig') if d.rooms else _rng(*key, 'rig')
     fov = rig.uniform(*d.fov) if view=='ego' else min(rig.uniform(*d.fov), rig.uniform(40,52))
     cam = _camera(d, plan, t, eye, _rng(*key, 'camera'), view, rig)
@@ -242,17 +241,15 @@ def make_clip(
     "One clip, the same whatever else is generated"
     d = get_domain(domain)
     g = _rng(domain, split, index, seed, 'clip')
-    length = int(frames*g.uniform(.45, 1.)) if g.random()<.12 else frames
-    length = max(length, 1)
+    length = max(int(frames*g.uniform(.45, 1.)), 1) if g.random()<.12 else frames
     for attempt in range(6):
         seq = make_sequence(domain, split, index, length, seed, attempt)
         motion, view, K, joints, px, there, seen = _observe(seq, image_size)
         if good(seq, joints, seen): break
     if d.labels=='keypoints': px, seen = _detector_noise(px, seen, image_size, g)
     labels = 'mano' if truth else d.labels
-    none = torch.zeros_like(there)
     clip = Clip(domain, seq.name, FPS, torch.arange(length, dtype=torch.int32), K.expand(length,3,3).clone(), view, px*seen[...,None],
-                joints if labels!='keypoints' else torch.zeros_like(joints), seen, there if labels!='keypoints' else none, labels,
+                joints*(labels!='keypoints'), seen, there & (labels!='keypoints'), labels,
                 motion if labels=='mano' else None, draw(seq, 0, image_size) if image else None,
                 dict(length=length, view=seq.view, fov=float(seq.fov), families=[o.family for o in seq.plan.objects], start=float(seq.times[0]), seed=seed))
     return pad_clip(clip, frames)
@@ -269,7 +266,7 @@ def good(
     near = np.zeros(len(joints), bool)
     for a, b in seq.plan.near: near |= (seq.times>a)&(seq.times<b)
     gap = torch.cdist(joints[:,0], joints[:,1]).amin((1,2)).numpy()
-    return bool((gap[~near]>.022).all() and (gap>.008).all())
+    return bool((gap[~near]>.022).all() and (gap>.011).all())
 
 # %% ../../nbs/21f_data.handworld.ipynb #18427e1d
 def _job(args):

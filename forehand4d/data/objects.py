@@ -49,7 +49,7 @@ def cuboid(
     texture:str="plain", # pattern
 )->Part:
     "Axis-aligned box"
-    s = np.array([[x,y,z] for x in (-1,1) for y in (-1,1) for z in (-1,1)])/2
+    s = np.stack(np.meshgrid(*[(-.5,.5)]*3, indexing='ij'), -1).reshape(8, 3)
     f = [[0,1,3],[0,3,2],[4,6,7],[4,7,5],[0,4,5],[0,5,1],[2,3,7],[2,7,6],[0,2,6],[0,6,4],[1,5,7],[1,7,3]]
     return Part(s*np.asarray(size) + center, np.array(f), np.asarray(color, float), texture)
 
@@ -151,7 +151,7 @@ METAL, DARK, PALE, WOOD = (.72,.73,.76), (.13,.13,.15), (.88,.87,.83), (.62,.43,
 # %% ../../nbs/21a_data.objects.ipynb #f1f06605
 def _sides(w, d, h, solid=0):
     "Grips of a box: across the shorter side from above, across it from the front, two palms left and right"
-    g = [_grip('flat', (-w/2,0,h*.55), X, X, w, solid, 'left', .6), _grip('flat', (w/2,0,h*.55), -X, -X, w, solid, 'right', .6)]
+    g = [_grip('flat', (-w/2,0,z := max(h*.55, min(.058, h))), X, X, w, solid, 'left', .3), _grip('flat', (w/2,0,z), -X, -X, w, solid, 'right', .3)]
     if d<.095: g.append(_grip('pinch', (0,0,max(h-.022, h*.5)), Y, -Z, d, solid, free=.9))
     if w<.095: g.append(_grip('pinch', (0,0,max(h-.022, h*.5)), X, -Z, w, solid, free=.9))
     return g

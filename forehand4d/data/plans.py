@@ -9,7 +9,7 @@ __all__ = ['ZERO', 'minimum_jerk', 'cruise', 'segment', 'evaluate', 'interpolate
 # %% ../../nbs/21c_data.plans.ipynb #9bff9593
 import numpy as np
 from scipy.spatial.transform import Rotation
-from .grasps import MIRROR, RELAXED, to_mat, posture_to_mat, plan_grasp
+from .grasps import MIRROR, RADII, RELAXED, finger_points, plan_grasp, posture_to_mat, to_mat
 
 # %% ../../nbs/21c_data.plans.ipynb #3a6dfc40
 def minimum_jerk(
@@ -117,7 +117,13 @@ class Plan:
         f = unit(np.array([-s*g.uniform(-.1,.7), 1, g.uniform(-.35,-.05)]))
         n = np.array([-s*g.uniform(-.1,.8), 0, -1.])
         n = unit(n - (n@f)*f)
-        return np.stack([-f*s, -n, np.cross(f*s, n)], -1), np.array([s*g.uniform(.10,.2), g.uniform(-.10,.02), g.uniform(.05,.09)])
+        R, p = np.stack([-f*s, -n, np.cross(f*s, n)], -1), np.array([s*g.uniform(.10,.2), g.uniform(-.10,.02), g.uniform(.03,.07)])
+        return R, p + [0,0,self.lift(h, R, p, RELAXED)]
+
+    def lift(self, h, R, p, q):
+        "How much a hand must rise to clear the table"
+        x = finger_points(self.rest, posture_to_mat(q))*(MIRROR if h else 1)
+        return max(0., .006 - (x@R[2] + p[2] - RADII).min(), .03 - p[2])
 
     def start(self, hands, things=()):
         "Time at which hands and things are all free"
@@ -147,14 +153,16 @@ class Plan:
 from fastcore.basics import patch
 
 @patch
-def take(self:Plan, k, hands, roles, avoid=None, table=True):
+def take(self:Plan, k, hands, roles):
     "Grasp thing k with one hand or two"
     o, (R, t) = self.objects[k], self.pose[k]
     t0, ends = self.start(hands, [k]), []
     self.look(t0-.2, t + [0,0,o.size[2]/2])
+    avoid = [self.hand_points(h) for h in (0, 1) if h not in hands and self.held[h] is not None and self.held[h][0]==k]
+    avoid = avoid[0] if avoid else None
     for h, role in zip(hands, roles):
         grips = [g for g in o.grips if g.role in role] or o.grips
-        G = plan_grasp(self.rest, o, grips, R, t, h, self.rng, avoid, table)
+        G = plan_grasp(self.rest, o, grips, R, t, h, self.rng, avoid)
         self.leave[h] = self.leave[h] - G.approach*.05*(G.grip.style!='flat') - G.approach*.03
         a, b = self.go(h, G.R, G.p)
         self.fingers(h, a, self.q[h]); self.fingers(h, a+(b-a)*self.rng.uniform(.55,.7), G.opened)
@@ -166,6 +174,14 @@ def take(self:Plan, k, hands, roles, avoid=None, table=True):
     return end
 
 @patch
+def hand_points(self:Plan, h):
+    "Points of a hand that another one must avoid (M, 3)"
+    R, p = self.wrist[h]
+    m = MIRROR if h else 1
+    x = finger_points(self.rest, posture_to_mat(self.q[h]))[:,1::2].reshape(-1, 3)
+    return np.concatenate([x*m, self.rest[[0,4,7,1]]*(.8,.5,1)*m])@R.T + p
+
+@patch
 def hold(self:Plan, k, h, t):
     "From now on thing k follows hand h"
     (R, p), (Ro, to) = self.wrist[h], self.pose[k]
@@ -173,13 +189,14 @@ def hold(self:Plan, k, h, t):
     self.free[k] = t
 
 @patch
-def carry(self:Plan, k, hands, omega=ZERO, to=None, pivot=None, nu=ZERO, q=ZERO, up=0., time=None, steady=0.):
+def carry(self:Plan, k, hands, omega=ZERO, to=None, pivot=None, nu=ZERO, q=ZERO, up=0., time=None, steady=0., clear=True):
     "Move a held thing rigidly with the hands that hold it: turn it about a pivot, bring its origin to `to`, circle"
     R, t = self.pose[k]
     c = t if pivot is None else pivot
     E = to_mat(omega)
     after = c + E@(t-c)
     d = ZERO if to is None else to - after
+    if clear and to is not None: d = d + [0,0,max(self.lift(h, E@self.wrist[h][0], c + E@(self.wrist[h][1]-c) + d, self.q[h]) for h in hands)]
     T = self.tempo*np.clip(.42 + 1.25*np.linalg.norm(d) + .2*np.linalg.norm(omega), .35, 1.6)*self.rng.uniform(.9, 1.12) if time is None else time*self.tempo
     t0 = self.start(hands, [k])
     b = np.array([0,0,up])
@@ -209,7 +226,7 @@ def put(self:Plan, k, hands, spot, angle=None):
     R, _ = self.pose[k]
     x = R[:,0] if abs(R[2,0])<.9 else R[:,2]
     a = np.arctan2(x[1], x[0]) if angle is None else angle
-    self.carry(k, hands, log_mat(yaw(a)@R.T), np.asarray(spot, float), up=.05)
+    self.carry(k, hands, log_mat(yaw(a)@R.T), np.asarray(spot, float), up=.05, clear=False)
     self.let_go(k, hands)
 
 @patch
