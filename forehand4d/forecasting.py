@@ -148,7 +148,7 @@ def loss(self:ForecastModel,
         t = torch.randint(0, STEPS, (B,), generator=generator).to(K.device)
         xt, abar = q_sample(x0, t, torch.randn(x0.shape, generator=generator).to(x0)), alphas_bar().to(t.device)[t].to(x0)
     pred = self.net(xt, t, prefix=prefix, real=batch['real'][:, :self.span])
-    return motion_loss(pred.float(), x0, m, self.stats, abar, weight=batch['weight'])
+    return motion_loss(pred.float(), x0, m, self.stats, abar, weight=batch['weight'], stride=self.net.cfg.patch)
 
 def _seen_hands(
     m:HandMotion, # (B, T) motion, view frame

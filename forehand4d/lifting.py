@@ -78,7 +78,7 @@ def loss(self:Lifter,
     c = lifting_conditions(b['keypoints2d'], b['valid2d'], b['intrinsics'], b['cam_from_view'], self.cfg.kinds)
     pred = self.net(xt, t, self.net.embed_frames(c, _keep(c, self.cfg.drop_token, self.cfg.drop_group)), real=batch['real'])
     abar = alphas_bar().to(t.device)[t].to(x0)
-    return motion_loss(pred.float(), x0, m, self.stats, abar, LossWeights(image=1.0), batch['weight'], b['cam_from_view'])
+    return motion_loss(pred.float(), x0, m, self.stats, abar, LossWeights(image=1.0), batch['weight'], b['cam_from_view'], self.cfg.patch)
 
 # %% ../nbs/53_lifting.ipynb #64240af5
 @patch

@@ -6,7 +6,7 @@
 __all__ = ['masked_mean', 'LossWeights', 'motion_loss']
 
 # %% ../nbs/50_losses.ipynb #7ab88219
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 import torch.nn.functional as F
@@ -43,21 +43,23 @@ def motion_loss(
     w:LossWeights=LossWeights(), # weights
     weight:Tensor|None=None, # (B,) trust in each clip
     cam:Tensor|None=None, # (B, T, 4, 4) cam_from_view, for the image term
+    stride:int=1, # geometric terms look at every so many frames only
 )->tuple[Tensor,dict]: # scalar, and the value of each term
     "Loss of a predicted motion"
     m = truth.valid.to(x0)*(1 if weight is None else weight[:, None, None])
     d2 = (x0 - target)**2
     rot, transl = d2[..., :192].unflatten(-1, (2, 16, 6)), d2[..., 192:].unflatten(-1, (2, 3))
     terms = {'global': w.rot_global*masked_mean(rot[..., 0, :], m), 'pose': w.rot_fingers*masked_mean(rot[..., 1:, :], m), 'transl': w.transl*masked_mean(transl, m)}
-    pred = decode198(x0, stats, truth.betas, truth.valid, truth.hand_id)
-    J, G = pred.joints(), truth.joints()
+    pred = decode198(x0[:, ::stride], stats, truth.betas, truth.valid[:, ::stride], truth.hand_id)
+    J, G = pred.joints(), replace(pred, rot=truth.rot[:, ::stride], wrist=truth.wrist[:, ::stride]).joints()
+    m, valid = m[:, ::stride], pred.valid
     mg = m*abar[:, None, None]
     terms['joints'] = w.joints*100*masked_mean(((J - J[..., :1, :]) - (G - G[..., :1, :]))**2, mg)
     depth = G[..., 2:].clamp(min=0.1)
     terms['place'] = w.place*10*masked_mean(F.smooth_l1_loss(J/depth, G/depth, reduction='none', beta=0.1), mg)
-    both = mg[:, 1:]*truth.valid[:, :-1]
-    terms['speed'] = w.speed*400*masked_mean((J.diff(dim=1) - G.diff(dim=1))**2, both)
-    if w.image and cam is not None: terms['image'] = w.image*_image_term(J, G, mg, cam)
+    both = mg[:, 1:]*valid[:, :-1]
+    terms['speed'] = w.speed*400/stride**2*masked_mean((J.diff(dim=1) - G.diff(dim=1))**2, both)
+    if w.image and cam is not None: terms['image'] = w.image*_image_term(J, G, mg, cam[:, ::stride])
     return sum(terms.values()), {k: v.detach() for k, v in terms.items()}
 
 def _image_term(
