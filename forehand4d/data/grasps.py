@@ -106,12 +106,13 @@ def close_fingers(
             q[:,:4,:3] = np.clip(q[:,:4,:3], -.2, 1.8)
             x = finger_points(rest, posture_to_mat(q))
         gap, low = (c - RADII for c in contact(x))
-        natural = ((q-prior)**2*(1,.6,.2,1)).sum(-1)
-        cost = (pull*np.minimum(np.abs(gap), .03)).sum(-1)*100 + (np.minimum(low+.001, 0)**2).sum(-1)*3e5 + natural*(.6 if style=='wrap' else 1.2)
+        natural = (q-prior)**2@np.array([1,.6,.2,1])*(.6 if style=='wrap' else 1.2)
+        low = np.minimum(low+.001, 0)
+        cost = np.minimum(np.abs(gap), .03)@pull*100 + np.einsum('nfp,nfp->nf', low, low)*3e5 + natural
         k = cost.argmin(0)
-        others = x[k[:4],np.arange(4)].reshape(-1, 3)
-        near = np.linalg.norm(x[:,4,2:,None]-others, axis=-1).min((1,2))  # the thumb must not run through the fingers
-        k[4] = (cost[:,4] + np.maximum(.0165-near, 0)**2*4e5).argmin()
+        t, o = x[:,4,2:].reshape(-1, 3), x[k[:4],np.arange(4)].reshape(-1, 3)
+        near = np.maximum((t*t).sum(1)[:,None] + (o*o).sum(1) - 2*t@o.T, 0).reshape(len(x), -1).min(1)**.5
+        k[4] = (cost[:,4] + np.maximum(.0165-near, 0)**2*4e5).argmin()  # the thumb must not run through the fingers
         best = np.take_along_axis(q, k[None,:,None], 0)[0]
     return best
 
@@ -258,12 +259,13 @@ def plan_grasp(
     "Wrist pose and finger postures for the best of some grips"
     cost, grip, R, p, prior = choose_grip(rest, obj, grips, R_obj, t_obj, side, rng, avoid)
     m = MIRROR if side else np.ones(3)
+    A, b = (R.T*m)@R_obj, (p*m - t_obj)@R_obj
     def contact(x):
-        local = ((x@R.T + p)*m - t_obj)@R_obj
+        local = (x.reshape(-1, 3)@A + b).reshape(x.shape)
         d = [sdf(s, local) for s in obj.solids]
         return d[grip.solid], np.min([*d, local[...,2]], 0)
     q = close_fingers(rest, contact, prior, grip.style)
-    height = (((finger_points(rest, posture_to_mat(q))@R.T + p)*m - t_obj)@R_obj)[...,2] - RADII
+    height = (finger_points(rest, posture_to_mat(q))@A + b)[...,2] - RADII
     p = p + max(0., .001-height.min())*m*R_obj[:,2]
     o = q.copy()
     o[:4,:3] = np.maximum(o[:4,:3]-WIDE[grip.style], -.1)

@@ -49,8 +49,7 @@ def cuboid(
     texture:str="plain", # pattern
 )->Part:
     "Axis-aligned box"
-    s = np.stack(np.meshgrid(*[(-.5,.5)]*3, indexing='ij'), -1).reshape(8, 3)
-    f = [[0,1,3],[0,3,2],[4,6,7],[4,7,5],[0,4,5],[0,5,1],[2,3,7],[2,7,6],[0,2,6],[0,6,4],[1,5,7],[1,7,3]]
+    s, f = np.stack(np.meshgrid(*[(-.5,.5)]*3, indexing='ij'), -1).reshape(8, 3), [[0,1,3],[0,3,2],[4,6,7],[4,7,5],[0,4,5],[0,5,1],[2,3,7],[2,7,6],[0,2,6],[0,6,4],[1,5,7],[1,7,3]]
     return Part(s*np.asarray(size) + center, np.array(f), np.asarray(color, float), texture)
 
 # %% ../../nbs/21a_data.objects.ipynb #70eea5e8
@@ -95,10 +94,11 @@ def sdf(
     points:np.ndarray, # (..., 3) object frame
 )->np.ndarray: # (...,) signed distance, negative inside, metres
     "Signed distance to one solid"
-    x = np.abs((points - solid.center)@solid.rot)
+    x = np.abs((points.reshape(-1, 3) - solid.center)@solid.rot).reshape(points.shape)
     if solid.kind=='cylinder': q = np.stack([np.hypot(x[...,0], x[...,1])-solid.half[0], x[...,2]-solid.half[2]], -1)
     else: q = x - solid.half
-    return np.sqrt((np.maximum(q, 0)**2).sum(-1)) + np.minimum(q.max(-1), 0) - solid.round
+    out = np.maximum(q, 0)
+    return np.sqrt(np.einsum('...i,...i->...', out, out)) + np.minimum(q.max(-1), 0) - solid.round
 
 # %% ../../nbs/21a_data.objects.ipynb #26366740
 @dataclass
