@@ -143,7 +143,8 @@ def budget_line(
     b:Budget, # its cost
 )->str:
     "What a method cost, in one line"
-    parts = [f'{b.parameters / 1e6:.2f} M parameters' if b.parameters else '', f'{b.steps:,} steps' if b.steps else '',
+    size = f'{b.parameters / 1e6:.2f} M' if b.parameters and b.parameters >= 1e5 else f'{b.parameters:,}' if b.parameters else ''
+    parts = [f'{size} parameters' if size else '', f'{b.steps:,} steps' if b.steps else '',
              f'{duration(b.train_seconds)} of training' if b.train_seconds else '',
              f'{b.samples} samples' if b.samples > 1 else '1 sample', f'{b.sampler_steps} network calls each' if b.sampler_steps else '',
              f'{duration(b.seconds_per_clip)} per clip' if b.seconds_per_clip else '']
