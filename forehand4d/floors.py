@@ -90,12 +90,14 @@ def nearest_motion(
     usable=lambda c: bool(c.valid3d.any()), # which training clips may be retrieved
 )->Tensor: # (N, 1, T, 2, 21, 3) metres, view frame
     "Joints of the most similar training clip; what it lacks comes from the training mean"
-    keep = [i for i in range(len(train)) if usable(train[i])]
-    if not keep: raise ValueError('no training clip has 3D joints to be retrieved')
-    stack = lambda clips: (torch.stack(x) for x in zip(*(features(c, frames) for c in clips)))
-    index = masked_nearest(*stack(test), *stack(train[i] for i in keep))
+    keep, bank = [], []
+    def visit(): # each clip is read once
+        for i in range(len(train)):
+            if usable(c := train[i]): keep.append(i); bank.append(features(c, frames)); yield c
+    mean = mean_motion(visit(), frames)
+    stack = lambda pairs: (torch.stack(x) for x in zip(*pairs))
+    index = masked_nearest(*stack([features(c, frames) for c in test]), *stack(bank))
     found = stack_targets([train[keep[j]] for j in index.tolist()], frames)
-    mean = mean_motion((train[i] for i in keep), frames)
     last = found.lengths[:, None, None, None, None] - 1
     hold = torch.arange(frames)[None, :, None, None, None].minimum(last).expand(found.joints.shape) # a short clip stands still at its end
     valid = found.valid[..., None].gather(1, hold[..., :1])
