@@ -26,10 +26,10 @@ from .objects import FAMILIES, UNSEEN, make_object
 from .grasps import rest_joints
 from .plans import Plan, hand_frames, interpolate, object_frames, smooth_noise, yaw
 from .activities import compose
-from .scenes import Person, Room, body_mesh, develop, forearm, hand_mesh, object_meshes, sample_person, sample_room
+from .scenes import Person, Room, body_mesh, develop, forearm, forearm_curve, hand_mesh, object_meshes, sample_person, sample_room
 
 # %% ../../nbs/21f_data.handworld.ipynb #d3dafa7e
-GENERATOR_VERSION = 5 # part of every cache key: raise it when anything that is generated changes
+GENERATOR_VERSION = 6 # part of every cache key: raise it when anything that is generated changes
 FPS = 30.0
 SEEN = tuple(f for f in FAMILIES if f not in UNSEEN)
 
@@ -191,7 +191,7 @@ def draw(
     for h in (0, 1):
         if seq.present[h]:
             meshes.append(hand_mesh(v[h].numpy(), pair.faces[h].numpy(), seq.person.skin, pair.v_template[h].numpy()))
-            meshes += forearm(seq.person, wrist[0,h], rot[0,h,0], h)
+            meshes += forearm(seq.person, wrist[0,h], rot[0,h,0], h, seq.view=='tripod')
     t = seq.times[frame:frame+1]
     for k, o in enumerate(seq.plan.objects):
         R, p, lid = object_frames(seq.plan, k, t, wrist, rot)
@@ -204,8 +204,7 @@ def draw(
 # %% ../../nbs/21f_data.handworld.ipynb #11751940
 def _observe(seq, size):
     "View-frame motion, joints, cameras, keypoints and their validity"
-    cam = seq.cam_from_world
-    K = intrinsics_from_fov(seq.fov, size, size)
+    cam, K = seq.cam_from_world, intrinsics_from_fov(seq.fov, size, size)
     motion = seq.motion.to_frame(cam[0])
     view = cam@invert(cam[:1])
     view[0] = torch.eye(4)
@@ -218,8 +217,7 @@ def _observe(seq, size):
 
 def _detector_noise(px, seen, size, g):
     "Jitter, outliers, missing joints and missing hands, as a detector makes them"
-    T, s = len(px), size/224
-    t = np.arange(T)/FPS
+    T, s, t = len(px), size/224, np.arange(len(px))/FPS
     slow = smooth_noise(g, t, 84, (.3,3.)).reshape(T, 2, 21, 2)
     x = px + s*g.uniform(1., 3.)*torch.from_numpy(.6*slow + .6*g.normal(size=slow.shape)).float()
     bad = torch.from_numpy(g.random((T,2,21))<.012)
@@ -259,12 +257,14 @@ def good(
     joints:Tensor, # (T, 2, 21, 3) metres
     seen:Tensor, # (T, 2, 21) inside the image
 )->bool:
-    "A hand is in the first picture, none touches the camera, and the hands do not run through each other"
+    "A hand is in the first picture, no arm hides it, and the hands do not run through each other"
     if seen[0].float().mean(-1).max()<.75: return False
     if joints[...,2][seq.motion.valid].min()<.11: return False
+    eye, m = invert(seq.cam_from_world[0])[:3,3].numpy(), seq.motion
+    arms = [forearm_curve(m.wrist[0,h].double().numpy(), m.rot[0,h,0].double().numpy(), h, [.2,.5,.8,1.]) for h in (0, 1) if seq.present[h]]
+    if np.linalg.norm(np.concatenate(arms)-eye, axis=-1).min()<.17: return False
     if not all(seq.present): return True
-    near = np.zeros(len(joints), bool)
-    for a, b in seq.plan.near: near |= (seq.times>a)&(seq.times<b)
+    near = np.any([(seq.times>a)&(seq.times<b) for a, b in seq.plan.near] + [seq.times<0], 0)
     gap = torch.cdist(joints[:,0], joints[:,1]).amin((1,2)).numpy()
     return bool((gap[~near]>.022).all() and (gap>.011).all())
 
@@ -293,7 +293,7 @@ def generate(
     folder = Path(folder) if folder else data_root()/'handworld'/f'{domain}-{split}-{stable_hash(params)}'
     if (folder/'manifest.json').exists(): return folder
     jobs = [(domain, split, i, frames, image_size, truth, seed, image) for i in range(n)]
-    workers = min(workers if workers is not None else len(os.sched_getaffinity(0)), n)
+    workers = min(workers or len(os.sched_getaffinity(0)), n)
     bar = lambda it: progress(it, f'{domain} {split}', n)
     if workers<=1: return write_clips(bar(map(_job, jobs)), folder, params)
     with ProcessPoolExecutor(workers, mp_context=get_context('spawn')) as pool:
