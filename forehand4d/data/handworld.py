@@ -29,7 +29,7 @@ from .activities import compose
 from .scenes import Person, Room, body_mesh, develop, forearm, forearm_curve, hand_mesh, object_meshes, sample_person, sample_room
 
 # %% ../../nbs/21f_data.handworld.ipynb #d3dafa7e
-GENERATOR_VERSION = 6 # part of every cache key: raise it when anything that is generated changes
+GENERATOR_VERSION = 7 # part of every cache key: raise it when anything that is generated changes
 FPS = 30.0
 SEEN = tuple(f for f in FAMILIES if f not in UNSEEN)
 
@@ -191,7 +191,7 @@ def draw(
     for h in (0, 1):
         if seq.present[h]:
             meshes.append(hand_mesh(v[h].numpy(), pair.faces[h].numpy(), seq.person.skin, pair.v_template[h].numpy()))
-            meshes += forearm(seq.person, wrist[0,h], rot[0,h,0], h, seq.view=='tripod')
+            meshes += forearm(seq.person, wrist[0,h], rot[0,h,0], h)
     t = seq.times[frame:frame+1]
     for k, o in enumerate(seq.plan.objects):
         R, p, lid = object_frames(seq.plan, k, t, wrist, rot)

@@ -39,7 +39,8 @@ def _plain(x, s, box): return _grey(.97 + .04*_waves(x, 10, s))
 def _label(x, s, box):
     g = np.random.default_rng(s)
     c, half = box.mean(0) + np.ptp(box, 0)*g.uniform(-.15, .15, 3), np.ptp(box, 0)*g.uniform(.2, .42, 3)
-    inside, ink = (np.abs(x-c)<half).sum(1)>=2, np.sin(x[:,1]*300 + x[:,2]*200)*np.sin(x[:,0]*120)>.3
+    k, inside = g.uniform(-1, 1, (2,3))*g.uniform(60, 400), (np.abs(x-c)<half).sum(1)>=2
+    ink = np.sin(x@k[0])*(np.sin(x@k[1]) if g.random()<.5 else 1)>g.uniform(-.2,.7)
     return np.where(inside[:,None], np.where(ink[:,None], g.uniform(.1,.6,3), g.uniform(.8,1.25,3)), .97 + .03*_waves(x, 40, s)[:,None])
 def _band(x, s, box):
     g = np.random.default_rng(s)
@@ -145,18 +146,17 @@ def forearm(
     wrist:np.ndarray, # (3,) metres
     R:np.ndarray, # (3, 3) orientation of the hand
     side:int, # 0 right, 1 left
-    upper:bool=True, # draw the upper arm too
 )->list: # of Mesh
-    "Bare arm and sleeve from the wrist towards the body"
+    "Bare arm and sleeve from the wrist to the shoulder"
     r, shoulder = person.girth, np.array([(.19,-.19)[side],-.52,.33])
     mesh = lambda part, name: Mesh(part.vertices, part.faces, part.color, specular=.05, texture=pattern(name, 2, part.vertices), uv=part.vertices-wrist)
     out = [mesh(rod(forearm_curve(wrist, R, side, [0,.12,.35,.65,1.]), np.array([.9,1,1.15,1.4,1.5])*r, person.skin, 14), 'plain')]
     lower = forearm_curve(wrist, R, side, np.linspace(min(person.sleeve/.26, .99), 1, 5))
     e = lower[-1]
-    line = np.concatenate([lower, e + (shoulder-e)*np.array([[.12],[.5],[1.]])])[:8 if upper else 6]
-    girth = np.concatenate([np.linspace(1.32,1.85,5), [1.9,2.,2.2]])[:len(line)]*r + .002
+    line = np.concatenate([lower, e + (shoulder-e)*np.array([[.12],[.5],[1.]])])
+    girth = np.concatenate([np.linspace(1.32,1.85,5), [1.9,2.,2.2]])*r + .002
     if person.sleeve<=.25: out.append(mesh(rod(line, girth, person.cloth, 14), 'speckle'))
-    elif upper: out.append(mesh(rod(line[4:], [1.55*r, 1.6*r, 1.8*r, 2*r], person.skin, 14), 'plain'))
+    else: out.append(mesh(rod(line[4:], [1.55*r, 1.6*r, 1.8*r, 2*r], person.skin, 14), 'plain'))
     return out
 
 # %% ../../nbs/21e_data.scenes.ipynb #9a7794f0
@@ -203,7 +203,7 @@ def develop(
     "What a camera makes of light: balance, vignette, noise, compression"
     H, W = image.shape[:2]
     y, x = np.mgrid[-1:1:H*1j, -1:1:W*1j]
-    exposure = np.clip(112/max(image.mean(), 1.), .8, 1.9)  # as cameras choose it
+    exposure = np.clip(rng.uniform(118, 140)/max(image.mean(), 1.), .9, 2.1)  # as cameras choose it
     v = image.astype(np.float32)*room.gain*exposure*(1-rng.uniform(0,.16)*(x*x+y*y))[...,None]
     v = v + rng.normal(0, rng.uniform(.5,4.), (H,W,1)) + rng.normal(0, 1., (H,W,3))
     Image.fromarray(np.clip(v, 0, 255).astype(np.uint8)).save(b := io.BytesIO(), 'JPEG', quality=int(rng.integers(60,95)))
