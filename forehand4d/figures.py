@@ -116,10 +116,12 @@ def samples_figure(
 )->Figure: # closed
     "Input, true future and forecasts, drawn on the image and from a second view"
     if not samples: raise ValueError('expected at least one recorded clip to draw, got none')
-    fig, axes = plt.subplots(2 * len(samples), count + 2, figsize=(width * (count + 2), width * 1.55 * len(samples)), squeeze=False, layout='constrained')
+    tall = max(s.image.shape[0] / s.image.shape[1] for s in samples)
+    fig, axes = plt.subplots(2 * len(samples), count + 2, figsize=(width * (count + 2), (width * 1.8 * tall + .25) * len(samples)), squeeze=False,
+                             height_ratios=[1, .8] * len(samples), layout='constrained')
     for ax, s in zip(axes.reshape(len(samples), 2, count + 2), samples):
         seen = s.valid.any(-1)
-        there = [(*points_of(s.truth, seen), 'true future')]
+        there = [(*(points_of(s.truth, seen) if s.truth_motion is None else points_of(s.truth_motion)), 'true future')]
         p, ok = points_of(s.motion if s.motion is not None else s.joints)
         there += [(p[k:k + 1], ok[k:k + 1], f'forecast {k + 1}') for k in range(min(count, len(p)))]
         (small, K), T = _fit(s.image, s.intrinsics, size), len(seen)

@@ -42,6 +42,7 @@ class SampleClip:
     valid: Tensor # (T, 2, 21) bool
     joints: Tensor # (S, T, 2, 21, 3) metres, view frame
     motion: HandMotion|None = None # the same with meshes, leading axis S
+    truth_motion: HandMotion|None = None # the truth with meshes, where hand parameters are labelled
 
 # %% ../nbs/70b_records.ipynb #4ce30ee1
 def sample_clip(
@@ -54,7 +55,7 @@ def sample_clip(
     if clip.image is None: raise ValueError(f'{clip.dataset}/{clip.sequence} has no image, which figures need')
     n = min(clip.length, joints.shape[1])
     return SampleClip(method, clip.dataset, clip.sequence, float(clip.fps), clip.image, clip.intrinsics[0], clip.joints3d[:n],
-                      clip.valid3d[:n], joints[:, :n].cpu(), None if motion is None else motion.cpu().slice(0, n))
+                      clip.valid3d[:n], joints[:, :n].cpu(), *(None if m is None else m.cpu().slice(0, n) for m in (motion, clip.motion)))
 
 def save_samples(
     path:str|Path, # `.npz`
@@ -63,8 +64,9 @@ def save_samples(
     "Write clips for figures"
     arrays = {}
     for i, s in enumerate(samples):
-        parts = {k: v for k, v in asdict(replace(s, motion=None)).items() if v is not None}
-        if s.motion is not None: parts |= {f'motion.{k}': getattr(s.motion, k) for k in ('rot', 'wrist', 'betas', 'valid', 'hand_id')}
+        parts = {k: v for k, v in asdict(replace(s, motion=None, truth_motion=None)).items() if v is not None}
+        for name in ('motion', 'truth_motion'):
+            if (m := getattr(s, name)) is not None: parts |= {f'{name}.{k}': getattr(m, k) for k in ('rot', 'wrist', 'betas', 'valid', 'hand_id')}
         arrays |= {f'{i}/{k}': np.asarray(v) for k, v in parts.items()}
     with atomic_path(path) as tmp, open(tmp, 'wb') as f: np.savez_compressed(f, **arrays)
     return Path(path)
@@ -82,10 +84,10 @@ def load_samples(
     def tensor(a): return str(a) if a.dtype.kind == 'U' else torch.from_numpy(a)
     out = []
     for _, p in sorted(grouped.items()):
-        motion = {k.removeprefix('motion.'): tensor(v) for k, v in p.items() if k.startswith('motion.')}
+        motions = ({k.split('.')[1]: tensor(v) for k, v in p.items() if k.startswith(f'{name}.')} for name in ('motion', 'truth_motion'))
         out.append(SampleClip(str(p['method']), str(p['dataset']), str(p['sequence']), float(p['fps']), p['image'],
                               *(torch.from_numpy(p[k]) for k in ('intrinsics', 'truth', 'valid', 'joints')),
-                              HandMotion(**motion) if motion else None))
+                              *(HandMotion(**m) if m else None for m in motions)))
     return out
 
 # %% ../nbs/70b_records.ipynb #52b5d8c5
