@@ -44,10 +44,8 @@ class SmallViT(nn.Module):
         size:int=128, # image side that the position table is laid out for
     ):
         super().__init__()
-        self.dim, widths = dim, (24, 48, 96, dim)
-        stem = []
-        for a, b in zip((3, *widths), widths): stem += [nn.Conv2d(a, b, 3, 2, 1), nn.GroupNorm(8, b), nn.GELU()]
-        self.stem = nn.Sequential(*stem[:-1])
+        self.dim = dim
+        self.stem = nn.Sequential(nn.Conv2d(3, 48, 7, 4, 3), nn.GELU(), nn.Conv2d(48, 96, 3, 2, 1), nn.GroupNorm(8, 96), nn.GELU(), nn.Conv2d(96, dim, 3, 2, 1))
         self.pos = nn.Parameter(torch.randn(1, dim, *self.grid(size))*0.02)
         self.blocks = nn.ModuleList([Block(dim, ff) for _ in range(layers)])
         self.norm = nn.LayerNorm(dim)

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 import torch.nn.functional as F
 from .core import atomic_path
 from .rotations import aa_to_mat, mat_to_aa
-from .cameras import intrinsics_from_fov
+from .cameras import intrinsics_from_fov, project
 from .motion import HandMotion, MotionStats, decode198, encode198, fit_stats
 from .data.clips import square_image
 from .data.augment import mirror_motion
@@ -44,6 +44,7 @@ class ForecasterConfig:
     ff: int # feed-forward multiple
     backbone: str # see `build_backbone`
     backbone_layers: int # its depth
+    pool: int = 1 # image tokens are merged in squares of this side
     mean: tuple = MotionStats.mean # wrist statistics, metres
     std: tuple = MotionStats.std # metres
     dropout: float = 0.1 # in the layers (paper: 0.1)
@@ -62,7 +63,7 @@ class ForecastModel(nn.Module):
         self.cfg, self.stats = cfg, MotionStats(tuple(cfg.mean), tuple(cfg.std))
         self.backbone = build_backbone(cfg.backbone, cfg.image_size, cfg.width, cfg.backbone_layers, cfg.ff)
         self.span, patch = (1, 1) if cfg.method == 'static' else (cfg.frames, cfg.patch)
-        context = (('image', self.backbone.dim + RAY_DIM + 1), ('hands', HANDS2D_DIM + 1))
+        context = (('image', cfg.pool**2*(self.backbone.dim + RAY_DIM + 1)), ('hands', HANDS2D_DIM + 1))
         self.net = Denoiser(DenoiserConfig(self.span, patch, cfg.width, cfg.layers, cfg.ff, cfg.dropout, context=context))
 
     def config(self)->dict: # plain values
@@ -78,13 +79,15 @@ def prefix(self:ForecastModel,
     K:Tensor, # (B, 3, 3) intrinsics of that image
     rays:Tensor, # (B,) bool: tell the intrinsics
     hands:tuple|None=None, # keypoints (B, 2, 21, 2) in pixels of that image, valid (B, 2, 21)
-    keep:Tensor|None=None, # (B, N) bool: image tokens that are not hidden
+    keep:Tensor|None=None, # (B, N) bool: merged image tokens that are not hidden
 )->Tensor: # (B, N + 2, width)
     "Encode what is known about the present; once per image"
     B, S = image.shape[0], image.shape[-1]
+    (h, w), q = self.backbone.grid(S), self.cfg.pool
     tokens, told = self.backbone(image), rays.to(image)[:, None, None]
-    r = ray_features(K, S, self.backbone.grid(S))
+    r = ray_features(K, S, (h, w))
     tokens = torch.cat([tokens, r*told, told.expand(-1, r.shape[1], -1)], -1)
+    tokens = tokens.unflatten(1, (h//q, q, w//q, q)).permute(0, 1, 3, 2, 4, 5).reshape(B, (h//q)*(w//q), -1)
     if hands is None: hands = (image.new_zeros(B, 2, 21, 2), torch.zeros(B, 2, 21, dtype=torch.bool, device=image.device))
     h = hands2d_features(*hands, K)
     h = torch.cat([h, hands[1].any(-1, keepdim=True).to(h)], -1)
@@ -140,7 +143,7 @@ def loss(self:ForecastModel,
     px, seen = _seen_hands(m, K, cfg.image_size)
     px = px + torch.randn(px.shape, generator=generator).to(px)*rand(B, 1, 1, 1)*0.015*cfg.image_size
     seen = seen & (rand(B, 2, 1) >= 0.1) & (rand(B, 1, 1) >= cfg.drop_hands)
-    n = self.backbone.grid(cfg.image_size)
+    n = [g//cfg.pool for g in self.backbone.grid(cfg.image_size)]
     prefix = self.prefix(image, K, rand(B) >= cfg.drop_rays, (px, seen), rand(B, n[0]*n[1]) >= cfg.drop_token)
     x0, t = encode198(m, self.stats), torch.zeros(B, dtype=torch.long, device=K.device)
     xt, abar = torch.zeros_like(x0), torch.ones_like(x0[:, 0, 0])
@@ -156,7 +159,6 @@ def _seen_hands(
     size:int, # its side
 )->tuple[Tensor,Tensor]: # keypoints (B, 2, 21, 2), valid (B, 2, 21)
     "What a detector would see of frame 0"
-    from forehand4d.cameras import project
     j = m.slice(0, 1).joints()[:, 0]
     px = project(j, K[:, None, None])
     inside = ((px > -0.5) & (px < size - 0.5)).all(-1) & (j[..., 2] > 0.05)
@@ -172,7 +174,7 @@ def build_forecaster(
     seed:int=0, # of the initial weights
 )->ForecastModel: # ready to be trained
     "Forecasting model of a profile"
-    cfg = ForecasterConfig(method, p.frames, p.image_size, p.patch, p.width, p.layers, p.ff, p.backbone, p.backbone_layers)
+    cfg = ForecasterConfig(method, p.frames, p.image_size, p.patch, p.width, p.layers, p.ff, p.backbone, p.backbone_layers, p.pool)
     state = None
     if init is not None:
         state, old = read_weights(init, 'forecaster', cfg.hand_id)

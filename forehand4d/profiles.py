@@ -21,6 +21,7 @@ class Profile:
     ff: int # feed-forward width as a multiple of the width
     backbone: str # `small`: a small ViT trained here; `vit-h`: HaMeR's
     backbone_layers: int # of the small ViT
+    pool: int # image tokens are merged in squares of this side before the denoiser sees them
     lab_clips: int # training clips of each lab domain
     wild_clips: int # training clips of each wild domain
     eval_clips: int # test clips of each domain
@@ -34,10 +35,10 @@ class Profile:
     refine_iterations: int # gradient steps on imputed labels
 
 PROFILES = {p.name: p for p in (
-    Profile('tiny', 16, 64, 4, 64, 2, 2, 'small', 1, 6, 6, 3, 4, 6, 4, 4, 3, 1e-3, 4, 5),
-    Profile('cpu', 64, 128, 4, 192, 6, 2, 'small', 4, 400, 500, 40, 32, 1200, 450, 450, 250, 1e-3, 10, 150),
-    Profile('gpu', 128, 224, 1, 512, 8, 4, 'small', 8, 4000, 6000, 200, 128, 20000, 8000, 20000, 8000, 5e-4, 20, 1000),
-    Profile('paper', 256, 256, 1, 1024, 16, 4, 'vit-h', 32, 0, 0, 0, 64, 200000, 50000, 200000, 50000, 1e-4, 50, 1000))}
+    Profile('tiny', 16, 64, 4, 64, 2, 2, 'small', 1, 2, 6, 6, 3, 4, 6, 4, 4, 3, 1e-3, 4, 5),
+    Profile('cpu', 64, 128, 4, 192, 6, 2, 'small', 4, 2, 400, 500, 40, 32, 1200, 450, 450, 250, 1e-3, 10, 150),
+    Profile('gpu', 128, 224, 1, 512, 8, 4, 'small', 8, 1, 4000, 6000, 200, 128, 20000, 8000, 20000, 8000, 5e-4, 20, 1000),
+    Profile('paper', 256, 256, 1, 1024, 16, 4, 'vit-h', 32, 1, 0, 0, 0, 64, 200000, 50000, 200000, 50000, 1e-4, 50, 1000))}
 
 def profile(
     name:str, # one of `PROFILES`

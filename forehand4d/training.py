@@ -25,11 +25,14 @@ from .hands import require_hand
 def save_weights(
     model:nn.Module, # with a `.config()` of plain values
     path:str|Path, # `.safetensors`
-    half:bool=False, # store as float16 (half the size, for weights that ship)
+    small:bool=False, # 8 bits a number with a scale per row, for weights that ship
 ):
     "Write weights and configuration, all or nothing"
     state = {k: v.detach().cpu().contiguous() for k, v in model.state_dict().items()}
-    if half: state = {k: v.half() if v.is_floating_point() else v for k, v in state.items()}
+    if small:
+        for k, v in [(k, v) for k, v in state.items() if v.is_floating_point() and v.dim() > 1]:
+            scale = v.flatten(1).abs().amax(1).clamp(min=1e-12)/127
+            state |= {k: (v/scale.view(-1, *[1]*(v.dim() - 1))).round().to(torch.int8), f'{k}.scale': scale}
     with atomic_path(path) as tmp: save_file(state, str(tmp), {'config': json.dumps(model.config())})
 
 def read_weights(
@@ -48,7 +51,8 @@ def read_weights(
         raise ValueError(f'{path}: not a complete checkpoint of this project ({e}); copy or train it again') from None
     if cfg['kind'] != kind: raise ValueError(f'{path}: holds a {cfg["kind"]}, a {kind} is needed')
     if hand_id is not None: require_hand(cfg['hand_id'], hand_id, f'{path}: the weights')
-    return {k: v.float() if v.is_floating_point() else v for k, v in state.items()}, cfg
+    scales = {k: state.pop(k) for k in list(state) if k.endswith('.scale')}
+    return {k: v.float()*scales[f'{k}.scale'].view(-1, *[1]*(v.dim() - 1)) if v.dtype == torch.int8 else v for k, v in state.items()}, cfg
 
 # %% ../nbs/52_training.ipynb #f2c2ebdf
 def find_weights(
