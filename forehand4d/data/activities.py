@@ -17,7 +17,7 @@ def _spot(plan, k, h):
     g, s, r = plan.rng, (1,-1)[h], max(plan.objects[k].size[:2])/2
     others = [(t[:2], max(o.size[:2])/2) for i, (o, (_, t)) in enumerate(zip(plan.objects, plan.pose)) if i!=k]
     clear = lambda p: min([np.linalg.norm(p-t)-a-r for t, a in others] + [1.])
-    if plan.target is not None and g.random()<.65 and clear(plan.target[:2])>0: return plan.target + np.append(g.normal(0, .012, 2), 0)
+    if plan.target is not None and g.random()<.9 and clear(plan.target[:2])>0: return plan.target + np.append(g.normal(0, .012, 2), 0)
     spots = np.stack([s*g.uniform(-.10,.27,12), g.uniform(.02,.27,12)], -1)
     return np.append(max(spots, key=lambda p: min(clear(p), .06) + .1*np.linalg.norm(p-plan.pose[k][1][:2])), 0.)
 
@@ -255,18 +255,20 @@ def compose(
     "Append activities until the time is covered"
     g, last = plan.rng, None
     while min(max(plan.t), max(t for t, p in zip(plan.t, plan.present) if p))<until:
-        k = g.choice([i for i in range(len(plan.objects)) if i!=last or len(plan.objects)==1])
+        hands = [p for (_, p), there in zip(plan.wrist, plan.present) if there]
+        far = [min(np.linalg.norm(t-p) for p in hands) + .5*(i==last) + g.normal(0, .03) for i, (_, t) in enumerate(plan.pose)]
+        k = int(np.argmin(far))
         x = plan.pose[k][1][0]
-        h = int(x + g.normal(0, .04)<0) if hand is None else hand
+        h = int(x + g.normal(0, .025)<0) if hand is None else hand
         if not plan.present[h]: h = 1-h
         acts = [(f, w) for f, w in ACTIVITIES[plan.objects[k].family] if (only is None or f.__name__ in only) and (all(plan.present) or f is not move_both)
                 and not plan.lid[k]>.1] or [(point,1)]
-        w = np.array([w for _, w in acts], float)
+        w = np.array([w for _, w in acts], float)**1.7
         f = acts[g.choice(len(acts), p=w/w.sum())][0]
         if max(plan.t)-min(plan.t)<.3 or g.random()>both: plan.t = [max(plan.t)]*2
         elif plan.t[h]>plan.t[1-h]: continue
         f(plan, k, h)
         if g.random()<.4: plan.retreat(h)
-        if all(plan.present) and plan.held[1-h] is None and g.random()<.35: plan.retreat(1-h)
+        if all(plan.present) and plan.held[1-h] is None and g.random()<.12: plan.retreat(1-h)
         last = k
     for h in (0, 1): plan.fingers(h, plan.t[h]+.1, plan.q[h])

@@ -29,7 +29,7 @@ from .activities import compose
 from .scenes import Person, Room, body_mesh, develop, forearm, forearm_curve, hand_mesh, object_meshes, sample_person, sample_room
 
 # %% ../../nbs/21f_data.handworld.ipynb #d3dafa7e
-GENERATOR_VERSION = 7 # part of every cache key: raise it when anything that is generated changes
+GENERATOR_VERSION = 8 # part of every cache key: raise it when anything that is generated changes
 FPS = 30.0
 SEEN = tuple(f for f in FAMILIES if f not in UNSEEN)
 
@@ -48,7 +48,7 @@ class Domain:
     rooms:int=0 # fixed rooms; 0: a new one for each sequence
     pool:int=0 # fixed things per family; 0: new ones
     head:float=.008 # sway of the head, metres
-    both:float=.25 # how often the second hand works at the same time
+    both:float=.15 # how often the second hand works at the same time
     one_hand:float=0. # how often the other hand is absent
     only:tuple=None # activities that occur, all when None
 
@@ -58,9 +58,9 @@ DOMAINS = {d.name: d for d in (
     Domain('lab-handover', 'H2O-3D', ('box','hammer','bottle','screwdriver','ball','spatula'), view=('tripod',), fov=(42,48), things=(1,2), rooms=2, pool=2, only=('handover','move_both','move')),
     Domain('lab-grasp', 'DexYCB', ('can','box','bottle','mug','bowl','hammer','sponge'), view=('tripod',), fov=(38,44), things=(2,3), rooms=3, pool=2, both=0., one_hand=.7, only=('move','inspect')),
     Domain('lab-headset', 'HOT3D', ('phone','hammer','screwdriver','spatula','mug','bowl','knife','spray'), fov=(84,92), height=(.40,.52), things=(2,3), rooms=3, pool=2, head=.03),
-    Domain('wild-joints', 'AssemblyHands', SEEN, labels='joints', fov=(64,90), height=(.36,.54), things=(1,3), head=.02, both=.35),
-    Domain('wild-keypoints', 'HoloAssist', SEEN, labels='keypoints', view=('ego','ego','ego','tripod'), fov=(58,92), height=(.36,.56), things=(1,3), head=.03, both=.35, tempo=(.8,1.35)),
-    Domain('zero-everyday', 'EgoExo4D', UNSEEN, view=('ego','tripod'), fov=(54,100), height=(.34,.6), things=(1,3), head=.025, both=.4, tempo=(.65,1.6)))}
+    Domain('wild-joints', 'AssemblyHands', SEEN, labels='joints', fov=(64,90), height=(.36,.54), things=(1,3), head=.02, both=.2),
+    Domain('wild-keypoints', 'HoloAssist', SEEN, labels='keypoints', view=('ego','ego','ego','tripod'), fov=(58,92), height=(.36,.56), things=(1,3), head=.03, both=.2, tempo=(.8,1.35)),
+    Domain('zero-everyday', 'EgoExo4D', UNSEEN, view=('ego','tripod'), fov=(54,100), height=(.34,.6), things=(1,3), head=.025, both=.25, tempo=(.65,1.6)))}
 SPLITS = ('train', 'val', 'test')
 
 def get_domain(
@@ -117,8 +117,9 @@ def _things(d, g):
 def _moment(plan, g):
     "Time of the input image: around the beginning of a movement"
     rows = [r for h in (0, 1) if plan.present[h] for r in plan.rows[h] if r[0]>=0 and r[1]-r[0]>.25]
-    r = rows[g.integers(len(rows))]
-    return max(0., r[0] + g.uniform(-.2,.6)*(r[1]-r[0]))
+    w = np.array([.03 + np.linalg.norm(r[26:29]) for r in rows])
+    r = rows[g.choice(len(rows), p=w/w.sum())]
+    return max(0., r[0] + g.uniform(-.25,.4)*(r[1]-r[0]))
 
 def _camera(d, plan, t, eye, g, view, rig):
     "Camera at the frames (T, 4, 4), world to camera"
@@ -133,7 +134,7 @@ def _camera(d, plan, t, eye, g, view, rig):
         follow = interpolate(times+.1, points, np.maximum(t, times[0]-.4)) if len(keys)>1 else np.repeat(points, T, 0)
         n = smooth_noise(g, t, 6, (.08,.9))
         home = np.array([0,.09,.03])
-        look = home + .5*(follow-home) + n[:,:3]*d.head
+        look = home + .7*(follow-home) + n[:,:3]*d.head
         eyes = eye + .12*(look-home)*[1,.6,.2] + n[:,3:]*d.head*.7
     f = lambda x: torch.from_numpy(np.ascontiguousarray(x)).float()
     up = np.array([0,.25,1.]) if view=='ego' else np.array([0,0,1.])
