@@ -97,7 +97,7 @@ def test_module(path):
             assert node.end_lineno - node.lineno < 60, f'{node.name} has {node.end_lineno - node.lineno + 1} lines'
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and path.stem != 'cli': assert node.func.id != 'print', 'print in a module'
         if isinstance(node, ast.ExceptHandler): assert node.type is not None, 'bare except'
-    assert max(map(len, text.splitlines())) <= 170
+    assert max(map(len, text.splitlines())) <= 200
 
 
 @pytest.mark.parametrize('path', MODULES, ids=[p.relative_to(ROOT/'forehand4d').as_posix() for p in MODULES])

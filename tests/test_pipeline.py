@@ -1,7 +1,8 @@
 "The whole pipeline at the smallest size, as a user would run it, into a temporary folder"
 import json, os, subprocess, sys, time
 from pathlib import Path
-import pytest
+import numpy as np, pytest
+from PIL import Image
 from forehand4d.cli import DEMO, demo
 from forehand4d.core import data_root, file_hash, outputs_root, read_json
 from forehand4d.runs import Run, find_run, list_runs
@@ -24,7 +25,10 @@ def records(tmp_path_factory):
 @pytest.fixture(scope='module')
 def runs(records):
     "The runs of `forehand4d demo --profile tiny`"
-    with open(os.devnull, 'w') as nowhere: return demo('tiny', out=nowhere)
+    photos = records.parent/'photos'
+    photos.mkdir()
+    Image.fromarray(np.tile(np.linspace(60, 220, 320, dtype=np.uint8)[None, :, None], (240, 1, 3))).save(photos/'wall.jpg')
+    with open(os.devnull, 'w') as nowhere: return demo('tiny', photos=photos, out=nowhere)
 
 
 def files(folder): return {p: (p.stat().st_mtime_ns, p.stat().st_size) for p in Path(folder).rglob('*') if p.is_file() and p.name != '.lock'}
