@@ -294,8 +294,7 @@ def generate(
     folder = Path(folder) if folder else data_root()/'handworld'/f'{domain}-{split}-{stable_hash(params)}'
     if (folder/'manifest.json').exists(): return folder
     jobs = [(domain, split, i, frames, image_size, truth, seed, image) for i in range(n)]
-    workers = min(workers or len(os.sched_getaffinity(0)), n)
-    bar = lambda it: progress(it, f'{domain} {split}', n)
+    workers, bar = min(workers or len(os.sched_getaffinity(0)), n), lambda it: progress(it, f'{domain} {split}', n)
     if workers<=1: return write_clips(bar(map(_job, jobs)), folder, params)
     with ProcessPoolExecutor(workers, mp_context=get_context('spawn')) as pool:
         return write_clips(bar(pool.map(_job, jobs, chunksize=4)), folder, params)

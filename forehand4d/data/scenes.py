@@ -11,8 +11,8 @@ import io
 from dataclasses import dataclass
 import numpy as np
 from PIL import Image
-from ..render import Mesh, Light, render
-from .objects import Part, cuboid, rod, FAMILIES, make_object
+from ..render import Mesh, Light
+from .objects import cuboid, rod, make_object
 from .grasps import to_mat
 
 # %% ../../nbs/21e_data.scenes.ipynb #aa5a9f82
