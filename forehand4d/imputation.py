@@ -184,11 +184,12 @@ def quality(
 
 def trust(
     q:dict, # from `quality`
-    limit:float=0.15, # median 2D residual, as a share of the hand, beyond which a clip is dropped
+    limit:float=0.15, # median 2D residual, as a share of the hand, beyond which a clip is dropped; infinite: nothing is
     least:float=0.3, # share of frames in which hands must have been observed
 )->Tensor: # (B,) weight between 0 (dropped) and 1
     "Weight of an imputed clip in training"
     r = q['residual2d'].nan_to_num(1.0)
+    if limit == float('inf'): return torch.ones_like(r)
     w = torch.exp(-(r/limit)**2)
     return torch.where((r > limit) | (q['seen'] < least) | (q['behind'] > 0.02), 0.0, w)
 
@@ -219,6 +220,7 @@ def impute(
     steps:int=10, # sampling steps
     use3d:bool=True, # use 3D joints where the source gives them
     seed:int=0, # of the samples
+    limit:float=0.15, # see `trust`
     rejected:list|None=None, # filled with what was dropped and why
 ):
     "Yield the clips of a dataset with imputed motion"
@@ -233,7 +235,7 @@ def impute(
             out, info = refine_batch(start, o, cfg, bar)
             bar.n = (at//batch + 1)*cfg.iterations; bar.refresh()
             q, out = quality(out, o), out.cpu()
-            for i, (clip, w) in enumerate(zip(clips, trust(q).tolist())):
+            for i, (clip, w) in enumerate(zip(clips, trust(q, limit).tolist())):
                 note = {k: round(float(v[i]), 5) for k, v in q.items() if v[i].isfinite()} | dict(weight=round(w, 4), iterations=int(info['iterations'][i]))
                 if w > 0: yield _labelled(clip, out.map(lambda x: x[i]), note | dict(lifter=str(lifter.path.name), hand_id=out.hand_id, frame='view'))
                 elif rejected is not None: rejected.append(dict(sequence=clip.sequence, **note))

@@ -79,7 +79,9 @@ def profile_dataset(
     stores, weights = [], []
     for base, w in parse_mixture(name):
         count = n or (p.eval_clips if split != 'train' else p.lab_clips if base.startswith('lab') else p.wild_clips)
-        d = open_dataset(base, split=split, n=count or None, frames=p.frames, image_size=p.image_size if split == 'train' else max(p.image_size, 224), **kwargs)
+        few = {'workers': 1} if count < 24 else {}  # starting processes would take longer than rendering
+        size = p.image_size if split == 'train' or p.name == 'tiny' else max(p.image_size, 224)
+        d = open_dataset(base, split=split, n=count or None, frames=p.frames, image_size=size, **kwargs | few)
         stores += d.stores; weights += [w]
     return ClipDataset(stores, weights)
 
