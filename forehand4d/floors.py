@@ -57,7 +57,7 @@ def masked_nearest(
 
 # %% ../nbs/70c_floors.ipynb #97dbb241
 def lifting_features(
-    clip:Clip,
+    clip:Clip, # with keypoints and cameras
     frames:int, # T
     every:int=4, # use every so many frames
 )->tuple[Tensor, Tensor]: # (F,) features and mask
