@@ -144,10 +144,10 @@ def samples_figure(
 def recorded_samples(
     sources:Sources, # runs to read
     methods:tuple[str, ...], # the first of these that is on record is drawn
-    limit:int=4, # clips at most
+    limit:int=4, # clips at most, evenly out of those that were kept
 )->list[SampleClip]:
     "Clips kept for figures by the evaluation that speaks for a method"
     for m in methods:
         found = [s for s in sources.of(m).data.samples if s.method == m] if sources.of(m) else []
-        if found: return found[:limit]
+        if found: return [found[i] for i in sorted({round(i) for i in np.linspace(0, len(found) - 1, limit)})]
     return []
