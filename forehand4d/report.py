@@ -98,9 +98,8 @@ def file_artefact(
     if not sources: return out
     if not run.done:
         for path in save(run.dir, ''): run.add_artifact(path)
-        if not missing:
-            for s in sources: run.add_input(s.run.name, s.run)
-            run.finish(dict(sources=[s.path for s in sources]))
+        for s in sources: run.add_input(s.run.name, s.run)
+        run.finish(dict(sources=[s.path for s in sources], still_to_run=list(missing)))
     if not out['refused']:
         profile = sources[-1].run.params.get('profile')
         out['paper'] = [relative(p, run.root) for p in save(run.root/'paper', f'-{profile}' if profile else '')]
