@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['MISSING', 'JUMP', 'MEMORY', 'HandDetections', 'detector_available', 'detect_hands', 'Tracks', 'load_tracks',
-           'identify', 'clean_tracks', 'track_video']
+           'identify', 'clean_tracks', 'track_video', 'tracks_clip']
 
 # %% ../../nbs/29_data.keypoints.ipynb #ed2f7593
 import os, math
@@ -17,6 +17,7 @@ from pathlib import Path
 import numpy as np, torch
 from torch import Tensor
 from ..core import atomic_path, file_hash, outputs_root, progress, stable_hash
+from .clips import Clip, check_clip
 from .images import read_frames, video_info
 from .recordings import OPENPOSE_TO_OURS
 
@@ -256,3 +257,15 @@ def track_video(
     tracks = clean_tracks(px, score, fps, size, max_gap)
     if cache: tracks.save(kept)
     return tracks
+
+# %% ../../nbs/29_data.keypoints.ipynb #f900d829
+def tracks_clip(
+    tracks:Tracks, # 2D hands of a video
+    K:Tensor, # (3, 3) intrinsics of the video
+    name:str='video', # of the sequence
+)->Clip: # labels "keypoints"
+    "The clip of a video taken by a camera at rest"
+    T = len(tracks)
+    still, none = torch.eye(4).repeat(T, 1, 1), torch.zeros_like(tracks.valid)
+    return check_clip(Clip('video', name, tracks.fps, torch.arange(T), K.repeat(T, 1, 1), still, tracks.keypoints*tracks.valid[..., None],
+                           torch.zeros(T, 2, 21, 3), tracks.valid, none, labels='keypoints'))

@@ -164,7 +164,7 @@ def recording_clip(
         if inside[valid].float().mean() > .995: break
     px = px + noise*torch.randn(px.shape, generator=torch.Generator().manual_seed(seed + 1))
     view, ok = transform(cam[:1], joints.flatten(1, 2)).unflatten(1, (2, 21)), valid & inside
-    extrinsics = cam@invert(cam[:1])
+    extrinsics = cam@invert(cam[:1]) if sway else torch.eye(4).repeat(len(cam), 1, 1)
     extrinsics[0] = torch.eye(4)   # exactly, not up to rounding
     meta = dict(rec.meta, sway=sway, distance=float(d), noise=noise, seed=seed)
     return check_clip(Clip('recordings', f'{rec.name}-{start}', rec.fps, torch.arange(start, stop), K.expand(stop - start, 3, 3).clone(), extrinsics,
