@@ -123,6 +123,7 @@ class DemoView:
 
 # %% ../nbs/90_cli.ipynb #9af94629
 def _links(run:Run)->list[str]: # what a person wants to look at
+    if re.match('train|impute|evaluate', run.notebook): return []
     found = [run.dir/p for p in run.manifest['artifacts'] if Path(p).suffix in ('.md', '.png', '.pdf', '.gif', '.mp4', '.html')]
     return [os.path.relpath(p) if p.is_relative_to(Path.cwd()) else str(p) for p in found]
 
