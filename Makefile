@@ -19,7 +19,7 @@ demo: install ## the whole pipeline in miniature: models, tables, figures, forec
 # Lessons of the notebooks first, then what no single notebook owns. The data they share is made once.
 test: export OMP_NUM_THREADS = 1
 test: install ## conventions, the lessons of all notebooks, oracles, the whole pipeline
-	@unset FOREHAND4D_OUTPUTS; data=$$(mktemp -d) && trap 'rm -rf "$$data"' EXIT && export FOREHAND4D_DATA="$$data" \
+	@unset FOREHAND4D_OUTPUTS; tmp=$$(mktemp -d) && trap 'rm -rf "$$tmp"' EXIT && export TMPDIR="$$tmp" FOREHAND4D_DATA="$$tmp/data" \
 	&& pytest -q -p no:cacheprovider tests/test_conventions.py \
 	&& nbdev_test --n_workers 2 --do_print \
 	&& pytest -q -n 2 --dist loadfile tests --ignore tests/test_conventions.py
