@@ -8,6 +8,7 @@ __all__ = ['DEMO', 'PHOTOS', 'Step', 'clock', 'time_left', 'DemoView', 'demo', '
 # %% ../nbs/90_cli.ipynb #df540d80
 import argparse, os, re, shutil, sys, threading, time, traceback
 from dataclasses import dataclass
+from glob import glob
 from datetime import datetime
 from functools import lru_cache
 from pathlib import Path
@@ -39,7 +40,7 @@ DEMO = (
     Step('figure8_error_over_time', dict(unclean=True), .2, None),
     Step('forecast_image', dict(weights='demo-stage2'), .4, None),
 )
-PHOTOS = '../shared/real/images' # relative to the project; photographs of the demo where there are any
+PHOTOS = ('photos', '../*/real/images') # where the demo looks for photographs, relative to the project
 
 # %% ../nbs/90_cli.ipynb #9283d732
 def clock(
@@ -135,7 +136,7 @@ def demo(
 )->list[Run]: # the finished runs
     "Run the pipeline; what is finished is kept, so that it goes on where it stopped"
     view, runs = DemoView(steps, out), []
-    photos = photos or next((p for p in [project_root()/PHOTOS] if p.is_dir()), '')
+    photos = photos or next((p for pattern in PHOTOS for p in sorted(glob(str(project_root()/pattern)))), '')
     with view:
         for step in steps:
             known = notebook_parameters(step.notebook)
