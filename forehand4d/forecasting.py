@@ -39,7 +39,8 @@ def forecast(self:ForecastModel,
 )->HandMotion: # (B, samples, T)
     "Several futures for each image of a batch"
     cfg, B = self.cfg, len(image)
-    prefix = self.prefix(normalise_image(image), K, torch.full((B,), rays, device=K.device), hands)
+    given = torch.zeros(B, dtype=torch.bool, device=K.device) if hands is None else hands[1].flatten(1).any(1)
+    prefix, _ = self.prefix(normalise_image(image), K, torch.full((B,), rays, device=K.device), hands, {'found': ~given[:, None].expand(B, 2)})
     if cfg.method == 'diffusion':
         prefix = prefix.repeat_interleave(samples, 0)
         x = sample(lambda x, t: self.net(x, t, prefix=prefix), (B*samples, self.span, 198), steps, sampler, seed, prefix.device)
