@@ -72,15 +72,15 @@ from fastcore.basics import patch
 def find_hands(self:ForecastModel,
     tokens:Tensor, # (B, N, C) of the backbone
     size:int, # side of the image in pixels
-)->tuple[Tensor,Tensor]: # keypoints (B, 2, 21, 2) in pixels, confidence (B, 2, 21)
+)->tuple[Tensor,Tensor]: # keypoints (B, 2, 21, 2) in pixels, log-probability of each token (B, N, 42)
     "Expected position of each joint over the image tokens"
     h, w = self.backbone.grid(size)
     o = self.find(tokens).unflatten(-1, (42, 3))
     v, u = torch.meshgrid(torch.arange(h, device=o.device) + 0.5, torch.arange(w, device=o.device) + 0.5, indexing='ij')
     centre = torch.stack([u*size/w, v*size/h], -1).flatten(0, 1)[:, None] - 0.5
-    p = o[..., 0].softmax(1)
-    px = (p[..., None]*(centre + o[..., 1:]*size/h)).sum(1)
-    return px.unflatten(1, (2, 21)), p.amax(1).unflatten(1, (2, 21))
+    logp = o[..., 0].log_softmax(1)
+    px = (logp.exp()[..., None]*(centre + o[..., 1:]*size/h)).sum(1)
+    return px.unflatten(1, (2, 21)), logp
 
 # %% ../nbs/55a_forecaster.ipynb #c6a267e5
 @patch
@@ -90,12 +90,13 @@ def prefix(self:ForecastModel,
     rays:Tensor, # (B,) bool: tell the intrinsics
     hands:tuple|None=None, # keypoints (B, 2, 21, 2) in pixels of that image, valid (B, 2, 21)
     keep:dict={}, # name of a group → (B, N) bool: tokens that are not hidden
-)->tuple[Tensor,Tensor]: # tokens (B, N, width); joints found in the image (B, 2, 21, 2) in pixels
+)->tuple[Tensor,tuple]: # tokens (B, N, width); what `find_hands` returned
     "Encode what is known about the present; once per image"
     B, S = image.shape[0], image.shape[-1]
     (h, w), q = self.backbone.grid(S), self.cfg.pool
     tokens, told = self.backbone(image), rays.to(image)[:, None, None]
-    found, sure = self.find_hands(tokens, S)
+    found, logp = self.find_hands(tokens, S)
+    sure = logp.amax(1).exp().unflatten(1, (2, 21))
     angles = kpe_angles(found, K[:, None, None])*told[..., None]
     f = torch.cat([2*found/S - 1, angles, sure[..., None]], -1).flatten(-2)
     r = ray_features(K, S, (h, w))
@@ -104,7 +105,7 @@ def prefix(self:ForecastModel,
     if hands is None: hands = (image.new_zeros(B, 2, 21, 2), torch.zeros(B, 2, 21, dtype=torch.bool, device=image.device))
     g = hands2d_features(*hands, K)
     g = torch.cat([g, hands[1].any(-1, keepdim=True).to(g)], -1)
-    return self.net.embed_context({'image': tokens, 'hands': g, 'found': f}, keep), found
+    return self.net.embed_context({'image': tokens, 'hands': g, 'found': f}, keep), (found, logp)
 
 # %% ../nbs/55a_forecaster.ipynb #6ef64a87
 def augment_image(
@@ -168,8 +169,23 @@ def loss(self:ForecastModel,
         xt, abar = q_sample(x0, t, torch.randn(x0.shape, generator=generator).to(x0)), alphas_bar().to(t.device)[t].to(x0)
     pred = self.net(xt, t, prefix=prefix, real=batch['real'][:, :self.span])
     total, terms = motion_loss(pred.float(), x0, m, self.stats, abar, weight=batch['weight'], stride=self.net.cfg.patch)
-    terms['found'] = 20*masked_mean(F.smooth_l1_loss(found/cfg.image_size, true/cfg.image_size, reduction='none', beta=0.05), near)
+    terms['found'] = _found_loss(*found, true, near, cfg.image_size, self.backbone.grid(cfg.image_size))
     return total + terms['found'], terms | {'found': terms['found'].detach()}
+
+def _found_loss(
+    px:Tensor, # (B, 2, 21, 2) joints found, pixels
+    logp:Tensor, # (B, N, 42) log-probability of each token
+    true:Tensor, # (B, 2, 21, 2) true joints, pixels
+    near:Tensor, # (B, 2, 21) bool: in the image or not far outside
+    size:int, # side of the image
+    grid:tuple, # rows and columns of tokens
+)->Tensor: # scalar
+    "Position of the joints, and the token that holds each"
+    cell = ((true + 0.5)/size*true.new_tensor([grid[1], grid[0]])).floor().long()
+    inside = near & (cell >= 0).all(-1) & (cell < torch.tensor([grid[1], grid[0]], device=cell.device)).all(-1)
+    index = (cell[..., 1]*grid[1] + cell[..., 0]).clamp(0, logp.shape[1] - 1).flatten(1)
+    nll = -logp.gather(1, index[:, None])[:, 0].unflatten(1, (2, 21))
+    return 20*masked_mean(F.smooth_l1_loss(px/size, true/size, reduction='none', beta=0.05), near) + 0.5*masked_mean(nll, inside)
 
 def _seen_hands(
     m:HandMotion, # (B, T) motion, view frame
