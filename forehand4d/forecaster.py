@@ -144,6 +144,7 @@ def _targets(
     pick = lambda a, b: torch.where(flip.view(-1, *[1]*(a.dim() - 1)), a, b)
     return HandMotion(pick(f.rot, m.rot), pick(f.wrist, m.wrist), pick(f.betas, m.betas), pick(f.valid, m.valid), hand_id)
 
+# %% ../nbs/55a_forecaster.ipynb #36b5c148
 @patch
 def loss(self:ForecastModel,
     batch:dict, # from `collate` with images
@@ -172,6 +173,7 @@ def loss(self:ForecastModel,
     terms['found'] = _found_loss(*found, true, near, cfg.image_size, self.backbone.grid(cfg.image_size))
     return total + terms['found'], terms | {'found': terms['found'].detach()}
 
+# %% ../nbs/55a_forecaster.ipynb #6b0a32de
 def _found_loss(
     px:Tensor, # (B, 2, 21, 2) joints found, pixels
     logp:Tensor, # (B, N, 42) log-probability of each token
@@ -199,7 +201,7 @@ def _seen_hands(
     whole = inside.float().mean(-1, keepdim=True) > 0.5  # detectors find hands, not stray joints
     return px, inside & whole & m.valid[:, 0, :, None]
 
-# %% ../nbs/55a_forecaster.ipynb #36b5c148
+# %% ../nbs/55a_forecaster.ipynb #2a9f0481
 def build_forecaster(
     p, # `Profile` with the sizes
     data=None, # clips to take the wrist statistics from
