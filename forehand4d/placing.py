@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 from .rotations import aa_to_mat, mat_to_aa
 from .cameras import invert, transform
+from .hands import hand_pair
 from .motion import HandMotion
 
 # %% ../nbs/19_placing.ipynb #8e84fbc2
@@ -86,7 +87,7 @@ def _misfit(m:HandMotion, rays:Tensor, w:Tensor, cam:Tensor, sigma:float=.006)->
     return (4*torch.log1p(r/4)*w).sum(-1)*21/w.sum(-1).clamp(min=1) + 1e3*(c[..., 0, 2] < .1)
 
 def _held_up(rays:Tensor, w:Tensor, cam:Tensor, bends:tuple, hand_id:str)->HandMotion: # (C, T) in the view frame, half a metre away
-    hand = rest_motion(1, hand_id=hand_id).hand()
+    hand = hand_pair(hand_id)
     fingers = torch.stack([aa_to_mat(hand.flexion_axes*(b*_BEND)[:, None]) for b in bends])
     Q = _orientations()
     rot = torch.cat([Q[:, None, None, None].expand(-1, len(bends), 2, 1, 3, 3), fingers.expand(len(Q), -1, -1, -1, -1, -1)], 3).flatten(0, 1)
