@@ -72,7 +72,7 @@ def curve_data(
         if not row.method or not (source := sources.of(row.method)): continue
         c = source.data.curves
         c = c[(c.method == row.method) & (c.protocol == protocol) & (c.selection == selection)]
-        parts.append(c.assign(label=row.label, cm=100 * c.value, cm_low=100 * c.low, cm_high=100 * c.high))
+        parts.append(c.assign(label=row.label, own=row.paper is None, cm=100 * c.value, cm_low=100 * c.low, cm_high=100 * c.high))
     return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame()
 
 # %% ../nbs/80d_figures.ipynb #9c9bb626
@@ -85,7 +85,10 @@ def error_figure(
     "Error over time, with the number of clips below"
     groups = [g for g in groups if (data.group == g).any()]
     labels = list(dict.fromkeys(data.label))
-    colors = dict(zip(labels, sns.color_palette('colorblind', len(labels))))
+    grey = set(data.label[data.own])
+    colors = dict(zip([l for l in labels if l not in grey], sns.color_palette('colorblind')))
+    dashes = dict(zip([l for l in labels if l in grey], (':', '--', '-.', (0, (5, 1, 1, 1, 1, 1)))))
+    style = {l: dict(color=colors.get(l, '.45'), linestyle=dashes.get(l, '-'), lw=1.6 if l in colors else 1.) for l in labels}
     with sns.axes_style('whitegrid', {'grid.color': '.92', 'axes.edgecolor': '.6'}):
         fig, axes = plt.subplots(len(metrics) + 1, len(groups), sharex=True, sharey='row', squeeze=False, layout='constrained',
                                  figsize=(width * len(groups) + .6, 1.7 * len(metrics) + 1.4),
@@ -93,16 +96,16 @@ def error_figure(
     for ax, group in zip(axes.T, groups):
         for a, metric in zip(ax, metrics):
             d = data[(data.group == group) & (data.metric == metric) & (data.clips > 0)]
-            sns.lineplot(d, x='time', y='cm', hue='label', palette=colors, ax=a, legend=False, lw=1.4)
-            for label, part in d.groupby('label'):
-                a.fill_between(part.time, part.cm_low, part.cm_high, color=colors[label], alpha=.15, lw=0)
+            for label, part in d.groupby('label', sort=False):
+                sns.lineplot(part, x='time', y='cm', ax=a, legend=False, **style[label])
+                if label in colors: a.fill_between(part.time, part.cm_low, part.cm_high, color=colors[label], alpha=.15, lw=0)
             a.set(xlabel='', ylabel=f'{SHOWN[metric]} (cm)', ylim=(0, None))
         count = data[(data.group == group) & (data.metric == metrics[0])].groupby('time').clips.max()
         ax[-1].fill_between(count.index, count, step='mid', color='.8', lw=0)
         ax[0].set_title(group, fontsize=9)
         ax[-1].set(xlabel='time (s)', ylabel='clips' if group == groups[0] else '', ylim=(0, None))
         ax[-1].yaxis.set_major_locator(plt.MaxNLocator(2, integer=True))
-    handles = [plt.Line2D([], [], color=colors[l], lw=1.6, label=l) for l in labels]
+    handles = [plt.Line2D([], [], label=l, **style[l]) for l in labels]
     fig.legend(handles=handles, loc='outside upper center', ncols=min(3, len(labels)), frameon=False, fontsize=8)
     plt.close(fig)
     return fig
