@@ -13,6 +13,7 @@ from .core import progress
 from .rotations import aa_to_mat
 from .cameras import project, transform
 from .motion import HandMotion
+from .placing import place_hands
 from .data.clips import Clip
 from .data.loaders import ClipDataset, collate
 
@@ -30,6 +31,7 @@ class RefineConfig:
     smooth: float = 0.004 # expected second difference of joints, metres per frame²; 0 turns the term off
     prior: float = 0.35 # expected finger correction in radians; 0 turns the term off
     fit_shape: bool = False # also fit the shape of the hands
+    place: bool = True # first put the lifted hands, fingers as they are, where they were seen
     robust: bool = True # robust 2D residual
     tolerance: float = 2e-3 # a clip stops when 50 iterations improve it by less than this share
 
@@ -125,6 +127,7 @@ def refine_batch(
     bar=None, # optional progress bar, updated once per iteration
 )->tuple[HandMotion,dict]: # refined motion; energies before and after (B,), iterations (B,)
     "Refine a batch; every clip stops by itself"
+    if cfg.place: motion = place_hands(motion, o.rays, o.valid2d, o.cam)
     B = len(motion.wrist)
     ids, m, p = torch.arange(B, device=motion.wrist.device), motion, _start(motion)
     free = [k for k in p if k != 'shape' or cfg.fit_shape]
