@@ -144,7 +144,7 @@ def demo(
             params = {**step.params, **{k:v for k,v in common.items() if k in known}}
             view.begin()
             run = run_notebook(step.notebook, params, name=step.name, err=view)
-            view.end(run, datetime.fromisoformat(run.manifest['finished']).timestamp() < int(view.start))
+            view.end(run, run.done and datetime.fromisoformat(run.manifest['finished']).timestamp() < int(view.start))
             runs.append(run)
     return runs
 
