@@ -54,7 +54,7 @@ def write_forecast(
     figure = overlay_forecast(forecast.image, forecast.motion, forecast.intrinsics, fps=forecast.fps, **shown)
     with ExitStack() as all_or_none:
         png, npz, html = [all_or_none.enter_context(atomic_path(f)) for f in files]
-        figure.savefig(png, dpi=150)
+        figure.savefig(png, dpi=150, bbox_inches='tight')
         forecast.save(npz)
         interactive_html(forecast.motion, html, fps=forecast.fps, self_contained=True)
     return files
