@@ -28,7 +28,8 @@ def find_hands(
     if not detector_available(): return None, 'No hand detector is installed (mediapipe): forecast from the image alone.'
     hands = detect_hands(image)
     if not hands.found.any(): return None, 'The detector found no hand: forecast from the image alone.'
-    return hands, f'The detector found {hands}: the forecast starts there.'
+    more = '' if hands.found.all() else ' The other hand is in the numbers, but not drawn.'
+    return hands, f'The detector found {hands}: the forecast starts there.{more}'
 
 @dataclass(frozen=True)
 class PhotoForecast:
@@ -51,12 +52,13 @@ def write_forecast(
     "Picture, numbers and page: all of them or none"
     files = tuple(out.with_name(out.name + s) for s in ('.png', '.npz', '.html'))
     shown = {} if hands is None else dict(keypoints=hands.keypoints, keypoints_valid=hands.valid)
-    figure = overlay_forecast(forecast.image, forecast.motion, forecast.intrinsics, fps=forecast.fps, **shown)
+    drawn = forecast.motion.valid if hands is None else forecast.motion.valid & hands.found
+    figure = overlay_forecast(forecast.image, forecast.motion, forecast.intrinsics, drawn, fps=forecast.fps, **shown)
     with ExitStack() as all_or_none:
         png, npz, html = [all_or_none.enter_context(atomic_path(f)) for f in files]
         figure.savefig(png, dpi=150, bbox_inches='tight')
         forecast.save(npz)
-        interactive_html(forecast.motion, html, fps=forecast.fps, self_contained=True)
+        interactive_html(forecast.motion, html, drawn, fps=forecast.fps, self_contained=True)
     return files
 
 def forecast_photo(
