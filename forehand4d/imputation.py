@@ -120,6 +120,7 @@ def _adam(
         a.lerp_(v, 0.1); b.lerp_(v*v, 0.001)
         p[k].sub_(lr*(a/(1 - 0.9**step))/((b/(1 - 0.999**step)).sqrt() + 1e-8))
 
+# %% ../nbs/54_imputation.ipynb #fff67b5f
 def refine_batch(
     motion:HandMotion, # (B, T) start, e.g. from the lifting model
     o:Observation, # what was seen
@@ -158,7 +159,7 @@ def refine_batch(
         if bar is not None: bar.update(1)
     return _apply(motion, best_p), dict(before=first, after=best, iterations=used)
 
-# %% ../nbs/54_imputation.ipynb #e0fde0ea
+# %% ../nbs/54_imputation.ipynb #35aff364
 def _median(
     x:Tensor, # (B, ...) values
     m:Tensor, # (B, ...) bool
@@ -196,7 +197,7 @@ def trust(
     w = torch.exp(-(r/limit)**2)
     return torch.where((r > limit) | (q['seen'] < least) | (q['behind'] > 0.02), 0.0, w)
 
-# %% ../nbs/54_imputation.ipynb #33ab3261
+# %% ../nbs/54_imputation.ipynb #3f724ebf
 def refine(
     motion:HandMotion, # (T, ...) start in the view frame of the clip
     clip:Clip, # with 2D (and perhaps 3D) keypoints
@@ -214,7 +215,7 @@ def refine(
     tell = lambda q: {k: float(v[0]) for k, v in q.items()}
     return out.map(lambda x: x[0]), dict(before=tell(quality(start, o)), after=tell(quality(out, o)), energy=(float(info['before'][0]), float(info['after'][0])), iterations=int(info['iterations'][0]))
 
-# %% ../nbs/54_imputation.ipynb #a6704535
+# %% ../nbs/54_imputation.ipynb #f2d63a66
 def impute(
     data:ClipDataset, # clips with keypoints
     lifter, # `LoadedLifter`
