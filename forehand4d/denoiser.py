@@ -16,11 +16,12 @@ from .backbones import Block
 def sinusoid(
     pos:Tensor, # (...) positions
     dim:int, # channels, even
+    interleaved:bool=False, # sines on the even channels, cosines on the odd ones; else one half each
 )->Tensor: # (..., dim)
     "Sinusoidal encoding, base 10000"
-    f = torch.exp(-math.log(10000)*torch.arange(dim//2, device=pos.device)/(dim//2))
+    f = torch.exp(torch.arange(0, dim, 2, device=pos.device).float()*(-math.log(10000)/dim))  # in this order of operations: the released tables are rounded so
     a = pos[..., None].float()*f
-    return torch.cat([a.sin(), a.cos()], -1)
+    return torch.stack([a.sin(), a.cos()], -1).flatten(-2) if interleaved else torch.cat([a.sin(), a.cos()], -1)
 
 @dataclass(frozen=True)
 class DenoiserConfig:

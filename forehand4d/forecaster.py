@@ -76,8 +76,7 @@ def find_hands(self:ForecastModel,
     "Expected position of each joint over the image tokens"
     h, w = self.backbone.grid(size)
     o = self.find(tokens).unflatten(-1, (42, 3))
-    v, u = torch.meshgrid(torch.arange(h, device=o.device) + 0.5, torch.arange(w, device=o.device) + 0.5, indexing='ij')
-    centre = torch.stack([u*size/w, v*size/h], -1).flatten(0, 1)[:, None] - 0.5
+    centre = self.backbone.centres(size).to(o)[:, None]
     logp = o[..., 0].log_softmax(1)
     px = (logp.exp()[..., None]*(centre + o[..., 1:]*size/h)).sum(1)
     return px.unflatten(1, (2, 21)), logp
@@ -99,7 +98,7 @@ def prefix(self:ForecastModel,
     sure = logp.amax(1).exp().unflatten(1, (2, 21))
     angles = kpe_angles(found, K[:, None, None])*told[..., None]
     f = torch.cat([2*found/S - 1, angles, sure[..., None]], -1).flatten(-2)
-    r = ray_features(K, S, (h, w))
+    r = ray_features(K, self.backbone.centres(S))
     tokens = torch.cat([tokens, r*told, told.expand(-1, r.shape[1], -1)], -1)
     tokens = tokens.unflatten(1, (h//q, q, w//q, q)).permute(0, 1, 3, 2, 4, 5).reshape(B, (h//q)*(w//q), -1)
     if hands is None: hands = (image.new_zeros(B, 2, 21, 2), torch.zeros(B, 2, 21, dtype=torch.bool, device=image.device))

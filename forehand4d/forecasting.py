@@ -19,7 +19,8 @@ from .motion import HandMotion, decode198
 from .data.clips import square_image
 from .backbones import normalise_image
 from .sampling import sample
-from .training import find_weights, read_weights
+from .training import load_model
+from .official import LegacyModel, official_model
 from .forecaster import ForecasterConfig, ForecastModel
 from .imputation import Observation, RefineConfig, refine_batch
 
@@ -35,6 +36,16 @@ def smooth_in_time(
 
 # %% ../nbs/55b_forecasting.ipynb #96330aeb
 @patch
+def prepare(self:ForecastModel,
+    image:np.ndarray, # (H, W, 3) uint8
+    K:Tensor, # (3, 3) its intrinsics
+)->tuple[Tensor,Tensor]: # (1, S, S, 3) uint8, (1, 3, 3)
+    "What `forecast` takes"
+    square, K = square_image(image, K, self.cfg.image_size)
+    return torch.from_numpy(square.copy())[None], K[None]
+
+# %% ../nbs/55b_forecasting.ipynb #e1bc6b77
+@patch
 @torch.no_grad()
 def forecast(self:ForecastModel,
     image:Tensor, # (B, S, S, 3) uint8
@@ -43,7 +54,7 @@ def forecast(self:ForecastModel,
     rays:bool=True, # tell the network the intrinsics
     hands:tuple|None=None, # keypoints (B, 2, 21, 2) in pixels of that image, valid (B, 2, 21)
     betas:Tensor|None=None, # (B, 2, 10) known shapes
-    steps:int=10, # network calls
+    steps:int|None=None, # network calls, default 20
     sampler:str='ddim', # see `SAMPLERS`
     seed:int=0, # of the noise
     smooth:float=2.0, # frames, see `smooth_in_time`; sampled motions only
@@ -54,7 +65,7 @@ def forecast(self:ForecastModel,
     prefix, _ = self.prefix(normalise_image(image), K, torch.full((B,), rays, device=K.device), hands, {'found': ~given[:, None].expand(B, 2)})
     if cfg.method == 'diffusion':
         prefix = prefix.repeat_interleave(samples, 0)
-        x = sample(lambda x, t: self.net(x, t, prefix=prefix), (B*samples, self.span, 198), steps, sampler, seed, prefix.device)
+        x = sample(lambda x, t: self.net(x, t, prefix=prefix), (B*samples, self.span, 198), steps or 20, sampler, seed, prefix.device)
         x = smooth_in_time(x, smooth)
     else:
         samples = 1
@@ -63,7 +74,7 @@ def forecast(self:ForecastModel,
     if cfg.method == 'static': x = x.expand(-1, -1, cfg.frames, -1)
     return decode198(x, self.stats, None if betas is None else betas[:, None].expand(-1, samples, -1, -1), hand_id=cfg.hand_id)
 
-# %% ../nbs/55b_forecasting.ipynb #9e180fc9
+# %% ../nbs/55b_forecasting.ipynb #8b5a906b
 def anchor_start(
     motion:HandMotion, # (S, T) samples
     keypoints:Tensor, # (2, 21, 2) pixels
@@ -86,7 +97,7 @@ def anchor_start(
     shift = (exact.wrist - first.wrist)*found[:, None]
     return replace(motion, rot=aa_to_mat(turn)@motion.rot, wrist=motion.wrist + shift)
 
-# %% ../nbs/55b_forecasting.ipynb #5a715647
+# %% ../nbs/55b_forecasting.ipynb #7969c81b
 @dataclass(frozen=True)
 class Forecast:
     "Several futures of the hands in one image"
@@ -120,13 +131,13 @@ class Forecast:
         if self.image is None: raise ValueError('this forecast has no image to draw on')
         return overlay_forecast(self.image, self.vertices(), self.intrinsics, **kwargs)
 
-# %% ../nbs/55b_forecasting.ipynb #7969c81b
+# %% ../nbs/55b_forecasting.ipynb #4657d713
 DEFAULT_FOV = 60.0 # degrees along the longer side, assumed where nothing is known
 
 class LoadedForecaster:
     "A trained forecasting model, ready to be called"
     def __init__(self,
-        model:ForecastModel, # trained
+        model:ForecastModel|LegacyModel, # trained
         path, # where it came from
     ): self.model, self.path = model.eval(), path
 
@@ -134,7 +145,7 @@ class LoadedForecaster:
         image:np.ndarray, # (H, W, 3) uint8 RGB
         intrinsics:Tensor|None=None, # (3, 3); default: a field of view of 60° along the longer side
         samples:int=5, # futures
-        steps:int|None=None, # network calls a sample, default 20
+        steps:int|None=None, # network calls a sample, default 20 (released networks: 50)
         seed:int=0, # of the noise
         hands=None, # detected hands with .keypoints (2, 21, 2) and .valid (2, 21), in pixels of `image`
     )->Forecast: # joints, meshes and parameters of all samples
@@ -144,14 +155,14 @@ class LoadedForecaster:
         h, w = image.shape[:2]
         K = intrinsics_from_fov(DEFAULT_FOV, w, h) if intrinsics is None else torch.as_tensor(intrinsics, dtype=torch.float32)
         if K.shape != (3, 3) or not K.isfinite().all() or K[0, 0] <= 0 or K[1, 1] <= 0: raise ValueError(f'intrinsics must be a 3x3 matrix with positive focal lengths, got {K.tolist()}')
-        size, device = self.model.cfg.image_size, next(self.model.parameters()).device
-        square, Kn = square_image(image, K, size)
+        device = next(self.model.parameters()).device
+        x, Kn = self.model.prepare(image, K)
         seen = None
         if hands is not None and bool(hands.valid.any()):
-            s = size/max(h, w)
+            s = x.shape[2]/max(h, w)
             pad = torch.tensor([(max(h, w) - w)//2, (max(h, w) - h)//2])
             seen = (((hands.keypoints + pad + 0.5)*s - 0.5)[None].float().to(device), hands.valid[None].to(device))
-        m = self.model.forecast(torch.from_numpy(square.copy())[None].to(device), Kn[None].to(device), samples, True, seen, steps=steps or 20, seed=seed)
+        m = self.model.forecast(x.to(device), Kn.to(device), samples=samples, hands=seen, steps=steps, seed=seed)
         m = m.map(lambda x: x[0]).cpu()
         if seen is not None: m = anchor_start(m, hands.keypoints.float(), hands.valid, K)
         return Forecast(m, K, 30.0, image, self.path.name)
@@ -161,9 +172,7 @@ def load_forecaster(
     device=None, # where it runs; default: the GPU if there is one
 )->LoadedForecaster: # call it with an image
     "Load a forecasting model"
-    path = find_weights(spec, 'train_forecast', 'forecaster.safetensors')
-    state, cfg = read_weights(path, 'forecaster')
-    cfg.pop('kind')
-    model = ForecastModel(ForecasterConfig(**{k: tuple(v) if isinstance(v, list) else v for k, v in cfg.items()}))
-    model.load_state_dict(state)
-    return LoadedForecaster(model.to(device or ('cuda' if torch.cuda.is_available() else 'cpu')), path)
+    build = lambda cfg: ForecastModel(ForecasterConfig(**{k: v for k, v in cfg.items() if k != 'kind'}))
+    model, path = load_model(spec, 'train_forecast', 'forecaster.safetensors', {'forecaster': build, 'official': official_model}, device)
+    if 'image' not in getattr(model, 'cond', {'image': 0}): raise ValueError(f'{path}: holds a released lifting network, not a forecasting one')
+    return LoadedForecaster(model, path)

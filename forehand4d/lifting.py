@@ -19,7 +19,8 @@ from .denoiser import Denoiser, DenoiserConfig
 from .diffusion import STEPS, alphas_bar, q_sample
 from .sampling import sample
 from .losses import LossWeights, motion_loss
-from .training import find_weights, read_weights
+from .training import load_model
+from .official import LegacyModel, official_model
 
 # %% ../nbs/53_lifting.ipynb #a8045a6d
 @dataclass(frozen=True)
@@ -134,7 +135,7 @@ def _blend(
     return HandMotion(cat('rot', -5), cat('wrist', -3), a.betas, cat('valid', -2), a.hand_id)
 
 @patch
-def lift_long(self:Lifter,
+def lift_long(self:Lifter|LegacyModel,
     keypoints2d:Tensor, # (B, T, 2, 21, 2) pixels, any T
     valid2d:Tensor, # (B, T, 2, 21) bool
     intrinsics:Tensor, # (B, T, 3, 3)
@@ -159,7 +160,7 @@ def lift_long(self:Lifter,
 class LoadedLifter:
     "A trained lifting model, ready to be called"
     def __init__(self,
-        model:Lifter, # trained
+        model:Lifter|LegacyModel, # trained
         path, # where it came from
     ): self.model, self.path = model.eval(), path
 
@@ -190,9 +191,7 @@ def load_lifter(
     device=None, # where it runs; default: the GPU if there is one
 )->LoadedLifter: # call it with tracks and cameras
     "Load a lifting model"
-    path = find_weights(spec, 'train_lifting', 'lifter.safetensors')
-    state, cfg = read_weights(path, 'lifter')
-    cfg.pop('kind')
-    model = Lifter(LifterConfig(**{k: tuple(v) if isinstance(v, list) else v for k, v in cfg.items()}))
-    model.load_state_dict(state)
-    return LoadedLifter(model.to(device or ('cuda' if torch.cuda.is_available() else 'cpu')), path)
+    build = lambda cfg: Lifter(LifterConfig(**{k: v for k, v in cfg.items() if k != 'kind'}))
+    model, path = load_model(spec, 'train_lifting', 'lifter.safetensors', {'lifter': build, 'official': official_model}, device)
+    if 'image' in getattr(model, 'cond', {}): raise ValueError(f'{path}: holds a released {model.cfg.kind} network, not a lifting one')
+    return LoadedLifter(model, path)

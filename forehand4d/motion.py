@@ -16,7 +16,7 @@ from torch import Tensor
 from .core import atomic_path
 from .rotations import aa_to_mat, mat_to_aa, mat_to_6d, sixd_to_mat
 from .cameras import transform
-from .hands import HandModel, hand_pair, require_hand
+from .hands import HandModel, hand_pair, require_hand, rest_wrist
 
 # %% ../nbs/14_motion.ipynb #fe4d1f6b
 @dataclass(frozen=True)
@@ -173,13 +173,6 @@ def decode198(
 # %% ../nbs/14_motion.ipynb #8349c1c1
 LEGACY_STATS = MotionStats((0.10309122, 0.02925274, 0.47753079), (0.20071064, 0.18052778, 0.25474921)) # constants of the release
 
-def _rest_root(
-    m:HandModel, # pair of hands
-    betas:Tensor, # (..., 2, 10)
-)->Tensor: # (..., 2, 3)
-    "Rest position of joint 0"
-    return m.J_template[:, 0] + torch.einsum('hck,...hk->...hc', m.J_shapedirs[:, 0], betas)
-
 def encode_legacy198(
     m:HandMotion, # any leading dimensions
 )->Tensor: # (..., T, 198)
@@ -187,7 +180,7 @@ def encode_legacy198(
     hand = m.hand()
     fingers = aa_to_mat(mat_to_aa(m.rot[..., 1:, :, :]) - hand.mean_aa)
     rot = torch.cat([m.rot[..., :1, :, :], fingers], -3)
-    cam_t = m.wrist - _rest_root(hand, m.betas)[..., None, :, :]
+    cam_t = m.wrist - rest_wrist(hand, m.betas)[..., None, :, :]
     return torch.cat([mat_to_6d(rot).flatten(-3), LEGACY_STATS.apply(cam_t).flatten(-2)], -1)
 
 def decode_legacy198(
@@ -200,4 +193,4 @@ def decode_legacy198(
     raw = decode198(x, LEGACY_STATS, betas, valid, hand_id)
     hand = raw.hand()
     fingers = aa_to_mat(mat_to_aa(raw.rot[..., 1:, :, :]) + hand.mean_aa)
-    return replace(raw, rot=torch.cat([raw.rot[..., :1, :, :], fingers], -3), wrist=raw.wrist + _rest_root(hand, betas)[..., None, :, :])
+    return replace(raw, rot=torch.cat([raw.rot[..., :1, :, :], fingers], -3), wrist=raw.wrist + rest_wrist(hand, betas)[..., None, :, :])

@@ -8,7 +8,7 @@ __all__ = ['SAMPLERS', 'sample']
 # %% ../nbs/41_sampling.ipynb #9d0d01d9
 import torch
 from torch import Tensor
-from .diffusion import STEPS
+from .diffusion import STEPS, ancestral_step
 
 # %% ../nbs/41_sampling.ipynb #aa7b7af8
 SAMPLERS = ('ddim', 'dpm++', 'ddpm')
@@ -26,21 +26,24 @@ def _scheduler(
 
 @torch.no_grad()
 def sample(
-    f, # function (xt (B, T, C), t (B,)) -> x0 (B, T, C)
+    f, # function (xt (B, T, C), t (B,), *extra) -> x0 (B, T, C)
     shape:tuple, # (B, T, C) of the result
     steps:int=20, # network calls
     sampler:str='ddim', # one of `SAMPLERS`
     seed:int=0, # of the noise
     device='cpu', # where `f` lives
     progress=None, # optional wrapper of the loop, e.g. tqdm
+    extra:tuple=(), # further arguments of `f`
+    noise=None, # where noise comes from, a function of the shape; default: a generator with the seed
 )->Tensor: # (B, T, C)
     "Draw motions from noise"
     scheduler = _scheduler(sampler)
     scheduler.set_timesteps(min(steps, STEPS))
     g = torch.Generator().manual_seed(seed)
-    x = torch.randn(shape, generator=g).to(device)
-    extra = {'generator': g} if sampler == 'ddpm' else {}
-    for t in (progress or iter)(scheduler.timesteps):
-        x0 = f(x, torch.full((shape[0],), int(t), device=device))
-        x = scheduler.step(x0.float(), t, x, **extra).prev_sample
+    draw = noise or (lambda shape: torch.randn(shape, generator=g))
+    x, ddpm = draw(shape).to(device), {'generator': g} if sampler == 'ddpm' else {}
+    for step in (progress or iter)(scheduler.timesteps):
+        t = torch.full((shape[0],), int(step), device=device)
+        x0 = f(x, t, *extra).float()
+        x = ancestral_step(x0, x, t, draw(shape).to(device)) if ddpm and steps >= STEPS else scheduler.step(x0, step, x, **ddpm).prev_sample
     return x

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 from forehand4d.cameras import fourier, kpe_angles, project, transform, invert
+from forehand4d.conditioning import legacy_conditions
 from forehand4d.diffusion import alphas_bar, cosine_betas, log_variance, posterior, q_sample
 
 OFFICIAL = Path(__file__).resolve().parents[2]/'shared'/'fixtures'/'official'
@@ -40,3 +41,20 @@ def test_conditioning(hand):
     torch.testing.assert_close(px[front], f[f'pixels_{hand}'].to(px)[front], atol=2e-3, rtol=1e-4)
     kpe = fourier(kpe_angles(f[f'pixels_{hand}'].float(), K[:, None, None]))
     torch.testing.assert_close(kpe, f[f'kpe_{hand}'].to(kpe), atol=1e-5, rtol=1e-5)
+
+
+@needed
+@pytest.mark.parametrize('hand', 'rl')
+def test_legacy_rays(hand):
+    f = load('conditioning.npz')
+    K, T = f['intrinsics'].float(), invert(f['future2view'].float())
+    side = 'rl'.index(hand)
+    both = lambda x: torch.stack([x, x], 2).float()
+    seen = torch.ones(*T.shape[:2], 2, 21, dtype=torch.bool)
+    given = both(f[f'pixels_{hand}']), seen, K[:, None].expand(*T.shape[:2], 3, 3), T
+    got = {'plucker_fixed_depth': legacy_conditions(*given), 'plucker_gt_joints': legacy_conditions(*given, joints3d=both(f[f'joints_view_{hand}']))}
+    for name, c in got.items():
+        rays = c['plucker'].unflatten(-1, (2, 21, 6))[:, :, side]
+        torch.testing.assert_close(rays, f[f'{name}_{hand}'].to(rays), atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(c['kpe'].unflatten(-1, (21, 2, 16))[:, :, :, side], f[f'kpe_{hand}'].to(rays), atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(c['cam'], f['cam'].to(rays), atol=1e-5, rtol=1e-5)
