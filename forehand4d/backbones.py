@@ -118,11 +118,11 @@ class DinoV2(Backbone):
         dim:int=768, # channels
         layers:int=12, # depth
         heads:int=12, # attention heads
-        size:int=224, # image side; the nearest multiple of 14 is used
+        size:int=224, # image side; the nearest multiple of 28 is used
     ):
         super().__init__()
         from transformers import Dinov2Config, Dinov2Model
-        self.dim, self.side = dim, max(1, round(size/14))
+        self.dim, self.side = dim, 2*max(1, round(size/28))  # even, so that tokens can be merged in squares
         self.net = Dinov2Model(Dinov2Config(hidden_size=dim, num_hidden_layers=layers, num_attention_heads=heads, image_size=518))
 
     def grid(self, size:int)->tuple: # rows and columns of tokens

@@ -196,6 +196,13 @@ def _demo(args):
     for run in runs:
         if links := _links(run): print(f'  {run.notebook}', *[f'    {p}' for p in links[:12]], sep='\n')
 
+def _import(args):
+    from forehand4d.official import import_official
+    report = import_official(args.checkpoint, args.out, num_heads=args.heads)
+    print(f'{report["network"]} network, {report["parameters"]/1e6:.1f} M parameters, {report["dropped"]} tensors dropped (MANO, duplicates, unused)')
+    for k in report['leftovers']: print(f'  left over: {k}')
+    print(f'  {args.out}/model.safetensors  load_{"lifter" if report["network"] == "lifting" else "forecaster"}({str(args.out)!r})')
+
 def _prepare(args):
     run = run_notebook('prepare_data', _pairs(args.p), name=args.name, out=sys.stdout)
     print(f'{run!r}: {relative(run.dir)}')
@@ -215,6 +222,10 @@ def parser(
         p.add_argument('-p', nargs=2, action='append', metavar=('NAME', 'VALUE'), help='a parameter of the notebook')
         p.add_argument('--name', help='name of the run; the notebook makes one without it')
         return p
+    p = add('import-official', _import, "convert the authors' checkpoint (forecasting, lifting, regressor, hybrid)")
+    p.add_argument('checkpoint', metavar='CKPT', help="the authors' .ckpt")
+    p.add_argument('-o', '--out', required=True, metavar='DIR', help='folder for model.safetensors and import.json')
+    p.add_argument('--heads', type=int, default=4, help='attention heads of the transformer (4); the file does not say')
     p = with_params(add('run', _run, 'run a notebook with checked parameters and keep a record'))
     p.add_argument('notebook', help='such as train_forecast')
     p = add('parameters', _parameters, 'what parameters a notebook takes')

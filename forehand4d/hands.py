@@ -61,10 +61,7 @@ class HandModel:
         return replace(self, **{f.name: move(v) for f in fields(self) if isinstance(v := getattr(self, f.name), Tensor)})
 
 # %% ../nbs/12_hands.ipynb #03032b35
-def _rest_joints(
-    hand:HandModel, # one hand or a pair
-    betas:Tensor|None, # (..., 10) shape or None for the mean shape
-)->Tensor: # (..., 16, 3)
+def _rest_joints(hand:HandModel, betas:Tensor|None)->Tensor: # (..., 16, 3)
     "Joints of the rest pose"
     if betas is None: return hand.J_template
     return hand.J_template + torch.einsum('...jck,...k->...jc', hand.J_shapedirs, betas)
@@ -107,11 +104,7 @@ def _skin(
     A = torch.einsum('...vj,...jk->...vk', w, torch.cat([G.flatten(-2), offset], -1))
     return (A[..., :9].unflatten(-1, (3, 3))@v[..., None]).squeeze(-1) + A[..., 9:]
 
-def _check(
-    hand:HandModel, # one hand or a pair
-    rot:Tensor, # pose
-    wrist:Tensor, # wrist
-):
+def _check(hand:HandModel, rot:Tensor, wrist:Tensor):
     "Refuse tensors that do not look like poses of this hand"
     want = (2, 16, 3, 3) if hand.side == 'both' else (16, 3, 3)
     if rot.shape[-len(want):] != want or wrist.shape != rot.shape[:-3] + (3,):
@@ -174,9 +167,7 @@ def mirror(
                    faces=hand.faces[:, [1, 0, 2]], mean_aa=hand.mean_aa*turn, components=comp, flexion_axes=hand.flexion_axes*turn)
 
 # %% ../nbs/12_hands.ipynb #45f71996
-def _check_side(
-    side:str, # to be checked
-)->str: # the same
+def _check_side(side:str)->str: # the same
     "Refuse anything but right and left"
     if side not in SIDES: raise ValueError(f"side must be 'right' or 'left', got {side!r}")
     return side
@@ -250,9 +241,7 @@ def require_hand(
 # %% ../nbs/12_hands.ipynb #123a6202
 ALIASES = {'f': 'faces', 'hands_coeffs_std': 'hands_std'} # names in MANO's files → ours
 
-def _read_arrays(
-    path:Path, # `.npz` or `.pkl`
-)->dict: # arrays by our names
+def _read_arrays(path:Path)->dict: # arrays by our names
     "Arrays of a hand model file"
     if not path.is_file(): raise FileNotFoundError(f'{path}: no such hand model; expected MANO_RIGHT.pkl, MANO_LEFT.pkl or an .npz with {", ".join(KEYS[:6])}, …')
     if path.suffix not in ('.npz', '.pkl'): raise ValueError(f'{path}: expected a .pkl or .npz file, not {path.suffix or "a file without ending"}')
@@ -265,17 +254,13 @@ def _read_arrays(
     if not isinstance(a, dict): raise ValueError(f'{path}: expected a table of arrays, found a {type(a).__name__}')
     return {ALIASES.get(k, k): v for k, v in a.items()}
 
-def _bone_directions(
-    hand:HandModel, # one hand
-)->Tensor: # (15, 3) from each finger joint to the next, or to the fingertip
+def _bone_directions(hand:HandModel)->Tensor: # (15, 3) from each finger joint to the next, or to the fingertip
     "Directions of the finger bones at rest"
     J = torch.cat([hand.J_template, hand.v_template[hand.tips]])
     a, b = torch.tensor(sorted((a, b) for a, b in BONES if a > 0)).T
     return torch.nn.functional.normalize(J[b] - J[a], dim=-1)
 
-def _hinges(
-    hand:HandModel, # without flexion axes
-)->Tensor: # (15, 3)
+def _hinges(hand:HandModel)->Tensor: # (15, 3)
     "The open hand's hinges, turned with the bones"
     like = open_hand(hand.side)
     a, b = (_bone_directions(h) for h in (like, hand))

@@ -25,7 +25,8 @@ from .training import read_weights
 
 # %% ../nbs/52b_official.ipynb #cb6a41b8
 _NET = (('input_process.poseEmbedding.', 'inp.'), ('embed_timestep.time_embed.', 'time.'), ('seqTransEncoder.layers.', 'encoder.layers.'), ('output_process.poseFinal.', 'out.'))
-_COND = {'kps_conditioner.net.': 'cond.j2d.', 'cam_conditioner.net.': 'cond.cam.', 'plucker_conditioner.net.': 'cond.plucker.', 'kpe_conditioner.net.': 'cond.kpe.', 'spatial_conditioner.net.': 'cond.image.'}
+_COND = {f'{a}_conditioner.net.': f'cond.{b}.' for a, b in dict(kps='j2d', cam='cam', plucker='plucker', kpe='kpe', spatial='image').items()}
+_DROPPED = ('mano_r.', 'mano_l.', 'model.mano_r.', 'model.mano_l.', 'model.conditioner.net.', 'model.ddp_model.')
 _VIT = 'spatial_conditioner.feat_extractor.backbone.'
 
 def official_kind(
@@ -43,7 +44,7 @@ def _place(
     key:str, # name in the checkpoint
 )->str: # name in `LegacyModel`; '' for what is dropped, None for what is unknown
     "Where a tensor of the release belongs"
-    if key.startswith(('mano_r.', 'mano_l.', 'model.mano_r.', 'model.mano_l.', 'model.conditioner.net.', 'model.ddp_model.')) or key.endswith('sequence_pos_encoder.pe'): return ''
+    if key.startswith(_DROPPED) or key.endswith('sequence_pos_encoder.pe'): return ''
     for prefix, net in (('model.model.', 'net.'), ('model.tf_model.', 'head.')):
         for a, b in _NET:
             if key.startswith(prefix + a): return net + b + key[len(prefix + a):]

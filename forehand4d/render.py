@@ -9,8 +9,10 @@ __all__ = ['Mesh', 'Light', 'face_normals', 'vertex_normals', 'quad', 'Scene', '
 # %% ../nbs/15_render.ipynb #c1a20697
 from dataclasses import dataclass
 import numpy as np
+import torch
 from embreex.mesh_construction import TriangleMesh
 from embreex.rtcore_scene import EmbreeScene
+from .raster import rasterise
 
 # %% ../nbs/15_render.ipynb #e39a68f7
 def _array(x, dtype=np.float32):
@@ -237,17 +239,19 @@ def render(
     ambient:float=.3, # light from everywhere
     shadows:bool=True, # cast shadow rays
     samples:int=1, # rays along each side of a pixel where there is contrast
+    backend:str='embree', # embree: rays; pytorch3d: its rasteriser, on the GPU if there is one
 )->RenderResult:
     "Picture of meshes seen by a camera"
-    K, T = _camera(K, cam_from_world)
-    scene = meshes if isinstance(meshes, Scene) else Scene(meshes)
+    if backend not in ('embree', 'pytorch3d'): raise ValueError(f"backend must be 'embree' or 'pytorch3d', got {backend!r}")
+    (K, T), scene = _camera(K, cam_from_world), meshes if isinstance(meshes, Scene) else Scene(meshes)
     lights = camera_lights(T) if lights is None else lights
     eye, to_world = (-T[:3, :3].T @ T[:3, 3]).astype(np.float32), (T[:3, :3].T @ np.linalg.inv(K)).astype(np.float32)
 
     def trace(x, y, back):
         # directions have z = 1 in the camera, so that the distance along a ray is the depth
         d = np.stack([x, y, np.ones_like(x)], 1).astype(np.float32) @ to_world.T
-        face, weights, depth = scene.hit(np.broadcast_to(eye, d.shape), d)
+        face, weights, depth = (rasterise(torch.from_numpy(scene.corners @ T[:3, :3].T + T[:3, 3]), torch.from_numpy(K), width, height)
+            if backend == 'pytorch3d' and len(x) == width * height else scene.hit(np.broadcast_to(eye, d.shape), d))
         at, out, ids = np.flatnonzero(face >= 0), back * back, np.full(len(d), -1, np.int32)
         d, t = d[at], depth[at, None].astype(np.float32)
         out[at], ids[at] = shade(scene, eye + t * d, face[at], weights[at], _unit(-d), lights, ambient, shadows)
@@ -264,7 +268,7 @@ def render(
         image.reshape(-1, 3)[at] = np.sqrt(np.clip(many, 0, 1).reshape(len(at), samples ** 2, 3).mean(1))
     return RenderResult((image * 255 + .5).astype(np.uint8), depth.reshape(height, width), ids.reshape(height, width))
 
-# %% ../nbs/15_render.ipynb #963ced14
+# %% ../nbs/15_render.ipynb #31364990
 def _window(scene, K, T, width, height):
     "First and last column and row that the meshes can touch"
     p = scene.corners.reshape(-1, 3) @ T[:3, :3].T + T[:3, 3]

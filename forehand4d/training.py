@@ -113,6 +113,7 @@ class TrainConfig:
     floor: float = 0.02 # the cosine decay ends at this share of the peak
     weight_decay: float = 0.01 # AdamW
     clip: float = 1.0 # gradient norm
+    slow: float = 1.0 # learning rate of an image backbone as a share of the others'
     ema: float = 0.999 # decay of the weight average that is evaluated
     save_every: int = 100 # steps between checkpoints
     workers: int = 0 # processes that decode clips
@@ -129,11 +130,13 @@ def learning_rate(
 
 def _parameters(
     model:nn.Module, # network
-    decay:float, # weight decay of matrices
+    cfg:TrainConfig, # settings
 )->list: # parameter groups
-    "Matrices decay, vectors do not"
-    ps = [p for p in model.parameters() if p.requires_grad]
-    return [dict(params=[p for p in ps if p.dim() > 1], weight_decay=decay), dict(params=[p for p in ps if p.dim() <= 1], weight_decay=0.0)]
+    "Matrices decay, vectors do not; a published backbone may learn more slowly"
+    groups = {}
+    for name, p in model.named_parameters():
+        if p.requires_grad: groups.setdefault((p.dim() > 1, cfg.slow if name.startswith('backbone.') else 1.0), []).append(p)
+    return [dict(params=ps, weight_decay=cfg.weight_decay*matrix, share=share) for (matrix, share), ps in sorted(groups.items(), reverse=True)]
 
 # %% ../nbs/52_training.ipynb #64f36a6b
 def _save_state(
@@ -171,7 +174,7 @@ def train(
     cuda = torch.cuda.is_available()
     acc = Accelerator(mixed_precision='bf16' if cuda and torch.cuda.is_bf16_supported() else 'no', cpu=not cuda)
     model.to(acc.device)
-    optimiser = torch.optim.AdamW(_parameters(model, cfg.weight_decay), lr=cfg.lr, betas=(0.9, 0.99))
+    optimiser = torch.optim.AdamW(_parameters(model, cfg), lr=cfg.lr, betas=(0.9, 0.99))
     average = copy.deepcopy(model).requires_grad_(False).eval()
     state, start = run.ckpt_dir/'state.pt', 0
     if state.is_file(): start = _load_state(state, model, average, optimiser)
@@ -199,7 +202,7 @@ def _loop(
     for step, batch in enumerate(bar, start):
         seed = cfg.seed*1_000_003 + step*1009 + acc.process_index
         torch.manual_seed(seed)
-        for g in optimiser.param_groups: g['lr'] = learning_rate(cfg, step)
+        for g in optimiser.param_groups: g['lr'] = learning_rate(cfg, step)*g['share']
         wrapped.train()
         loss, parts = wrapped({k: v.to(acc.device, non_blocking=True) for k, v in batch.items()}, torch.Generator().manual_seed(seed))
         acc.backward(loss)

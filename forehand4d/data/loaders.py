@@ -10,6 +10,7 @@ __all__ = ['GROUPS', 'SPLIT_CLIPS', 'ClipDataset', 'parse_mixture', 'open_datase
 import re
 from functools import partial
 from pathlib import Path
+import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset
 from ..core import outputs_root
@@ -28,6 +29,7 @@ class ClipDataset(Dataset):
         weights:list|None=None, # how often each is seen per epoch, whole numbers
     ):
         self.stores, self.weights = stores, weights or [1]*len(stores)
+        self.extra = {}  # name → array with a row for each clip, added to batches (features computed once, see `cache_tokens`)
         self.index = [(s, i) for s, (store, w) in enumerate(zip(self.stores, self.weights)) for i in list(range(len(store)))*w]
 
     def __len__(self): return len(self.index)
@@ -141,10 +143,11 @@ class _Collated(Dataset):
     def __init__(self, data, make, cache): self.data, self.make, self.kept = data, make, {} if cache else None
     def __len__(self): return len(self.data)
     def __getitems__(self, ids):
-        if self.kept is None: return self.make([self.data[i] for i in ids])
+        extra = {k: torch.from_numpy(np.stack([a[i] for i in ids])) for k, a in self.data.extra.items()}
+        if self.kept is None: return self.make([self.data[i] for i in ids]) | extra
         for i in ids:
             if i not in self.kept: self.kept[i] = {k: v[0] for k, v in self.make([self.data[i]]).items()}
-        return {k: torch.stack([self.kept[i][k] for i in ids]) for k in self.kept[ids[0]]}
+        return {k: torch.stack([self.kept[i][k] for i in ids]) for k in self.kept[ids[0]]} | extra
 
 def loader(
     data:ClipDataset, # clips
