@@ -175,10 +175,7 @@ def load_backbone(
     if wrong: raise ValueError(f'{weights}: does not hold this backbone ({len(wrong)} of {len(own)} tensors missing or of another shape, e.g. {wrong[0]})')
     backbone.net.load_state_dict({k: state[k] for k in own})
 
-def _stretch(
-    table:Tensor, # (1, 1 + h w, C) of 16 rows, or of a square grid
-    n:int, # wanted 1 + h w, on a square grid
-)->Tensor: # (1, n, C)
+def _stretch(table:Tensor, n:int)->Tensor: # table (1, 1 + h w, C); returns (1, n, C)
     "Position table for another grid; its first row is common to all"
     first, grid = table[:, :1], table[:, 1:]
     rows = 16 if grid.shape[1] == 192 else round(grid.shape[1]**0.5)

@@ -31,11 +31,7 @@ def alphas_bar(
     return torch.cumprod(1 - cosine_betas(steps), 0)
 
 # %% ../nbs/40_diffusion.ipynb #1f140402
-def _at(
-    table:Tensor, # (steps,) per-step numbers
-    t:Tensor, # (B,) steps
-    like:Tensor, # (B, ...) tensor to broadcast against
-)->Tensor: # (B, 1, …)
+def _at(table:Tensor, t:Tensor, like:Tensor)->Tensor: # table (steps,), t (B,), like (B, ...); returns (B, 1, …)
     "Look up per-sample numbers"
     return table.to(like.device)[t].to(like.dtype).view(-1, *[1]*(like.dim() - 1))
 

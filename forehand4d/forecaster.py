@@ -139,11 +139,7 @@ def augment_image(
     return normalise_image((x*255).permute(0, 2, 3, 1)), K, flip
 
 # %% ../nbs/55a_forecaster.ipynb #8c9436d7
-def _targets(
-    batch:dict, # from `collate`
-    flip:Tensor, # (B,) bool
-    hand_id:str, # hand model
-)->HandMotion: # (B, T)
+def _targets(batch:dict, flip:Tensor, hand_id:str)->HandMotion: # flip (B,); returns (B, T)
     "Motion of the batch, mirrored where the image is"
     m = batch_motion(batch, hand_id)
     f = mirror_motion(m)
@@ -181,14 +177,7 @@ def loss(self:ForecastModel,
     return total + terms['found'], terms | {'found': terms['found'].detach()}
 
 # %% ../nbs/55a_forecaster.ipynb #6b0a32de
-def _found_loss(
-    px:Tensor, # (B, 2, 21, 2) joints found, pixels
-    logp:Tensor, # (B, N, 42) log-probability of each token
-    true:Tensor, # (B, 2, 21, 2) true joints, pixels
-    near:Tensor, # (B, 2, 21) bool: in the image or not far outside
-    size:int, # side of the image
-    grid:tuple, # rows and columns of tokens
-)->Tensor: # scalar
+def _found_loss(px:Tensor, logp:Tensor, true:Tensor, near:Tensor, size:int, grid:tuple)->Tensor: # scalar
     "Position of the joints, and the token that holds each"
     cell = ((true + 0.5)/size*true.new_tensor([grid[1], grid[0]])).floor().long()
     inside = near & (cell >= 0).all(-1) & (cell < torch.tensor([grid[1], grid[0]], device=cell.device)).all(-1)
@@ -196,11 +185,7 @@ def _found_loss(
     nll = -logp.gather(1, index[:, None])[:, 0].unflatten(1, (2, 21))
     return 20*masked_mean(F.smooth_l1_loss(px/size, true/size, reduction='none', beta=0.05), near) + 0.5*masked_mean(nll, inside)
 
-def _seen_hands(
-    m:HandMotion, # (B, T) motion, view frame
-    K:Tensor, # (B, 3, 3) intrinsics of the network's image
-    size:int, # its side
-)->tuple[Tensor,Tensor]: # keypoints (B, 2, 21, 2), valid (B, 2, 21)
+def _seen_hands(m:HandMotion, K:Tensor, size:int)->tuple[Tensor,Tensor]: # m (B, T), K (B, 3, 3); returns keypoints (B, 2, 21, 2), valid (B, 2, 21)
     "What a detector would see of frame 0"
     j = m.slice(0, 1).joints()[:, 0]
     px = project(j, K[:, None, None])

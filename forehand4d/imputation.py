@@ -59,27 +59,16 @@ def observe(
     valid3d = batch['valid3d'] if use3d else torch.zeros_like(batch['valid3d'])
     return Observation(rays, batch['valid2d'], batch['cam_from_view'], batch['joints3d'], valid3d)
 
-def _mean(
-    x:Tensor, # (B, ...) values
-    w:Tensor, # (B, ...) weights of the same shape
-)->Tensor: # (B,)
+def _mean(x:Tensor, w:Tensor)->Tensor: # x (B, ...), w (B, ...); returns (B,)
     "Weighted mean of each clip"
     return (x*w).flatten(1).sum(1)/w.flatten(1).sum(1).clamp(min=1e-6)
 
-def _apply(
-    m:HandMotion, # (B, T) start
-    p:dict, # corrections
-)->HandMotion: # corrected
+def _apply(m:HandMotion, p:dict)->HandMotion: # m (B, T); returns corrected
     "Start pose with corrections: wrist and fingers by axis-angle, shape by addition"
     turn = aa_to_mat(torch.cat([p['turn'], p['fingers']], -2))
     return replace(m, rot=turn@m.rot, wrist=m.wrist + p['shift'], betas=m.betas + p['shape'])
 
-def _objective(
-    m:HandMotion, # (B, T) current motion
-    o:Observation, # what was seen
-    p:dict, # corrections
-    cfg:RefineConfig, # settings
-)->Tensor: # (B,)
+def _objective(m:HandMotion, o:Observation, p:dict, cfg:RefineConfig)->Tensor: # m (B, T); returns (B,)
     "Energy of each clip"
     J = m.joints()
     c = transform(o.cam[:, :, None], J)
@@ -94,23 +83,14 @@ def _objective(
     return E + (0.1*(m.betas**2).flatten(1).mean(1) if cfg.fit_shape else 0)
 
 # %% ../nbs/54_imputation.ipynb #886bc621
-def _start(
-    m:HandMotion, # (B, T)
-)->dict: # zero corrections
+def _start(m:HandMotion)->dict: # m (B, T); returns zero corrections
     "Corrections at zero"
     B, T = m.wrist.shape[:2]
     z = lambda *s: torch.zeros(B, *s).to(m.wrist)
     return dict(turn=z(T, 2, 1, 3), fingers=z(T, 2, 15, 3), shift=z(T, 2, 3), shape=z(2, 10))
 
 @torch.no_grad()
-def _adam(
-    p:dict, # corrections, updated in place
-    g:dict, # gradients
-    state:dict, # moments, updated in place
-    step:int, # 1-based
-    lr:float, # learning rate
-    clip:float, # gradient norm of each clip
-):
+def _adam(p:dict, g:dict, state:dict, step:int, lr:float, clip:float):
     "One step of Adam with a gradient norm per clip"
     norm = sum((v**2).flatten(1).sum(1) for v in g.values()).sqrt()
     scale = (clip/norm.clamp(min=1e-12)).clamp(max=1) if clip else torch.ones_like(norm)
@@ -160,10 +140,7 @@ def refine_batch(
     return _apply(motion, best_p), dict(before=first, after=best, iterations=used)
 
 # %% ../nbs/54_imputation.ipynb #35aff364
-def _median(
-    x:Tensor, # (B, ...) values
-    m:Tensor, # (B, ...) bool
-)->Tensor: # (B,), NaN where nothing is valid
+def _median(x:Tensor, m:Tensor)->Tensor: # x (B, ...), m (B, ...); returns (B,), NaN where nothing is valid
     "Median over the valid entries of each clip"
     return torch.where(m, x, torch.nan).flatten(1).nanmedian(1).values
 
@@ -244,11 +221,7 @@ def impute(
                 if w > 0: yield _labelled(clip, out.map(lambda x: x[i]), note | dict(lifter=str(lifter.path.name), hand_id=out.hand_id, frame='view'))
                 elif rejected is not None: rejected.append(dict(sequence=clip.sequence, **note))
 
-def _labelled(
-    clip:Clip, # source
-    m:HandMotion, # its imputed motion, padded length
-    note:dict, # provenance and quality
-)->Clip: # with labels
+def _labelled(clip:Clip, m:HandMotion, note:dict)->Clip: # with labels
     "A clip with its imputed motion"
     m = m.slice(0, len(clip)) if len(m) > len(clip) else m
     joints, v = m.joints(), m.valid[..., None].expand(-1, -1, 21)

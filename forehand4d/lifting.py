@@ -56,11 +56,7 @@ class Lifter(nn.Module):
 # %% ../nbs/53_lifting.ipynb #9378e2a5
 from fastcore.basics import patch
 
-def _keep(
-    c:dict, # conditions (B, T, C)
-    token:float, # chance of hiding one frame
-    group:float, # chance of hiding all frames
-)->dict: # name → (B, T) bool
+def _keep(c:dict, token:float, group:float)->dict: # name → (B, T) bool
     "Random masks of conditions; the validity bits are never hidden"
     some = lambda v, p, *s: torch.rand(*s, device=v.device) >= p
     return {k: some(v, token, *v.shape[:2]) & some(v, group, v.shape[0], 1) for k, v in c.items() if k != 'seen'}
@@ -120,11 +116,7 @@ def build_lifter(
     return Lifter(cfg)
 
 # %% ../nbs/53_lifting.ipynb #76a5cbff
-def _blend(
-    a:HandMotion, # (B, T) so far
-    b:HandMotion, # (B, n) new piece
-    start:int, # its first frame
-)->HandMotion: # (B, start + n)
+def _blend(a:HandMotion, b:HandMotion, start:int)->HandMotion: # a (B, T), b (B, n); returns (B, start + n)
     "Join two pieces with a cross-fade over their overlap"
     n = len(a) - start
     w = ((torch.arange(n, device=a.wrist.device) + 1)/(n + 1))

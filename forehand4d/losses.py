@@ -62,12 +62,7 @@ def motion_loss(
     if w.image and cam is not None: terms['image'] = w.image*_image_term(J, G, mg, cam[:, ::stride])
     return sum(terms.values()), {k: v.detach() for k, v in terms.items()}
 
-def _image_term(
-    J:Tensor, # (B, T, 2, 21, 3) predicted joints, view frame
-    G:Tensor, # (B, T, 2, 21, 3) true joints
-    m:Tensor, # (B, T, 2) weights
-    cam:Tensor, # (B, T, 4, 4)
-)->Tensor: # scalar
+def _image_term(J:Tensor, G:Tensor, m:Tensor, cam:Tensor)->Tensor: # scalar
     "Reprojection error in tangents of the viewing angle"
     p, g = (transform(cam[:, :, None], x) for x in (J, G))
     tan = lambda x: x[..., :2]/x[..., 2:].clamp(min=0.05)

@@ -40,9 +40,7 @@ def official_kind(
     if any(has(f'{k}_conditioner.') for k in ('kps', 'cam', 'plucker', 'kpe')): return 'lifting'
     raise ValueError(f'not a checkpoint of ForeHand4D: its weights start with {", ".join(sorted({k.split(".")[0] for k in state})[:5])}')
 
-def _place(
-    key:str, # name in the checkpoint
-)->str: # name in `LegacyModel`; '' for what is dropped, None for what is unknown
+def _place(key:str)->str: # name in `LegacyModel`; '' for what is dropped, None for what is unknown
     "Where a tensor of the release belongs"
     if key.startswith(_DROPPED) or key.endswith('sequence_pos_encoder.pe'): return ''
     for prefix, net in (('model.model.', 'net.'), ('model.tf_model.', 'head.')):
@@ -53,9 +51,7 @@ def _place(
     return None
 
 # %% ../nbs/52b_official.ipynb #73be9e13
-def _check_copies(
-    state:dict, # of the checkpoint
-):
+def _check_copies(state:dict):
     "Duplicates must agree, position tables must be the sinusoidal ones"
     for k, v in state.items():
         twin = k.replace('model.ddp_model.', 'model.model.')
@@ -143,15 +139,7 @@ def load_official(
 LEGACY_BETAS = torch.tensor([[0.82747316, 0.13775729, -0.39435294, 0.17889787, -0.73901576, 0.7788163, -0.5702684, 0.4947751, -0.24890041, 1.5943261],
                              [-0.19330633, -0.08867972, -2.5790455, -0.10344583, -0.71684015, -0.28285977, 0.55171007, -0.8403888, -0.8490544, -1.3397144]]) # (2, 10), where no shape is known
 
-def _draw(
-    model:LegacyModel, # network
-    tokens:Tensor, # (B, N, width)
-    betas:Tensor|None, # (B, ..., 2, 10)
-    valid:Tensor|None, # (B, T, 2)
-    steps:int|None, # network calls; 1000: the released sampler
-    sampler:str|None, # see `SAMPLERS`
-    seed:int, # of the noise
-)->HandMotion: # (B, T)
+def _draw(model:LegacyModel, tokens:Tensor, betas:Tensor|None, valid:Tensor|None, steps:int|None, sampler:str|None, seed:int)->HandMotion: # (B, T)
     "Sample and decode"
     steps = steps or 50
     x = sample(model, (len(tokens), model.cfg.frames, 198), steps, sampler or ('ddpm' if steps >= 1000 else 'ddim'), seed, tokens.device, extra=(tokens,))

@@ -128,10 +128,7 @@ def learning_rate(
     if step < warm: return cfg.lr*(step + 1)/warm
     return cfg.lr*(cfg.floor + (1 - cfg.floor)*0.5*(1 + math.cos(math.pi*(step - warm)/max(1, cfg.steps - warm))))
 
-def _parameters(
-    model:nn.Module, # network
-    cfg:TrainConfig, # settings
-)->list: # parameter groups
+def _parameters(model:nn.Module, cfg:TrainConfig)->list: # parameter groups
     "Matrices decay, vectors do not; a published backbone may learn more slowly"
     groups = {}
     for name, p in model.named_parameters():
@@ -139,22 +136,11 @@ def _parameters(
     return [dict(params=ps, weight_decay=cfg.weight_decay*matrix, share=share) for (matrix, share), ps in sorted(groups.items(), reverse=True)]
 
 # %% ../nbs/52_training.ipynb #64f36a6b
-def _save_state(
-    path:Path, # checkpoint
-    step:int, # steps done
-    model:nn.Module, # trained
-    average:nn.Module, # its moving average
-    optimiser, # with its moments
-):
+def _save_state(path:Path, step:int, model:nn.Module, average:nn.Module, optimiser):
     "Everything needed to continue"
     with atomic_path(path) as tmp: torch.save(dict(step=step, model=model.state_dict(), average=average.state_dict(), optimiser=optimiser.state_dict()), tmp)
 
-def _load_state(
-    path:Path, # checkpoint
-    model:nn.Module, # filled in place
-    average:nn.Module, # filled in place
-    optimiser, # filled in place
-)->int: # steps done
+def _load_state(path:Path, model:nn.Module, average:nn.Module, optimiser)->int: # steps done
     "Continue from a checkpoint"
     try: s = torch.load(path, map_location='cpu', weights_only=True)
     except Exception as e: raise ValueError(f'{path}: the checkpoint cannot be read ({type(e).__name__}); delete it to start the run again') from None
@@ -225,11 +211,7 @@ class _Loss(nn.Module):
     def forward(self, batch, generator): return self.model.loss(batch, generator)
 
 @torch.no_grad()
-def _average(
-    average:nn.Module, # updated in place
-    model:nn.Module, # newest weights
-    decay:float, # share of the old average kept
-):
+def _average(average:nn.Module, model:nn.Module, decay:float):
     "Exponential moving average of the weights"
     a, m = list(average.state_dict().values()), list(model.state_dict().values())
     f = [i for i, v in enumerate(a) if v.is_floating_point()]
