@@ -5,18 +5,20 @@ import numpy as np
 import pytest
 import torch
 from safetensors import safe_open
+from forehand4d.conditioning import legacy_crop_matrix, legacy_image
 from forehand4d.forecasting import load_forecaster
 from forehand4d.hands import know_hands, open_hand
 from forehand4d.lifting import load_lifter
 from forehand4d.official import import_official, load_hamer_backbone, load_official
 
 OFFICIAL = Path(__file__).resolve().parents[2]/'shared'/'fixtures'/'official'
-pytestmark = pytest.mark.skipif(not OFFICIAL.is_dir(), reason='the reference numbers of the released code are not here')
+needed = pytest.mark.skipif(not OFFICIAL.is_dir(), reason='the reference numbers of the released code are not here')
 
 
 def load(name): return {k: torch.from_numpy(v) for k, v in np.load(OFFICIAL/name).items()}
 
 
+@needed
 @pytest.mark.parametrize('kind', ('forecast', 'lifting'))
 def test_networks(kind, tmp_path):
     f = load(f'{kind}_io.npz')
@@ -30,11 +32,13 @@ def test_networks(kind, tmp_path):
         torch.testing.assert_close(model.tokens(cond), f['tokens'], atol=1e-4, rtol=1e-4)
 
 
+@needed
 def test_hamer_backbone():
     f = load('forecast_io.npz')
     torch.testing.assert_close(load_hamer_backbone(OFFICIAL/'hamer_backbone.ckpt')(f['image']), f['vit_features'], atol=1e-4, rtol=1e-4)
 
 
+@needed
 def test_driven_from_outside(tmp_path):
     "One line from a photograph or a track to a motion of MANO (the open hand under its id)"
     know_hands(*(replace(open_hand(s), hand_id='mano') for s in ('right', 'left')))
@@ -49,3 +53,14 @@ def test_driven_from_outside(tmp_path):
     assert m.wrist.shape == (T, 2, 3) and m.hand_id == 'mano'
     with pytest.raises(ValueError, match='not a forecasting one'): load_forecaster(tmp_path/'l')
     with pytest.raises(ValueError, match='not a lifting one'): load_lifter(tmp_path/'f')
+
+
+@pytest.mark.parametrize('size', ((320, 240), (270, 480), (224, 224), (130, 100)))
+def test_crop_is_that_of_opencv(size):
+    "Blur and cubic warp of the release, which uses OpenCV: within two grey levels"
+    cv2 = pytest.importorskip('cv2', reason='OpenCV is not installed')
+    image = cv2.resize(np.random.default_rng(0).integers(0, 255, (30, 40, 3), dtype=np.uint8), size, interpolation=cv2.INTER_CUBIC)
+    warped = cv2.warpAffine(cv2.GaussianBlur(image, (5, 5), 8), legacy_crop_matrix(size).numpy()[:2], (224, 224), flags=cv2.INTER_CUBIC)
+    ours = legacy_image(torch.from_numpy(image))[0].permute(1, 2, 0).numpy()*[0.229, 0.224, 0.225] + [0.485, 0.456, 0.406]
+    off = np.abs(ours*255 - warped)
+    assert off.max() <= 4 and off.mean() < 0.2
