@@ -7,9 +7,10 @@ __all__ = ['RECIPES', 'ACTIVITIES', 'compose']
 
 # %% ../../nbs/21f_data.activities.ipynb #af433f16
 import numpy as np
+from .shapes import unit
 from .grasps import RELAXED, to_mat
 from .curves import ZERO, evaluate, segment
-from .plans import Plan, between, unit
+from .plans import Plan
 
 # %% ../../nbs/21f_data.activities.ipynb #af68f1f4
 def _spot(plan, k, h):
@@ -22,102 +23,105 @@ def _spot(plan, k, h):
     spots = np.stack([s*g.uniform(-.10,.27,12), g.uniform(.02,.27,12)], -1)
     return np.append(max(spots, key=lambda p: min(clear(p), .06) + .1*np.linalg.norm(p-plan.pose[k][1][:2])), 0.)
 
+def _grab(plan, k, h, roles=('any','handle')):
+    "Take with one hand: generator, sign of the hand's side, where the thing was"
+    plan.take(k, [h], [roles])
+    return plan.rng, (1,-1)[h], plan.pose[k][1]
+
 def _move(plan, k, h):
     "Pick and place"
-    plan.take(k, [h], [('any','handle')])
+    _grab(plan, k, h)
     plan.put(k, [h], _spot(plan, k, h))
 
 def _move_both(plan, k, h):
     "Lift with two hands, tilt or not, put down"
-    t0 = plan.take(k, [0,1], [('right',),('left',)])
+    t0, g = plan.take(k, [0,1], [('right',),('left',)]), plan.rng
     plan.near.append((t0-.5, t0+9))
-    g, t = plan.rng, plan.pose[k][1]
-    plan.carry(k, [0,1], g.uniform(.1,.9)*unit(np.array([-1,0,g.uniform(-.4,.4)])),
-               np.array([g.uniform(-.08,.08), g.uniform(.02, .16), g.uniform(.06, .16)]))
+    plan.carry(k, [0,1], g.uniform(.1,.9)*unit(np.array([-1,0,g.uniform(-.4,.4)])), g.uniform((-.08,.02,.06), (.08,.16,.16)))
     if g.random()<.6: plan.carry(k, [0,1], g.uniform(.3,.8)*unit(g.normal(size=3)*(1,.4,.6)))
     plan.put(k, [0,1], [g.uniform(-.08,.08), g.uniform(.06,.2), 0], g.uniform(-.25,.25))
 
 def _inspect(plan, k, h):
     "Lift, turn before the eyes, put back"
-    g, s = plan.rng, (1,-1)[h]
-    plan.take(k, [h], [('any','handle')])
-    back = plan.pose[k][1] + [0,g.uniform(-.02,.03),0]
-    plan.carry(k, [h], g.uniform(.2,.7)*unit(g.normal(size=3)),
-               np.array([s*g.uniform(0,.1), g.uniform(-.02,.08), g.uniform(.12,.2)]))
-    for _ in range(g.integers(1,3)): plan.carry(k, [h], g.uniform(.4,.9)*unit(g.normal(size=3)),
-                                                plan.pose[k][1] + g.normal(0, .03, 3))
+    g, s, back = _grab(plan, k, h)
+    back = back + [0,g.uniform(-.02,.03),0]
+    plan.carry(k, [h], g.uniform(.2,.7)*unit(g.normal(size=3)), g.uniform((0,-.02,.12), (.1,.08,.2))*(s,1,1))
+    for _ in range(g.integers(1,3)):
+        plan.carry(k, [h], g.uniform(.4,.9)*unit(g.normal(size=3)), plan.pose[k][1] + g.normal(0, .03, 3))
     plan.put(k, [h], back*(1,1,0))
 
 # %% ../../nbs/21f_data.activities.ipynb #63d43ca3
 def _drink(plan, k, h):
     "Bring to the mouth and back"
-    g, s = plan.rng, (1,-1)[h]
-    plan.take(k, [h], [('handle','any')])
-    back = plan.pose[k][1].copy()
+    g, s, back = _grab(plan, k, h)
     mouth = plan.eye*(1,1,0) + [s*.03, .19, plan.eye[2]-.27]
-    R = plan.pose[k][0]
     plan.carry(k, [h], ZERO, mouth)
     plan.carry(k, [h], np.array([-g.uniform(.3,.7),0,0]), mouth + [0,-.02,.03], time=.6)
     plan.put(k, [h], back + np.append(g.normal(0, .02, 2), 0))
 
+def _openings(plan, k): return [i for i, o in enumerate(plan.objects) if o.hollow>0 and i!=k]
+
 def _pour(plan, k, h):
     "Over the opening of another thing, tilt about the lip, back"
-    cups = [i for i, o in enumerate(plan.objects) if o.hollow>0 and i!=k]
+    cups = _openings(plan, k)
     if not cups: return _inspect(plan, k, h)
-    g, c = plan.rng, cups[plan.rng.integers(len(cups))]
-    o, cup, s = plan.objects[k], plan.objects[c], (1,-1)[h]
-    if 1-h==(plan.pose[c][1][0]<0) and plan.present[1-h] and cup.hollow<.05 and plan.held[1-h] is None and g.random()<.5:
+    g, s, c = plan.rng, (1,-1)[h], cups[plan.rng.integers(len(cups))]
+    cup, free = plan.objects[c], plan.present[1-h] and plan.held[1-h] is None
+    if 1-h==(plan.pose[c][1][0]<0) and free and cup.hollow<.05 and g.random()<.5:
         plan.take(c, [1-h], [('any','handle')])
         if g.random()<.6: plan.carry(c, [1-h], ZERO, plan.pose[c][1] + [s*.03, g.uniform(-.04,.0), g.uniform(.05,.1)])
-    plan.take(k, [h], [('any','handle')])
-    back, mouth = plan.pose[k][1].copy(), plan.pose[c][1] + [0,0,cup.size[2]]
-    u = unit((mouth-plan.pose[k][1])*(1,1,0) + [-s*.15,0,0])
-    R = plan.pose[k][0]
-    out = R@o.tip
-    turn = g.uniform(1.1,1.7)*np.cross([0,0,1.], u)
-    if np.linalg.norm(out[:2])>.03: turn, u = g.uniform(.6,.9)*np.cross([0,0,1.], unit(out*(1,1,0))), unit(out*(1,1,0))
+    _, _, back = _grab(plan, k, h)
+    mouth, out = plan.pose[c][1] + [0,0,cup.size[2]], plan.pose[k][0]@plan.objects[k].tip
+    u, angle = unit((mouth-back)*(1,1,0) + [-s*.15,0,0]), g.uniform(1.1,1.7)
+    if np.linalg.norm(out[:2])>.03: u, angle = unit(out*(1,1,0)), g.uniform(.6,.9)  # a spout tells the direction
+    turn = angle*np.cross([0,0,1.], u)
     lip = mouth + [0,0,g.uniform(.03,.06)] - u*.02
     plan.carry(k, [h], ZERO, lip-out, up=.03)
     plan.carry(k, [h], turn, pivot=lip, time=g.uniform(.6,.9))
     plan.t[h] += g.uniform(.3,1.)
     plan.carry(k, [h], -turn, pivot=lip, time=.55)
     plan.put(k, [h], back + np.append(g.normal(0, .02, 2), 0))
-    if plan.held[1-h] and plan.held[1-h][0]==c: plan.put(c, [1-h], plan.pose[c][1]*(1,1,0))
+    if plan.holds(1-h, c): plan.put(c, [1-h], plan.pose[c][1]*(1,1,0))
+
+# %% ../../nbs/21f_data.activities.ipynb #2de99f07
+def _between(a, b):
+    "Rotation vector (3,) that turns one direction into another"
+    a, b = unit(a), unit(b)
+    c = np.cross(a, b)
+    return unit(c)*np.arctan2(np.linalg.norm(c), a@b)
 
 def _wield(plan, k, h, direction, tip):
     "Bring the working point of a held tool to a place, its handle pointing in a direction"
-    R, o = plan.pose[k][0], plan.objects[k]
-    turn = between(R[:,0], direction)
-    plan.carry(k, [h], turn, np.asarray(tip) - to_mat(turn)@R@o.tip, up=.04)
+    R = plan.pose[k][0]
+    turn = _between(R[:,0], direction)
+    plan.carry(k, [h], turn, tip - to_mat(turn)@R@plan.objects[k].tip, up=.04)
 
-def _stir(plan, k, h):
-    "Circle with the tip inside a bowl, pan or mug"
-    cups = [i for i, o in enumerate(plan.objects) if o.hollow>0 and i!=k]
-    if not cups: return _scrape(plan, k, h)
-    g, s = plan.rng, (1,-1)[h]
-    c = cups[g.integers(len(cups))]
-    center, r = plan.pose[c][1] + [0,0,.025], plan.objects[c].hollow*g.uniform(.3,.5)
-    plan.take(k, [h], [('any','handle')])
-    back = plan.pose[k][1].copy()
-    _wield(plan, k, h, [-s*.45, .35, -.85], center + [r,0,0])
-    turns = g.integers(2,5)
-    plan.carry(k, [h], nu=np.array([0,0,g.choice([-1,1])*2*np.pi*turns]), q=np.array([r,0,0]), time=turns*g.uniform(.45,.8),
-               steady=1.)
-    _lay(plan, k, h, back)
+def _at_mark(plan, k, h, direction, y, z):
+    "Take a tool to the marked place: generator, sign of the hand's side, where the tool was"
+    g, s, back = _grab(plan, k, h)
+    spot = plan.target if plan.target is not None else np.array([-s*.02,y,0])
+    _wield(plan, k, h, np.array(direction)*(s,1,1), spot + [0,0,z])
+    return g, s, back
 
 def _lay(plan, k, h, spot):
     "Lay a tool back on the table"
-    s = (1,-1)[h]
-    plan.put(k, [h], spot*(1,1,0), np.pi/2 + s*plan.rng.uniform(.0,.6))
+    plan.put(k, [h], spot*(1,1,0), np.pi/2 + (1,-1)[h]*plan.rng.uniform(.0,.6))
 
-# %% ../../nbs/21f_data.activities.ipynb #2de99f07
+def _stir(plan, k, h):
+    "Circle with the tip inside a bowl, pan or mug"
+    cups, g = _openings(plan, k), plan.rng
+    if not cups: return _scrape(plan, k, h)
+    c = cups[g.integers(len(cups))]
+    center, r = plan.pose[c][1] + [0,0,.025], plan.objects[c].hollow*g.uniform(.3,.5)
+    _, s, back = _grab(plan, k, h)
+    _wield(plan, k, h, [-s*.45, .35, -.85], center + [r,0,0])
+    n = g.integers(2,5)
+    plan.carry(k, [h], nu=np.array([0,0,g.choice([-1,1])*2*np.pi*n]), q=np.array([r,0,0]), time=n*g.uniform(.45,.8), steady=1.)
+    _lay(plan, k, h, back)
+
 def _scrape(plan, k, h):
     "Strokes of a tool over the table: cut, brush, scrape"
-    g, s = plan.rng, (1,-1)[h]
-    plan.take(k, [h], [('any','handle')])
-    back = plan.pose[k][1].copy()
-    spot = plan.target if plan.target is not None else np.array([-s*.02,.14,0])
-    _wield(plan, k, h, [-s*.5,.75,-.3], spot + [0,0,.012])
+    g, s, back = _at_mark(plan, k, h, (-.5,.75,-.3), .14, .012)
     stroke = g.uniform(.05,.11)*unit(np.array([-s*g.uniform(.2,.8),.8,0]))
     for i in range(g.integers(2,5)):
         plan.carry(k, [h], ZERO, plan.pose[k][1] + stroke*(1,-1)[i%2], up=.012*(i%2), time=g.uniform(.35,.55))
@@ -125,86 +129,91 @@ def _scrape(plan, k, h):
 
 def _strike(plan, k, h):
     "Hammer a place a few times"
-    g, s = plan.rng, (1,-1)[h]
-    plan.take(k, [h], [('any','handle')])
-    back, u = plan.pose[k][1].copy(), unit(np.array([-s*.5,.8,0]))
-    spot = plan.target if plan.target is not None else np.array([-s*.02,.17,0])
-    _wield(plan, k, h, u + [0,0,.5], spot + [0,0,.12])
+    u = unit(np.array([-.5,.8,0]))
+    g, s, back = _at_mark(plan, k, h, u + [0,0,.5], .17, .12)
+    u = u*(s,1,1)
     axis = np.cross([0,0,1.], u)
     for _ in range(g.integers(2,4)):
-        wrist = plan.wrist[h][1]
-        plan.carry(k, [h], -axis*.6, pivot=wrist - u*.08, time=g.uniform(.3,.4))
-        plan.carry(k, [h], axis*.6, pivot=wrist - u*.08, time=.28)
+        pivot = plan.wrist[h][1] - u*.08
+        plan.carry(k, [h], -axis*.6, pivot=pivot, time=g.uniform(.3,.4))
+        plan.carry(k, [h], axis*.6, pivot=pivot, time=.28)
+    _lay(plan, k, h, back)
+
+def _screw(plan, k, h):
+    "Turn a screwdriver, tip down"
+    g, _, back = _at_mark(plan, k, h, (-.25,.35,-.9), .13, .01)
+    axis = plan.pose[k][0][:,0]
+    for i in range(g.integers(3,6)):
+        plan.carry(k, [h], axis*(1,-1)[i%2]*g.uniform(.6,.9), pivot=plan.pose[k][1], time=g.uniform(.3,.42))
     _lay(plan, k, h, back)
 
 # %% ../../nbs/21f_data.activities.ipynb #61d938f1
-def _screw(plan, k, h):
-    "Turn a screwdriver, tip down"
-    g, s = plan.rng, (1,-1)[h]
-    plan.take(k, [h], [('any','handle')])
-    back = plan.pose[k][1].copy()
-    spot = plan.target if plan.target is not None else np.array([-s*.02,.13,0])
-    _wield(plan, k, h, [-s*.25,.35,-.9], spot + [0,0,.01])
-    axis = plan.pose[k][0][:,0]
-    for i in range(g.integers(3,6)): plan.carry(k, [h], axis*(1,-1)[i%2]*g.uniform(.6,.9), pivot=plan.pose[k][1],
-                                                time=g.uniform(.3,.42))
-    _lay(plan, k, h, back)
-
 def _wipe(plan, k, h):
     "Circles or strokes over the table"
-    g, s = plan.rng, (1,-1)[h]
-    plan.take(k, [h], [('any','top')])
+    g, s, at = _grab(plan, k, h, ('any','top'))
     r = g.uniform(.03,.07)
     if g.random()<.6:
         n = g.integers(2,4)
         plan.carry(k, [h], nu=np.array([0,0,s*2*np.pi*n]), q=np.array([-s*r,-r*.3,0]), time=n*g.uniform(.5,.8), steady=1.,
-                   to=plan.pose[k][1] + [-s*g.uniform(0,.1), g.uniform(-.02,.06), 0])
+                   to=at + [-s*g.uniform(0,.1), g.uniform(-.02,.06), 0])
     else:
-        for i in range(g.integers(3,5)): plan.carry(k, [h], ZERO,
-                                                    plan.pose[k][1] + np.array([-s*(1,-1)[i%2]*g.uniform(.12,.2), g.uniform(-.01,.03), 0]), time=g.uniform(.4,.6))
+        for i in range(g.integers(3,5)):
+            stroke = np.array([-s*(1,-1)[i%2]*g.uniform(.12,.2), g.uniform(-.01,.03), 0])
+            plan.carry(k, [h], ZERO, plan.pose[k][1] + stroke, time=g.uniform(.4,.6))
     plan.let_go(k, [h])
 
 def _push(plan, k, h):
     "Slide a flat thing under the palm"
-    plan.take(k, [h], [('top',)])
-    plan.carry(k, [h], np.array([0,0,plan.rng.uniform(-.3,.3)]), _spot(plan, k, h))
+    g, _, _ = _grab(plan, k, h, ('top',))
+    plan.carry(k, [h], np.array([0,0,g.uniform(-.3,.3)]), _spot(plan, k, h))
     plan.let_go(k, [h])
+
+def _point(plan, k, h):
+    "Touch a thing with the fingers and come back"
+    g, s, at = plan.rng, (1,-1)[h], plan.pose[k][1]
+    R, _ = plan.rest_pose(h)
+    t0, t1 = plan.go(h, R, at + [s*.05, -.15, plan.objects[k].size[2] + g.uniform(.05,.09)])
+    plan.look(t0-.2, at)
+    plan.fingers(h, t1, RELAXED*.4, since=t0)
+    plan.retreat(h)
 
 # %% ../../nbs/21f_data.activities.ipynb #c3cfcb36
 def _handover(plan, k, h):
     "One hand brings it to the middle, the other takes it away"
     if not all(plan.present): return _inspect(plan, k, h)
-    g, s = plan.rng, (1,-1)[h]
-    plan.take(k, [h], [('any','handle')])
-    plan.carry(k, [h], g.uniform(0,.4)*unit(g.normal(size=3)),
-               np.array([s*g.uniform(0,.05), g.uniform(.03,.13), g.uniform(.12,.18)]))
+    g, s, _ = _grab(plan, k, h)
+    plan.carry(k, [h], g.uniform(0,.4)*unit(g.normal(size=3)), g.uniform((0,.03,.12), (.05,.13,.18))*(s,1,1))
     G = plan.held[h][1]
     plan.t[1-h] = max(plan.t[1-h], plan.t[h]-.35*plan.tempo)
     end = plan.take(k, [1-h], [('any','handle','left','right','lid')])
-    plan.t[h] = end + .05
-    plan.fingers(h, end+.03, plan.q[h]); plan.fingers(h, end+.22*plan.tempo, G.opened)
+    plan.fingers(h, end+.22*plan.tempo, G.opened, since=end+.03)
     plan.held[h], plan.leave[h], plan.t[h] = None, -G.approach*.04, end+.2*plan.tempo
     plan.t[1-h] = plan.free[k] = end+.12*plan.tempo
     plan.near.append((end-.8, end+.7))
     plan.retreat(h)
     plan.put(k, [1-h], _spot(plan, k, 1-h))
 
-def _open_lid(plan, k, h):
-    "Steady the base with one hand, swing the lid with the other; sometimes close it again"
-    g, s, o = plan.rng, (1,-1)[h], plan.objects[k]
-    if plan.lid[k]==0 and all(plan.present): plan.take(k, [1-h], [(('left','right')[h],)])
-    plan.events[k].append((plan.t[1-h]+.001, None, *plan.pose[k]))
-    R, t = plan.pose[k]
+def _stays(plan, k, h): plan.events[k].append((plan.t[h]+.001, None, *plan.pose[k]))
+
+def _take_lid(plan, k, h):
+    "One hand at the lid; the thing stays where the other one holds it"
+    _stays(plan, k, 1-h)
     t0 = plan.take(k, [h], [('lid',)])
     plan.near.append((t0-.8, t0+5))
-    plan.events[k].append((t0+.001, None, R, t))
+    _stays(plan, k, h)
+    return t0
+
+def _open_lid(plan, k, h):
+    "Steady the base with one hand, swing the lid with the other; sometimes close it again"
+    g, o = plan.rng, plan.objects[k]
+    if plan.lid[k]==0 and all(plan.present): plan.take(k, [1-h], [(('left','right')[h],)])
+    t0, (R, t) = _take_lid(plan, k, h), plan.pose[k]
     angle, axis, c = g.uniform(1.1,1.75), -R@o.hinge[1], t + R@o.hinge[0]
-    G = plan.held[h][1]
-    for i, sign in enumerate((1,-1)[:1 + (g.random()<.6)]):
-        contact = t + R@G.grip.center if not i else contact
-        wrist, T = plan.wrist[h], plan.tempo*g.uniform(.8,1.2)
-        turn, lag = sign*angle*axis, sign*angle*.45*axis
-        row = segment(t0, t0+T, wrist[1], wrist[0], lag, wrist[1]-contact, turn, contact-c)
+    contact = t + R@plan.held[h][1].grip.center
+    for sign in (1,-1)[:1 + (g.random()<.6)]:
+        (Rw, p), T = plan.wrist[h], plan.tempo*g.uniform(.8,1.2)
+        turn = sign*angle*axis
+        row = segment(t0, t0+T, p, Rw, sign*angle*.45*axis, p-contact, turn, contact-c)
         plan.rows[h].append(row)
         contact = c + to_mat(turn)@(contact-c)
         p, Rw = evaluate(row[None], np.array([t0+T]))
@@ -221,32 +230,18 @@ def _open_lid(plan, k, h):
 def _twist(plan, k, h):
     "Hold a jar, turn its lid in several goes"
     if not all(plan.present): return _move(plan, k, h)
-    g, s = plan.rng, (1,-1)[h]
-    plan.take(k, [1-h], [('any',)])
-    plan.events[k].append((plan.t[1-h]+.001, None, *plan.pose[k]))
-    t0 = plan.take(k, [h], [('lid',)])
-    plan.near.append((t0-.8, t0+5))
-    plan.events[k].append((t0+.001, None, *plan.pose[k]))
-    c = plan.pose[k][1]
+    g, _, c = _grab(plan, k, 1-h, ('any',))
+    _take_lid(plan, k, h)
+    G = plan.held[h][1]
     for i in range(2*g.integers(1,4)):
-        R, p = plan.wrist[h]
+        (R, p), t0 = plan.wrist[h], plan.t[h]
         turn = np.array([0,0,(1,-1)[i%2]*g.uniform(.7,1.)])
-        T = plan.tempo*g.uniform(.3,.5)
-        plan.rows[h].append(segment(plan.t[h], plan.t[h]+T, p, R, turn, p-c))
-        plan.fingers(h, plan.t[h], plan.q[h])
-        plan.fingers(h, plan.t[h]+.1, plan.held[h][1].opened if i%2 else plan.held[h][1].closed)
-        plan.wrist[h], plan.t[h] = (to_mat(turn)@R, c + to_mat(turn)@(p-c)), plan.t[h]+T
+        t1 = t0 + plan.tempo*g.uniform(.3,.5)
+        plan.rows[h].append(segment(t0, t1, p, R, turn, p-c))
+        plan.fingers(h, t0+.1, G.opened if i%2 else G.closed, since=t0)
+        plan.wrist[h], plan.t[h] = (to_mat(turn)@R, c + to_mat(turn)@(p-c)), t1
     plan.free[k] = plan.t[h]
     for j in (h, 1-h): plan.let_go(k, [j])
-
-def _point(plan, k, h):
-    "Touch a thing with the fingers and come back"
-    g, s = plan.rng, (1,-1)[h]
-    R, p = plan.rest_pose(h)
-    t0, t1 = plan.go(h, R, plan.pose[k][1] + [s*.05, -.15, plan.objects[k].size[2] + g.uniform(.05,.09)])
-    plan.look(t0-.2, plan.pose[k][1])
-    plan.fingers(h, t0, plan.q[h]); plan.fingers(h, t1, RELAXED*.4)
-    plan.retreat(h)
 
 # %% ../../nbs/21f_data.activities.ipynb #7c81a9c6
 RECIPES = {f.__name__[1:]: f for f in (_move, _move_both, _inspect, _drink, _pour, _stir, _scrape, _strike, _screw, _wipe,
@@ -270,7 +265,6 @@ def compose(
     until:float, # seconds to be covered
     both:float=.3, # how often the second hand works at the same time
     only:tuple=None, # names of activities allowed here
-    hand:int=None, # this hand does everything
 ):
     "Append activities until the time is covered"
     g, last = plan.rng, None
@@ -278,17 +272,15 @@ def compose(
         hands = [p for (_, p), there in zip(plan.wrist, plan.present) if there]
         far = [min(np.linalg.norm(t-p) for p in hands) + .5*(i==last) + g.normal(0, .03) for i, (_, t) in enumerate(plan.pose)]
         k = int(np.argmin(far))
-        x = plan.pose[k][1][0]
-        h = int(x + g.normal(0, .025)<0) if hand is None else hand
+        h = int(plan.pose[k][1][0] + g.normal(0, .025)<0)
         if not plan.present[h]: h = 1-h
-        acts = [(f, w) for f, w in ACTIVITIES[plan.objects[k].family]
-                if (only is None or f in only) and (all(plan.present) or f!='move_both')
-                and not plan.lid[k]>.1] or [('point',1)]
-        w = np.array([w for _, w in acts], float)**1.7
-        f = acts[g.choice(len(acts), p=w/w.sum())][0]
+        able = lambda f: (only is None or f in only) and (all(plan.present) or f!='move_both') and plan.lid[k]<=.1
+        acts, w = zip(*[a for a in ACTIVITIES[plan.objects[k].family] if able(a[0])] or [('point',1)])
+        w = np.array(w, float)**1.7
+        act = acts[g.choice(len(acts), p=w/w.sum())]
         if max(plan.t)-min(plan.t)<.3 or g.random()>both: plan.t = [max(plan.t)]*2
         elif plan.t[h]>plan.t[1-h]: continue
-        RECIPES[f](plan, k, h)
+        RECIPES[act](plan, k, h)
         if g.random()<.4: plan.retreat(h)
         if all(plan.present) and plan.held[1-h] is None and g.random()<.12: plan.retreat(1-h)
         last = k

@@ -19,12 +19,11 @@ def minimum_jerk(
 
 def cruise(
     x:np.ndarray, # phase of time, clipped to 0..1
-    k:float=.2, # part of the time spent on speeding up
 )->np.ndarray: # phase of the path
-    "Constant speed with soft ends"
+    "Constant speed but for a soft fifth at each end"
     x = np.clip(x, 0, 1)
     y = np.minimum(x, 1-x)
-    s = np.where(y<k, y*y/(2*k), y-k/2)/(1-k)
+    s = np.where(y<.2, y*y/.4, y-.1)/.8
     return np.where(x<=.5, s, 1-s)
 
 # %% ../../nbs/21d_data.curves.ipynb #eb97666d

@@ -6,9 +6,9 @@
 __all__ = ['X', 'Y', 'Z', 'METAL', 'DARK', 'PALE', 'WOOD', 'FAMILIES', 'UNSEEN', 'Grip', 'Object', 'object_sdf', 'make_object']
 
 # %% ../../nbs/21b_data.objects.ipynb #5634423a
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 import numpy as np
-from .shapes import Part, Solid, cuboid, frame_along, lathe, rod, sdf
+from .shapes import Solid, cuboid, frame_along, lathe, rod, sdf
 
 # %% ../../nbs/21b_data.objects.ipynb #4c62cacd
 @dataclass
@@ -22,6 +22,7 @@ class Grip:
     solid:int=0 # index of the solid that the fingers close on
     role:str="any" # what it serves: any, handle, lid, left, right
     free:float=np.pi # half range of the rotation about the axis, radians
+    def __post_init__(self): self.center = np.asarray(self.center, float)
 
 @dataclass
 class Object:
@@ -32,8 +33,9 @@ class Object:
     grips:list # Grip
     size:np.ndarray # (3,) bounding box, metres
     hinge:tuple=None # (point (3,), axis (3,), number of the first part and solid of the lid)
-    tip:np.ndarray=field(default_factory=lambda: np.zeros(3)) # (3,) working point: spout, blade, nail of a hammer
+    tip:np.ndarray=(0,0,0) # (3,) working point: spout, blade, nail of a hammer
     hollow:float=0. # radius of an opening at the top, metres
+    def __post_init__(self): self.size, self.tip = np.asarray(self.size, float), np.asarray(self.tip, float)
 
 def object_sdf(
     obj:Object, # thing
@@ -44,129 +46,118 @@ def object_sdf(
 
 # %% ../../nbs/21b_data.objects.ipynb #75af46f0
 X, Y, Z = np.eye(3)
+METAL, DARK, PALE, WOOD = (.72,.73,.76), (.13,.13,.15), (.88,.87,.83), (.62,.43,.25)
+_RIM = ((1,-1,'left'), (2,1,'right')) # solid, side, role
 _AROUND = [np.array([np.cos(a), np.sin(a), 0]) for a in (0, .8, 1.6, 2.4)]
-def _box(half, center, round=0.): return Solid('box', np.asarray(half, float), np.asarray(center, float), np.eye(3), round)
-def _cyl(r, z0, z1, center=(0,0)): return Solid('cylinder', np.array([r, r, (z1-z0)/2]), np.array([*center, (z0+z1)/2]))
-def _along_x(r, x0, x1, z): return Solid('cylinder', np.array([r, r, (x1-x0)/2]), np.array([(x0+x1)/2, 0, z]), frame_along(X))
-def _grip(style, center, axis, approach, width, solid=0, role="any", free=np.pi):
-    return Grip(style, np.asarray(center, float), np.asarray(axis, float), np.asarray(approach, float), width, solid, role, free)
+def _block(w, d, h): return Solid('box', (w/2,d/2,h/2), (0,0,h/2))
+def _cyl(r, z0, z1, x=0.): return Solid('cylinder', (r,r,(z1-z0)/2), (x,0,(z0+z1)/2))
+def _along_x(r, length, z): return Solid('cylinder', (r,r,length/2), (0,0,z), frame_along(X))
+def _arc(a0, a1, n): return np.cos(a := np.linspace(a0, a1, n)), np.sin(a)
 
 def _hue(g, s=(.35,.9), v=(.35,.95)):
     "A random colour (3,)"
     h, s, v = g.random()*6, g.uniform(*s), g.uniform(*v)
     return v*(1 - s*np.clip(1-np.minimum(np.abs((h-np.array([0,2,4])+3)%6-3)-1, 1), 0, 1))
-METAL, DARK, PALE, WOOD = (.72,.73,.76), (.13,.13,.15), (.88,.87,.83), (.62,.43,.25)
 
 # %% ../../nbs/21b_data.objects.ipynb #cbf59377
-def _sides(w, d, h, solid=0):
-    "Grips of a box: across the shorter side from above, across it from the front, two palms left and right"
-    g = [_grip('flat', (-w/2,0,z := max(h*.55, min(.058, h))), X, X, w, solid, 'left', .3),
-         _grip('flat', (w/2,0,z), -X, -X, w, solid, 'right', .3)]
-    if d<.095: g.append(_grip('pinch', (0,0,max(h-.022, h*.5)), Y, -Z, d, solid, free=.9))
-    if w<.095: g.append(_grip('pinch', (0,0,max(h-.022, h*.5)), X, -Z, w, solid, free=.9))
-    return g
+def _palms(w, h):
+    "Grips of a box: two palms left and right"
+    z = max(h*.55, min(.058, h))
+    return [Grip('flat', (s*w/2,0,z), -s*X, -s*X, w, 0, role, .3) for s, role in ((-1,'left'), (1,'right'))]
 
-def _cuboid(g):
+def _sides(w, d, h):
+    "Two palms, and pinches from above across whatever is narrow"
+    at = (0,0,max(h-.022, h*.5))
+    return _palms(w, h) + [Grip('pinch', at, a, -Z, n, free=.9) for n, a in ((d, Y), (w, X)) if n<.095]
+
+def _box(g):
     w, d, h = g.uniform(.07,.15), g.uniform(.04,.085), g.uniform(.035,.11)
-    return Object('box', [cuboid((w,d,h), (0,0,h/2), _hue(g), 'label')], [_box((w/2,d/2,h/2), (0,0,h/2))], _sides(w,d,h),
-                  np.array([w,d,h]))
+    return Object('box', [cuboid((w,d,h), (0,0,h/2), _hue(g), 'label')], [_block(w,d,h)], _sides(w,d,h), (w,d,h))
 
 def _hinged(g):
     w, d, h, t = g.uniform(.13,.19), g.uniform(.10,.14), g.uniform(.05,.075), g.uniform(.018,.026)
     c, k, wall = _hue(g), h+t/2, .006
-    parts = [cuboid((w,d,wall), (0,0,wall/2), c*.7), cuboid((w,wall,h), (0,d/2,h/2), c), cuboid((w,wall,h), (0,-d/2,h/2), c),
-             cuboid((wall,d,h), (w/2,0,h/2), c), cuboid((wall,d,h), (-w/2,0,h/2), c),
+    parts = [cuboid((w,d,wall), (0,0,wall/2), c*.7), *[cuboid((w,wall,h), (0,s*d/2,h/2), c) for s in (1,-1)],
+             *[cuboid((wall,d,h), (s*w/2,0,h/2), c) for s in (1,-1)],
              cuboid((w+.006,d+.012,t), (0,0,k), _hue(g), 'label'), cuboid((.03,.012,t*.7), (0,-d/2-.01,k), METAL)]
-    grips = _sides(w,d,h) + [_grip('pinch', (0,-d/2-.004,k), Z, Y, t, 1, 'lid', .5)]
-    return Object('hinged', parts, [_box((w/2,d/2,h/2), (0,0,h/2)), _box((w/2,d/2+.006,t/2), (0,0,k))], grips,
-                  np.array([w,d,h+t]),
-                  hinge=(np.array([0,d/2,h]), X, (5,1)))
+    solids = [_block(w,d,h), Solid('box', (w/2,d/2+.006,t/2), (0,0,k))]
+    return Object('hinged', parts, solids, [*_sides(w,d,h), Grip('pinch', (0,-d/2-.004,k), Z, Y, t, 1, 'lid', .5)],
+                  (w,d,h+t), (np.array([0,d/2,h]), X, (5,1)))
 
 def _slab(family, w, d, h, color, texture, parts=()):
     "Flat thing: phone, book, sponge, remote control"
-    g = [_grip('flat', (0,0,h), -Z, -Z, h, role='top', free=.8)]
-    if min(w,d)<.1: g.append(_grip('pinch', (0,0,h*.5), X if w<d else Y, -Z, min(w,d), free=.9))
-    else: g += [_grip('pinch', (0,-d/2+.012,h/2), Z, Y, h, role='any', free=.5)]
-    return Object(family, [cuboid((w,d,h), (0,0,h/2), color, texture), *parts], [_box((w/2,d/2,h/2), (0,0,h/2))], g,
-                  np.array([w,d,h]))
+    g = [Grip('flat', (0,0,h), -Z, -Z, h, role='top', free=.8)]
+    if min(w,d)<.1: g.append(Grip('pinch', (0,0,h*.5), X if w<d else Y, -Z, min(w,d), free=.9))
+    else: g.append(Grip('pinch', (0,-d/2+.012,h/2), Z, Y, h, free=.5))
+    return Object(family, [cuboid((w,d,h), (0,0,h/2), color, texture), *parts], [_block(w,d,h)], g, (w,d,h))
 
 def _phone(g):
     w, d, h = g.uniform(.065,.078), g.uniform(.135,.165), .009
     return _slab('phone', w, d, h, DARK, 'plain', [cuboid((w*.93,d*.93,.0008), (0,0,h), _hue(g, (.2,.7), (.3,.9)), 'label')])
 def _book(g): return _slab('book', g.uniform(.13,.16), g.uniform(.18,.22), g.uniform(.016,.035), _hue(g), 'label')
-def _sponge(g): return _slab('sponge', g.uniform(.10,.13), g.uniform(.06,.08), g.uniform(.02,.035), _hue(g, (.5,.9), (.7,1)),
-                             'speckle')
 def _remote(g): return _slab('remote', g.uniform(.042,.055), g.uniform(.15,.2), .018, DARK, 'dots')
+def _sponge(g):
+    return _slab('sponge', g.uniform(.10,.13), g.uniform(.06,.08), g.uniform(.02,.035), _hue(g, (.5,.9), (.7,1)), 'speckle')
 
 # %% ../../nbs/21b_data.objects.ipynb #e826e1bb
 def _round(family, profile, color, grasp, texture='plain', extra=(), solids=(), tip=None, hollow=0., more=()):
     "Thing of revolution, grasped around between two heights"
     p, (z0, z1) = np.asarray(profile, float), grasp
-    h, outer = p[:,1].max(), p[:p[:,1].argmax()+1]
-    r = np.interp([z0, (z0+z1)/2, z1], outer[:,1], outer[:,0]).max()
+    h, widest, outer = p[:,1].max(), 2*p[:,0].max(), p[:p[:,1].argmax()+1].T
+    r = np.interp([z0, (z0+z1)/2, z1], *outer[::-1]).max()
     body, above = [_cyl(r, 0, min(z1+.01, h))], p[p[:,1]>z1+.01,0]
     if len(above) and not hollow: body.append(_cyl(above.max(), z1+.01, h))
-    grips = [_grip('wrap', (0,0,z0+(z1-z0)*a), Z, -Z, 2*r) for a in ((.2,.8) if z1-z0>.07 else (.5,))]
-    if np.interp(h-.02, outer[:,1], outer[:,0])>.9*r: grips += [_grip('pinch', (0,0,h-.02), a, -Z, 2*r, free=.8) for a in _AROUND]
-    return Object(family, [lathe(p, color, texture=texture), *extra], body+list(solids), grips+list(more),
-                  np.array([2*p[:,0].max(), 2*p[:,0].max(), h]),
-                  tip=np.array([0,0,h]) if tip is None else tip, hollow=hollow)
+    grips = [Grip('wrap', (0,0,z0+(z1-z0)*a), Z, -Z, 2*r) for a in ((.2,.8) if z1-z0>.07 else (.5,))]
+    if np.interp(h-.02, *outer[::-1])>.9*r: grips += [Grip('pinch', (0,0,h-.02), a, -Z, 2*r, free=.8) for a in _AROUND]
+    return Object(family, [lathe(p, color, texture=texture), *extra], [*body, *solids], [*grips, *more], (widest,widest,h),
+                  tip=(0,0,h) if tip is None else tip, hollow=hollow)
 
+def _open(r0, r1, h, t=.003): return [(0,0),(r0,0),(r1,h),(r1-t,h),(r0-t,t),(0,t)]
 def _bottle(g):
     r, h, n = g.uniform(.026,.038), g.uniform(.17,.25), g.uniform(.011,.015)
     return _round('bottle', [(0,0),(r,0),(r,h*.62),(n,h*.82),(n,h*.93)], _hue(g), (h*.15,h*.6), 'band',
-                  [lathe([(n*1.25,h*.92),(n*1.25,h),(0,h)], _hue(g))], tip=np.array([0,0,h]))
+                  [lathe([(n*1.25,h*.92),(n*1.25,h),(0,h)], _hue(g))], tip=(0,0,h))
 def _can(g):
     r, h = g.uniform(.029,.035), g.uniform(.09,.13)
     return _round('can', [(0,0),(r,0),(r,h),(r*.85,h-.002),(0,h-.002)], _hue(g), (h*.25,h*.75), 'band')
-def _open(r0, r1, h, t=.003): return [(0,0),(r0,0),(r1,h),(r1-t,h),(r0-t,t),(0,t)]
 def _cup(g):
     r, h = g.uniform(.032,.041), g.uniform(.085,.125)
     return _round('cup', _open(r*.78, r, h), _hue(g), (h*.3,h*.8), g.choice(['plain','band']), hollow=r*.9)
 def _mug(g):
     r, h, c = g.uniform(.037,.044), g.uniform(.085,.105), _hue(g)
-    a = np.linspace(-np.pi/2, np.pi/2, 7)
-    loop = np.stack([r-.004+.034*np.cos(a), 0*a, h*.5+h*.34*np.sin(a)], -1)
-    return _round('mug', _open(r*.96, r, h), c, (h*.2,h*.8), g.choice(['plain','band']), [rod(loop, .0055, c, 8)], hollow=r*.9,
-                  solids=[_cyl(.0055, h*.25, h*.75, center=(r+.029,0))],
-                  more=[_grip('wrap', (r+.029,0,h*.5), Z, -X, .012, -1, 'handle', .5)])
+    x, z = _arc(-np.pi/2, np.pi/2, 7)
+    loop = rod(np.stack([r-.004+.034*x, 0*z, h*.5+h*.34*z], -1), .0055, c, 8)
+    return _round('mug', _open(r*.96, r, h), c, (h*.2,h*.8), g.choice(['plain','band']), [loop], hollow=r*.9,
+                  solids=[_cyl(.0055, h*.25, h*.75, r+.029)],
+                  more=[Grip('wrap', (r+.029,0,h*.5), Z, -X, .012, -1, 'handle', .5)])
 def _bowl(g):
     r, h, c = g.uniform(.062,.085), g.uniform(.045,.065), _hue(g, (.1,.7))
     p = [(0,0),(r*.5,0),(r*.85,h*.45),(r,h),(r-.004,h),(r*.82,h*.5),(r*.45,.006),(0,.006)]
-    rim = [_grip('pinch', (s*(r-.003),0,h-.004), s*X, -Z, .006, 1+i, ('left','right')[i], .7) for i, s in enumerate((-1,1))]
-    wall = [_box((.003,.035,h*.3), (s*(r-.006),0,h*.7)) for s in (-1,1)]
-    return Object('bowl', [lathe(p, c, 28)], [_cyl(r*.6,0,h*.3)]+wall, rim, np.array([2*r,2*r,h]), tip=np.array([0,0,h]),
-                  hollow=r*.85)
+    wall = [Solid('box', (.003,.035,h*.3), (s*(r-.006),0,h*.7)) for s in (-1,1)]
+    rim = [Grip('pinch', (s*(r-.003),0,h-.004), s*X, -Z, .006, i, role, .7) for i, s, role in _RIM]
+    return Object('bowl', [lathe(p, c, 28)], [_cyl(r*.6,0,h*.3), *wall], rim, (2*r,2*r,h), tip=(0,0,h), hollow=r*.85)
+def _plate(g):
+    r, c = g.uniform(.085,.115), _hue(g, (0,.4), (.75,1))
+    p = [(0,0),(r*.6,0),(r,.016),(r,.019),(r*.6,.004),(0,.004)]
+    wall = [Solid('box', (.012,.05,.003), (s*(r-.012),0,.016)) for s in (-1,1)]
+    rim = [Grip('pinch', (s*(r-.006),0,.016), Z, -s*X, .008, i, role, .4) for i, s, role in _RIM]
+    return Object('plate', [lathe(p, c, 28, 'rings')], [_cyl(r*.6,0,.008), *wall], rim, (2*r,2*r,.02))
 def _jar(g):
     r, h, c = g.uniform(.033,.044), g.uniform(.08,.13), _hue(g, (.1,.5), (.6,.95))
-    lid = _grip('palm', (0,0,h-.012), -Z, -Z, 2*r*.93, 0, 'lid')
     return _round('jar', [(0,0),(r,0),(r,h*.8),(r*.9,h*.84)], c, (h*.2,h*.75), 'band',
-                  [lathe([(r*.93,h*.83),(r*.93,h),(0,h)], _hue(g))], more=[lid])
-def _ball(g):
-    r = g.uniform(.026,.042)
-    a = np.linspace(-np.pi/2, np.pi/2, 12)
-    return Object('ball', [lathe(np.stack([r*np.cos(a), r+r*np.sin(a)], -1), _hue(g), texture='panels')],
-                  [_box((0,0,0), (0,0,r), r)],
-                  [_grip('palm', (0,0,r), -Z, -Z, 2*r)] + [_grip('pinch', (0,0,r), a, -Z, 2*r, free=.8) for a in _AROUND],
-                  np.array([2*r]*3))
-def _spray(g):
-    r, h, c = g.uniform(.03,.036), g.uniform(.17,.2), _hue(g)
-    head = [cuboid((.03,.075,.03), (0,.015,h+.025), c), cuboid((.012,.01,.035), (0,.03,h-.008), DARK)]
-    return _round('spray', [(0,0),(r,0),(r*1.02,h*.45),(r*.45,h*.85),(r*.42,h)], _hue(g, (.05,.6), (.6,1)), (h*.2,h*.5),
-                  'band', head,
-                  [_cyl(r*.5, h*.6, h)], np.array([0,.055,h+.03]), more=[_grip('wrap', (0,0,h*.72), Z, -Z, r*1.25, -1, 'handle')])
+                  [lathe([(r*.93,h*.83),(r*.93,h),(0,h)], _hue(g))],
+                  more=[Grip('palm', (0,0,h-.012), -Z, -Z, 2*r*.93, 0, 'lid')])
 
 # %% ../../nbs/21b_data.objects.ipynb #d1236390
 def _tool(family, r, length, color, head, tip, flat=False, extra_h=0.):
     "Thing with a handle along x"
     z = max(r, extra_h)
-    s = _box((length/2, r, r*.6), (0,0,z)) if flat else _along_x(r, -length/2, length/2, z)
+    s = Solid('box', (length/2,r,r*.6), (0,0,z)) if flat else _along_x(r, length, z)
     line = np.array([-.5,-.3,0,.3,.5])[:,None]*[length,0,0] + [0,0,z]
-    handle = cuboid((length, 2*r, 1.2*r), (0,0,z), color) if flat else rod(line, np.array([.8,1.05,.95,1.05,.85])*r, color)
-    grips = [_grip('wrap', (-length*.08,0,z), X, -Z, 2*r, 0, 'handle', .9)]
-    grips += [_grip('pinch', (length*a,0,z), Y, -Z, 2*r, 0, 'any', .8) for a in (-.3,.1,.35)]
-    return Object(family, [handle, *head], [s], grips, np.array([length+2*abs(tip[0]-length/2), max(.05, 2*r), 2*z]),
-                  tip=np.asarray(tip, float))
+    handle = cuboid((length,2*r,1.2*r), (0,0,z), color) if flat else rod(line, np.array([.8,1.05,.95,1.05,.85])*r, color)
+    grips = [Grip('wrap', (-length*.08,0,z), X, -Z, 2*r, 0, 'handle', .9)]
+    grips += [Grip('pinch', (length*a,0,z), Y, -Z, 2*r, free=.8) for a in (-.3,.1,.35)]
+    return Object(family, [handle, *head], [s], grips, (length+2*abs(tip[0]-length/2), max(.05, 2*r), 2*z), tip=tip)
 
 def _hammer(g):
     n, r, c = g.uniform(.2,.27), g.uniform(.012,.016), g.choice([np.array(WOOD), _hue(g)])
@@ -177,49 +168,52 @@ def _screwdriver(g):
     return _tool('screwdriver', r, n, _hue(g), [rod([(n/2,0,r),(n/2+s,0,r)], .0035, METAL)], (n/2+s,0,r))
 def _spatula(g):
     n, r, c = g.uniform(.19,.25), g.uniform(.007,.01), _hue(g)
-    head = cuboid((.09,.06,.004), (n/2+.04,0,.008), c*.8) if g.random()<.5 else lathe(_open(.02,.036,.026,.002), METAL)
-    if len(head.vertices)>8: head.vertices[:] += (n/2+.03, 0, 0)
+    if g.random()<.5: head = cuboid((.09,.06,.004), (n/2+.04,0,.008), c*.8)
+    else: (head := lathe(_open(.02,.036,.026,.002), METAL)).vertices[:] += (n/2+.03, 0, 0)
     return _tool('spatula', r, n, g.choice([np.array(WOOD), c]), [head], (n/2+.06,0,.008), extra_h=.012)
 def _knife(g):
     n, b = g.uniform(.1,.12), g.uniform(.11,.17)
     return _tool('knife', .011, n, np.array(DARK)+g.uniform(0,.25), [cuboid((b,.028,.002), (n/2+b/2,.003,.008), METAL)],
                  (n/2+b,-.01,.008), flat=True)
 def _brush(g):
-    n = g.uniform(.12,.16)
-    c, hair = _hue(g), cuboid((.066,.046,.025), (n/2+.03,0,.0125), PALE, 'speckle')
-    return _tool('brush', .011, n, c, [cuboid((.07,.05,.018), (n/2+.03,0,.03), _hue(g)), hair], (n/2+.03,0,0), extra_h=.03)
+    n, c = g.uniform(.12,.16), _hue(g)
+    head = [cuboid((.07,.05,.018), (n/2+.03,0,.03), _hue(g)), cuboid((.066,.046,.025), (n/2+.03,0,.0125), PALE, 'speckle')]
+    return _tool('brush', .011, n, c, head, (n/2+.03,0,0), extra_h=.03)
 def _pan(g):
     r, n = g.uniform(.085,.115), g.uniform(.15,.18)
     (disc := lathe(_open(r*.85, r, .04), DARK, 28)).vertices[:,0] += n/2+r*.95
     return _tool('pan', .012, n, np.array(DARK)+.1, [disc], (n/2+r,0,0), extra_h=.035)
 
 # %% ../../nbs/21b_data.objects.ipynb #e9fc236c
+def _ball(g):
+    r = g.uniform(.026,.042)
+    x, z = _arc(-np.pi/2, np.pi/2, 12)
+    grips = [Grip('palm', (0,0,r), -Z, -Z, 2*r), *[Grip('pinch', (0,0,r), a, -Z, 2*r, free=.8) for a in _AROUND]]
+    return Object('ball', [lathe(np.stack([r*x, r+r*z], -1), _hue(g), texture='panels')],
+                  [Solid('box', (0,0,0), (0,0,r), round=r)], grips, (2*r,2*r,2*r))
+def _spray(g):
+    r, h, c = g.uniform(.03,.036), g.uniform(.17,.2), _hue(g)
+    head = [cuboid((.03,.075,.03), (0,.015,h+.025), c), cuboid((.012,.01,.035), (0,.03,h-.008), DARK)]
+    return _round('spray', [(0,0),(r,0),(r*1.02,h*.45),(r*.45,h*.85),(r*.42,h)], _hue(g, (.05,.6), (.6,1)), (h*.2,h*.5),
+                  'band', head, [_cyl(r*.5, h*.6, h)], (0,.055,h+.03),
+                  more=[Grip('wrap', (0,0,h*.72), Z, -Z, r*1.25, -1, 'handle')])
 def _kettle(g):
     r, h, c = g.uniform(.06,.075), g.uniform(.11,.14), _hue(g, (.05,.8))
-    a = np.linspace(0, np.pi, 9)
-    loop = np.stack([r*.75*np.cos(a), 0*a, h*.9+.055*np.sin(a)], -1)
-    spout = rod([(r*.7,0,h*.45),(r*1.25,0,h*.65),(r*1.5,0,h*.9)], [.02,.014,.01], c)
-    return Object('kettle', [lathe([(0,0),(r,0),(r*1.03,h*.3),(r*.7,h*.9),(.015,h),(0,h+.012)], c), rod(loop, .008, DARK), spout],
-                  [_cyl(r, 0, h*.9), Solid('cylinder', np.array([.008,.008,.045]), np.array([0,0,h*.9+.055]), frame_along(X))],
-                  [_grip('wrap', (0,0,h*.9+.055), X, -Z, .018, 1, 'handle',
-                         .5)], np.array([2.4*r,2*r,h+.07]), tip=np.array([r*1.5,0,h*.9]))
+    x, z = _arc(0, np.pi, 9)
+    parts = [lathe([(0,0),(r,0),(r*1.03,h*.3),(r*.7,h*.9),(.015,h),(0,h+.012)], c),
+             rod(np.stack([r*.75*x, 0*z, h*.9+.055*z], -1), .008, DARK),
+             rod([(r*.7,0,h*.45),(r*1.25,0,h*.65),(r*1.5,0,h*.9)], [.02,.014,.01], c)]
+    return Object('kettle', parts, [_cyl(r, 0, h*.9), _along_x(.008, .09, h*.9+.055)],
+                  [Grip('wrap', (0,0,h*.9+.055), X, -Z, .018, 1, 'handle', .5)], (2.4*r,2*r,h+.07), tip=(r*1.5,0,h*.9))
 def _carton(g):
     w, d, h, c = g.uniform(.06,.075), g.uniform(.06,.07), g.uniform(.17,.22), _hue(g)
-    o = Object('carton', [cuboid((w,d,h), (0,0,h/2), c, 'label'), cuboid((w,.004,.03), (0,0,h+.01), c)],
-               [_box((w/2,d/2,h/2), (0,0,h/2))], _sides(w,d,h)[:2], np.array([w,d,h]), tip=np.array([0,0,h]))
-    o.grips += [_grip('wrap', (0,0,h*.5), Z, -Z, (w+d)/2*1.08), _grip('pinch', (0,0,h*.55), X, Y, w, free=.4)]
-    return o
-def _plate(g):
-    r, c = g.uniform(.085,.115), _hue(g, (0,.4), (.75,1))
-    rim = [_grip('pinch', (s*(r-.006),0,.016), Z, -s*X, .008, 1+i, ('left','right')[i], .4) for i, s in enumerate((-1,1))]
-    wall = [_box((.012,.05,.003), (s*(r-.012),0,.016)) for s in (-1,1)]
-    return Object('plate', [lathe([(0,0),(r*.6,0),(r,.016),(r,.019),(r*.6,.004),(0,.004)], c, 28, 'rings')],
-                  [_cyl(r*.6,0,.008)]+wall, rim, np.array([2*r,2*r,.02]))
+    grips = _palms(w,h) + [Grip('wrap', (0,0,h*.5), Z, -Z, (w+d)/2*1.08), Grip('pinch', (0,0,h*.55), X, Y, w, free=.4)]
+    return Object('carton', [cuboid((w,d,h), (0,0,h/2), c, 'label'), cuboid((w,.004,.03), (0,0,h+.01), c)], [_block(w,d,h)],
+                  grips, (w,d,h), tip=(0,0,h))
 
-FAMILIES = dict(box=_cuboid, hinged=_hinged, bottle=_bottle, mug=_mug, bowl=_bowl, can=_can, hammer=_hammer,
-                screwdriver=_screwdriver,
-                spatula=_spatula, phone=_phone, book=_book, ball=_ball, jar=_jar, knife=_knife, spray=_spray, cup=_cup, sponge=_sponge,
-                remote=_remote, brush=_brush, pan=_pan, kettle=_kettle, carton=_carton, plate=_plate)
+FAMILIES = {f.__name__[1:]: f for f in (
+    _box, _hinged, _bottle, _mug, _bowl, _can, _hammer, _screwdriver, _spatula, _phone, _book, _ball, _jar, _knife, _spray,
+    _cup, _sponge, _remote, _brush, _pan, _kettle, _carton, _plate)}
 UNSEEN = ('remote', 'brush', 'pan', 'kettle', 'carton', 'plate') # kept out of every training domain
 
 def make_object(

@@ -17,7 +17,7 @@ from ..cameras import look_at
 from ..render import Mesh, Light
 from .shapes import cuboid, rod
 from .objects import make_object
-from .grasps import to_mat
+from .grasps import ELBOW, to_mat
 from .curves import interpolate, smooth_noise
 
 # %% ../../nbs/21g_data.scenes.ipynb #e2e356f9
@@ -41,26 +41,26 @@ def _stripes(x, s, box): return _grey(.82 + .18*(np.sin(x[:,s%2]*(50+25*(s%3)))>
 def _marble(x, s, box): return _grey(.92 + .08*np.sin(9*x[:,0] + 4*_waves(x, 5, s)) - .09*(np.abs(_waves(x, 8, s+2))<.04))
 def _speckle(x, s, box): return _grey(.9 + .13*_waves(x, 90, s))
 def _plain(x, s, box): return _grey(.97 + .04*_waves(x, 10, s))
+def _printed(g, ink, dark): return np.where(ink[:,None], g.uniform(.1,dark,3), g.uniform(.8,1.25,3))
 def _label(x, s, box):
     g = np.random.default_rng(s)
     c, half = box.mean(0) + np.ptp(box, 0)*g.uniform(-.15, .15, 3), np.ptp(box, 0)*g.uniform(.2, .42, 3)
     k, inside = g.uniform(-1, 1, (2,3))*g.uniform(60, 400), (np.abs(x-c)<half).sum(1)>=2
     ink = np.sin(x@k[0])*(np.sin(x@k[1]) if g.random()<.5 else 1)>g.uniform(-.2,.7)
-    return np.where(inside[:,None], np.where(ink[:,None], g.uniform(.1,.6,3), g.uniform(.8,1.25,3)),
-                    .97 + .03*_waves(x, 40, s)[:,None])
+    return np.where(inside[:,None], _printed(g, ink, .6), .97 + .03*_waves(x, 40, s)[:,None])
 def _band(x, s, box):
     g = np.random.default_rng(s)
     z, a, lo = (x[:,2]-box[0,2])/max(np.ptp(box[:,2]), 1e-3), np.arctan2(x[:,1], x[:,0]), g.uniform(.15,.4)
     ink, inside = np.sin(a*g.integers(2,7)+z*20)>.4, (z>lo)&(z<lo+g.uniform(.2,.4))
-    return np.where(inside[:,None], np.where(ink[:,None], g.uniform(.1,.7,3), g.uniform(.8,1.25,3)), 1.)
+    return np.where(inside[:,None], _printed(g, ink, .7), 1.)
 def _dots(x, s, box): return _grey(np.where((((x[:,:2]/.014)%1-.5)**2).sum(1)<.08, 3.2, 1.))
-def _panels(x, s, box): return np.where((np.sin(np.arctan2(x[:,1], x[:,0])*3)*np.sin(x[:,2]*60)>0)[:,None],
-                                        np.random.default_rng(s).uniform(.5,1.2,3), 1.)
+def _panels(x, s, box):
+    ink = np.sin(np.arctan2(x[:,1], x[:,0])*3)*np.sin(x[:,2]*60)>0
+    return np.where(ink[:,None], np.random.default_rng(s).uniform(.5,1.2,3), 1.)
 def _rings(x, s, box): return _grey(np.where(np.sin(np.hypot(x[:,0], x[:,1])*200)>.8, .75, 1.))
 
-PATTERNS = dict(plain=_plain, wood=_wood, tiles=_tiles, cloth=_cloth, stripes=_stripes, marble=_marble, speckle=_speckle,
-                label=_label, band=_band,
-                dots=_dots, panels=_panels, rings=_rings)
+PATTERNS = {f.__name__[1:]: f for f in (_plain, _wood, _tiles, _cloth, _stripes, _marble, _speckle, _label, _band, _dots,
+                                        _panels, _rings)}
 
 def pattern(
     name:str, # a key of PATTERNS
@@ -83,8 +83,7 @@ class Room:
 
 def _tone(g, s=(0,.35), v=(.45,.95)):
     "A muted colour"
-    c = g.uniform(*v)*(1 + g.uniform(*s)*np.array([g.uniform(-.3,.5), g.uniform(-.2,.2), g.uniform(-.5,.3)]))
-    return np.clip(c, .05, 1)
+    return np.clip(g.uniform(*v)*(1 + g.uniform(*s)*g.uniform((-.3,-.2,-.5), (.5,.2,.3))), .05, 1)
 
 def _mesh(part, seed=0, R=None, t=0., smooth=True):
     v = part.vertices if R is None else part.vertices@R.T
@@ -94,33 +93,33 @@ def _mesh(part, seed=0, R=None, t=0., smooth=True):
 def sample_room(
     rng:np.random.Generator, # source
     target:np.ndarray, # (3,) marked place on the table, metres
-    clutter:int=3, # largest number of things standing around
 )->Room:
     "Table, walls, floor, clutter, light"
-    g, seed = rng, int(rng.integers(1<<30))
+    g, seed, balance = rng, int(rng.integers(1<<30)), np.array([1,0,-1])
     w, d = g.uniform(.9,1.7), g.uniform(.65,1.)
     table = cuboid((w,d,.03), (g.uniform(-.1,.1),d/2-.2,-.015),
                    _tone(g) if g.random()<.6 else np.array([.64,.47,.30])*g.uniform(.75,1.4),
                    g.choice(['wood','wood','plain','tiles','cloth','stripes','marble','speckle']))
-    y, x = g.uniform(.9,2.4), g.uniform(1.2,2.5)
+    y, x, wall = g.uniform(.9,2.4), g.uniform(1.2,2.5), lambda: _tone(g, v=(.4,.95))
     parts = [table, cuboid((8,8,.02), (0,1,-.76), _tone(g, v=(.2,.7)), g.choice(['wood','tiles','plain','speckle'])),
-             cuboid((8,.02,4), (0,y,1), _tone(g, v=(.4,.95)), g.choice(['plain','tiles','stripes','speckle'])),
-             cuboid((.02,8,4), (-x,0,1), _tone(g, v=(.4,.95))), cuboid((.02,8,4), (x,0,1), _tone(g, v=(.4,.95))),
-             cuboid((8,.02,4), (0,-2.5,1), _tone(g, v=(.4,.95)))]
-    mat = cuboid((.14,.12,.002), target + [0,0,.001], _tone(g, (.5,1.5), (.3,.9)), g.choice(['plain','stripes','rings','cloth']))
-    meshes = [_mesh(p, seed, smooth=False) for p in parts + [mat]]
-    for _ in range(g.integers(0, clutter+1)):
+             cuboid((8,.02,4), (0,y,1), wall(), g.choice(['plain','tiles','stripes','speckle'])),
+             *[cuboid((.02,8,4), (side,0,1), wall()) for side in (-x,x)], cuboid((8,.02,4), (0,-2.5,1), wall()),
+             cuboid((.14,.12,.002), target + [0,0,.001], _tone(g, (.5,1.5), (.3,.9)),
+                    g.choice(['plain','stripes','rings','cloth']))]
+    meshes = [_mesh(p, seed, smooth=False) for p in parts]
+    for _ in range(g.integers(0, 4)):
         at = np.array([g.uniform(-.6,.6), g.uniform(.42,max(.45, d-.3)), 0])
-        if g.random()<.6: meshes.append(_mesh(cuboid(g.uniform((.04,.03,.05), (.3,.08,.3)), at + [0,0,.1],
-                                                     _tone(g, (.3,1.6)), 'label'), seed, smooth=False))
+        if g.random()<.6:
+            box = cuboid(g.uniform((.04,.03,.05), (.3,.08,.3)), at + [0,0,.1], _tone(g, (.3,1.6)), 'label')
+            meshes.append(_mesh(box, seed, smooth=False))
         else:
             R = to_mat(np.array([0,0,g.uniform(0,6)]))
             meshes += [_mesh(p, seed, R, at) for p in make_object(g.choice(['bottle','can','mug','book','jar','box']), g).parts]
     a, z = g.uniform(-2.6,.6), g.uniform(.5,1.6)
     sun = Light(position=tuple(np.array([np.cos(a)*1.2, np.sin(a)*-.9+.2, z])),
-                color=tuple(g.uniform(.5,.9)*(1+g.uniform(-.12,.12)*np.array([1,0,-1]))))
-    fill = Light(direction=tuple(np.array([g.uniform(-.5,.5), g.uniform(-.3,.6), -1.])/1.1), color=(g.uniform(.08,.3),)*3)
-    gain = g.uniform(.85,1.15)*(1+g.uniform(-.08,.08)*np.array([1,0,-1]))
+                color=tuple(g.uniform(.5,.9)*(1+g.uniform(-.12,.12)*balance)))
+    fill = Light(direction=tuple(np.append(g.uniform((-.5,-.3), (.5,.6)), -1.)/1.1), color=(g.uniform(.08,.3),)*3)
+    gain = g.uniform(.85,1.15)*(1+g.uniform(-.08,.08)*balance)
     return Room(meshes, [sun, fill], g.uniform(.34,.55), gain, seed)
 
 # %% ../../nbs/21g_data.scenes.ipynb #5ab07287
@@ -141,8 +140,8 @@ def sample_person(
     "Shape, skin, clothes"
     betas = np.clip(rng.normal(0, 1, 10), -2.2, 2.2)
     skin = np.array(SKIN[rng.integers(len(SKIN))])*rng.uniform(.92,1.06)*(1+rng.normal(0, .02, 3))
-    return Person(np.clip(skin, .05, 1), np.clip(_tone(rng, (.2,1.4), (.1,.9)), .04, 1), float(rng.choice([.02,.06,.14,.4])),
-                  betas, .0255*(1+.05*betas[0]+.03*betas[9]))
+    return Person(np.clip(skin, .05, 1), _tone(rng, (.2,1.4), (.1,.9)), float(rng.choice([.02,.06,.14,.4])), betas,
+                  .0255*(1+.05*betas[0]+.03*betas[9]))
 
 def forearm_curve(
     wrist:np.ndarray, # (3,) metres
@@ -152,7 +151,7 @@ def forearm_curve(
 )->np.ndarray: # (N, 3)
     "Middle of the arm from the hand, whose direction it leaves, towards the body"
     s, u = (1,-1)[side], np.asarray(u, float)[:,None]
-    back, toward = s*R[:,0], np.array([s*.27,-.42,.02])-wrist
+    back, toward = s*R[:,0], ELBOW*(s,1,1)-wrist
     e = .45*back + .75*toward/np.linalg.norm(toward)
     return wrist + (1-u)**2*.010*back + 2*u*(1-u)*.1*back + u*u*.26*e/np.linalg.norm(e)
 
@@ -164,17 +163,16 @@ def forearm(
 )->list: # of Mesh
     "Bare arm and sleeve from the wrist to the shoulder"
     r, shoulder = person.girth, np.array([(.19,-.19)[side],-.52,.33])
-    mesh = lambda part, name: Mesh(part.vertices, part.faces, part.color, specular=.05,
-                                   texture=pattern(name, 2, part.vertices), uv=part.vertices-wrist)
-    out = [mesh(rod(forearm_curve(wrist, R, side, [0,.12,.35,.65,1.]), np.array([.9,1,1.15,1.4,1.5])*r, person.skin, 14),
-                'plain')]
+    def mesh(line, girth, color, name):
+        p = rod(line, girth, color, 14)
+        return Mesh(p.vertices, p.faces, p.color, specular=.05, texture=pattern(name, 2, p.vertices), uv=p.vertices-wrist)
+    bare = forearm_curve(wrist, R, side, [0,.12,.35,.65,1.])
     lower = forearm_curve(wrist, R, side, np.linspace(min(person.sleeve/.26, .99), 1, 5))
-    e = lower[-1]
-    line = np.concatenate([lower, e + (shoulder-e)*np.array([[.12],[.5],[1.]])])
+    line = np.concatenate([lower, lower[-1] + (shoulder-lower[-1])*np.array([[.12],[.5],[1.]])])
     girth = np.concatenate([np.linspace(1.32,1.85,5), [1.9,2.,2.2]])*r + .002
-    if person.sleeve<=.25: out.append(mesh(rod(line, girth, person.cloth, 14), 'speckle'))
-    else: out.append(mesh(rod(line[4:], [1.55*r, 1.6*r, 1.8*r, 2*r], person.skin, 14), 'plain'))
-    return out
+    sleeve = (line, girth, person.cloth, 'speckle')
+    if person.sleeve>.25: sleeve = (line[4:], [1.55*r, 1.6*r, 1.8*r, 2*r], person.skin, 'plain')
+    return [mesh(bare, np.array([.9,1,1.15,1.4,1.5])*r, person.skin, 'plain'), mesh(*sleeve)]
 
 # %% ../../nbs/21g_data.scenes.ipynb #882f68a0
 def camera_path(
@@ -189,20 +187,17 @@ def camera_path(
     "Camera at the frames"
     T, g = len(t), rng
     if view=='tripod':
-        a, r, h = rig.uniform(-1.9,1.9), rig.uniform(.62,.85), rig.uniform(.28,.6)
-        at = np.array([r*np.sin(a), .08+r*np.cos(a), h]) + g.normal(0, .01, 3)
-        eyes, look = np.repeat(at[None], T, 0), np.repeat(np.array([[0,.06,.07]])+g.normal(0, .01, 3), T, 0)
+        a, r, h = rig.uniform((-1.9,.62,.28), (1.9,.85,.6))
+        eyes = np.array([r*np.sin(a), .08+r*np.cos(a), h]) + g.normal(0, .01, 3)
+        eyes, look = (np.repeat(x[None], T, 0) for x in (eyes, np.array([0,.06,.07]) + g.normal(0, .01, 3)))
     else:
-        keys = sorted(gaze, key=lambda k: k[0]) or [(0., np.array([0,.1,0]))]
-        times, points = np.array([k for k, _ in keys]), np.stack([p for _, p in keys])
-        follow = interpolate(times+.1, points, np.maximum(t, times[0]-.4)) if len(keys)>1 else np.repeat(points, T, 0)
-        n = smooth_noise(g, t, 6, (.08,.9))
-        home = np.array([0,.09,.03])
+        times, points = zip(*sorted(gaze, key=lambda k: k[0]) or [(0., np.array([0,.1,0]))])
+        follow = interpolate(np.array(times)+.1, np.stack(points), np.maximum(t, times[0]-.4))
+        n, home = smooth_noise(g, t, 6, (.08,.9)), np.array([0,.09,.03])
         look = home + .7*(follow-home) + n[:,:3]*sway
         eyes = eye + .12*(look-home)*[1,.6,.2] + n[:,3:]*sway*.7
-    f = lambda x: torch.from_numpy(np.ascontiguousarray(x)).float()
-    up = np.array([0,.25,1.]) if view=='ego' else np.array([0,0,1.])
-    return look_at(f(eyes), f(look), f(up + g.normal(0, .03, 3)))
+    up = np.array([0,.25 if view=='ego' else 0,1.]) + g.normal(0, .03, 3)
+    return look_at(*(torch.from_numpy(np.ascontiguousarray(x)).float() for x in (eyes, look, up)))
 
 # %% ../../nbs/21g_data.scenes.ipynb #73a88e6e
 def hand_mesh(
