@@ -8,19 +8,15 @@ __all__ = ['missing_figure', 'sign_figure', 'save_paper_figure', 'curve_data', '
 
 # %% ../nbs/80d_figures.ipynb #f2c36ad9
 from pathlib import Path
-import matplotlib.pyplot as plt
-import numpy as np
-import pandas as pd
-import seaborn as sns
-import torch
+import matplotlib.pyplot as plt, numpy as np, pandas as pd, seaborn as sns
 from matplotlib.figure import Figure
 from .core import atomic_path, write_json
-from .draw import draw_motion, draw_paths, points_of, second_view, wrists_of
+from .draw import points_of
 from .evaluation import ROLES
 from .paper import SHOWN, TableSpec
 from .records import SampleClip
-from .report import Sources, source_entries
-from .viz import _fit, _legend, _panel
+from .report import Sources
+from .viz import PAPER, _fit, _panel, _two_views
 
 # %% ../nbs/80d_figures.ipynb #22db21df
 def missing_figure(
@@ -48,15 +44,14 @@ def save_paper_figure(
     folder:str|Path, # created where absent
     sources=(), # `Source`s it was drawn from
     notes:dict|None=None, # what else the json should hold
-    dpi:int=200, # of the png
 )->list[Path]: # pdf, png, json
     "Write a figure with the manifests behind it"
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     paths = [folder/f'{name}.{e}' for e in ('pdf', 'png', 'json')]
     with atomic_path(paths[0]) as p: fig.savefig(p, bbox_inches='tight', metadata={'CreationDate': None})
-    with atomic_path(paths[1]) as p: fig.savefig(p, bbox_inches='tight', dpi=dpi)
-    write_json(paths[2], dict(figure=name, sources=source_entries(sources), **(notes or {})))
+    with atomic_path(paths[1]) as p: fig.savefig(p, bbox_inches='tight', dpi=200)
+    write_json(paths[2], dict(figure=name, sources=[s.entry for s in sources], **(notes or {})))
     return paths
 
 # %% ../nbs/80d_figures.ipynb #77eedf81
@@ -78,21 +73,17 @@ def curve_data(
 # %% ../nbs/80d_figures.ipynb #9c9bb626
 def error_figure(
     data:pd.DataFrame, # from `curve_data`
-    groups:tuple[str, ...]=tuple(ROLES), # columns
-    metrics:tuple[str, ...]=('M', 'M_F'), # rows
-    width:float=2.6, # of a column, inches
 )->Figure: # closed
     "Error over time, with the number of clips below"
-    groups = [g for g in groups if (data.group == g).any()]
+    metrics, groups = ('M', 'M_F'), [g for g in ROLES if (data.group == g).any()]
     labels = list(dict.fromkeys(data.label))
     grey = set(data.label[data.own])
     colors = dict(zip([l for l in labels if l not in grey], sns.color_palette('colorblind')))
     dashes = dict(zip([l for l in labels if l in grey], (':', '--', '-.', (0, (5, 1, 1, 1, 1, 1)))))
     style = {l: dict(color=colors.get(l, '.45'), linestyle=dashes.get(l, '-'), lw=1.6 if l in colors else 1.) for l in labels}
     with sns.axes_style('whitegrid', {'grid.color': '.92', 'axes.edgecolor': '.6'}):
-        fig, axes = plt.subplots(len(metrics) + 1, len(groups), sharex=True, sharey='row', squeeze=False, layout='constrained',
-                                 figsize=(width * len(groups) + .6, 1.7 * len(metrics) + 1.4),
-                                 height_ratios=[1] * len(metrics) + [.35])
+        fig, axes = plt.subplots(3, len(groups), sharex=True, sharey='row', squeeze=False, layout='constrained',
+                                 figsize=(2.6 * len(groups) + .6, 4.8), height_ratios=[1, 1, .35])
     for ax, group in zip(axes.T, groups):
         for a, metric in zip(ax, metrics):
             d = data[(data.group == group) & (data.metric == metric) & (data.clips > 0)]
@@ -114,32 +105,21 @@ def error_figure(
 def samples_figure(
     samples:list[SampleClip], # one per pair of rows
     count:int=4, # samples of each
-    size:int=360, # longer side of a panel, pixels
-    width:float=1.7, # of a column, inches
 )->Figure: # closed
     "Input, true future and forecasts, drawn on the image and from a second view"
     if not samples: raise ValueError('expected at least one recorded clip to draw, got none')
     tall = max(s.image.shape[0] / s.image.shape[1] for s in samples)
-    fig, axes = plt.subplots(2 * len(samples), count + 2, figsize=(width * (count + 2), (width * 1.8 * tall + .25) * len(samples)),
+    fig, axes = plt.subplots(2 * len(samples), count + 2, figsize=(1.7 * (count + 2), (3.06 * tall + .25) * len(samples)),
                              squeeze=False, height_ratios=[1, .8] * len(samples), layout='constrained')
     for ax, s in zip(axes.reshape(len(samples), 2, count + 2), samples):
-        seen = s.valid.any(-1)
-        there = [(*(points_of(s.truth, seen) if s.truth_motion is None else points_of(s.truth_motion)), 'true future')]
-        p, ok = points_of(s.motion if s.motion is not None else s.joints)
-        there += [(p[k:k + 1], ok[k:k + 1], f'forecast {k + 1}') for k in range(min(count, len(p)))]
-        (small, K), T = _fit(s.image, s.intrinsics, size), len(seen)
-        plain = np.full((int(.8 * len(small)), small.shape[1], 3), 246, np.uint8)
-        shown = np.concatenate([q[0][::max(T // 4, 1)][o[0][::max(T // 4, 1)]].reshape(-1, 3) for q, o, _ in there])
-        K2, T2 = second_view(shown, plain.shape[1], len(plain))
+        p, ok = points_of(s.truth, s.valid.any(-1)) if s.truth_motion is None else points_of(s.truth_motion)
+        there = [(p[0], ok[0], 'true future')]
+        forecasts = zip(*points_of(s.joints if s.motion is None else s.motion))
+        there += [(p, ok, f'forecast {k}') for k, (p, ok) in enumerate(list(forecasts)[:count], 1)]
+        small, K = _fit(s.image, s.intrinsics, 360)
+        plain = np.full((int(.8 * len(small)), small.shape[1], 3), PAPER, np.uint8)
         _panel(ax[0, 0], small, f'input: {s.dataset}')
-        ways = plain
-        for k, (q, o, title) in enumerate(there, 1):
-            _panel(ax[0, k], draw_motion(small, q[0], K, torch.eye(4), o[0]), title)
-            _panel(ax[1, k], draw_motion(plain, q[0], K2, T2, o[0]))
-            if k > 1: ways = draw_paths(ways, wrists_of(q[0]), K2, T2, o[0])
-        _panel(ax[1, 0], ways)
-        ax[1, 0].text(.03, .97, 'second view: wrists of all forecasts', va='top', fontsize=5.5, transform=ax[1, 0].transAxes)
-        _legend(ax[1, 0], (T - 1) / s.fps)
+        _two_views(ax, small, K, plain, there, (len(s.valid) - 1) / s.fps, first=1)
         for a in ax[:, len(there) + 1:].ravel(): a.axis('off')
     plt.close(fig)
     return fig

@@ -58,20 +58,18 @@ def interactive_html(
     path=None, # .html to write; none when None
     valid=None, # (S, T, 2) or (T, 2) bool
     fps:float=30., # of the motion
-    frames:int=24, # how many to keep
-    titles=None, # one a sample
     self_contained:bool=False, # include the library, 5 MB
 )->go.Figure:
     "Page with the moving hands of all samples"
     points, ok = points_of(motion, valid)
     S, T = ok.shape[:2]
     if not ok.any(): raise ValueError('no valid hand in any frame: nothing to draw')
-    shown, wrists = show_frames(T, frames), wrists_of(points)
-    hands = lambda t, look: [trace for s in range(S) for trace in _hand_traces(points[s, t], ok[s, t], s, look)]
-    data = hands(0, True) + [trace for s in range(S) for trace in _way(wrists[s], ok[s], s)]
-    data = [data[i] for s in range(S) for i in (2 * s, 2 * s + 1, 2 * (S + s), 2 * (S + s) + 1)]  # the traces of a sample together
+    shown, wrists = show_frames(T, 24), wrists_of(points)
+    hands = lambda t, s, look: _hand_traces(points[s, t], ok[s, t], s, look)
+    data = [trace for s in range(S) for trace in (*hands(0, s, True), *_way(wrists[s], ok[s], s))]
     moving = [4 * s + h for s in range(S) for h in (0, 1)]
-    fig = go.Figure(data, frames=[go.Frame(name=str(i), data=hands(t, False), traces=moving) for i, t in enumerate(shown)])
+    frames = [go.Frame(name=str(i), data=[m for s in range(S) for m in hands(t, s, False)], traces=moving) for i, t in enumerate(shown)]
+    fig = go.Figure(data, frames=frames)
     everything = _tenths(points[:, shown][ok[:, shown]]).reshape(-1, 3).astype(float)
     low, high = everything.min(0) - 200, everything.max(0) + 200
     grid = dict(dtick=1000, showticklabels=False, title='', showbackground=False, gridcolor='#dddddd', zeroline=False)
@@ -80,7 +78,7 @@ def interactive_html(
     fig.update_layout(scene=dict(axes, aspectmode='manual', aspectratio=box, camera=dict(eye=dict(x=.7, y=-1.5, z=.7))),
                       margin=dict(l=0, r=0, t=28, b=0), height=640,
                       title=dict(text='right hand blue, left hand pink; grid 10 cm', font=dict(size=13), x=.5),
-                      **_controls(titles or [f'sample {s + 1}' for s in range(S)], [t / fps for t in shown], 4))
+                      **_controls([f'sample {s + 1}' for s in range(S)], [t / fps for t in shown], 4))
     if path is not None:
         with atomic_path(path) as tmp: fig.write_html(tmp, include_plotlyjs=True if self_contained else 'cdn', auto_play=False)
     return fig

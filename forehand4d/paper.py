@@ -9,7 +9,6 @@ __all__ = ['SHOWN', 'REAL', 'PAPER', 'PAPER_DIVERSITY', 'LIFT', 'FORECAST', 'TAB
 # %% ../nbs/80a_paper.ipynb #fa18b419
 from dataclasses import dataclass
 import pandas as pd
-from .evaluation import ROLES
 
 # %% ../nbs/80a_paper.ipynb #0b9113a2
 SHOWN = dict(M='M', M_G='M-G', M_F='M-F', MR='MR') # metric → heading
@@ -72,7 +71,6 @@ class TableSpec:
     title: str # printed above
     notebook: str # evaluation whose records it reads
     rows: tuple[Row, ...] # top to bottom
-    groups: tuple[str, ...] = tuple(ROLES) # columns
 
 # %% ../nbs/80a_paper.ipynb #e8f123f2
 LIFT, FORECAST = 'forehand4d run evaluate_lifting', 'forehand4d run evaluate_forecast'
