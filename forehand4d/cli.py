@@ -203,10 +203,6 @@ def _import(args):
     for k in report['leftovers']: print(f'  left over: {k}')
     print(f'  {args.out}/model.safetensors  load_{"lifter" if report["network"] == "lifting" else "forecaster"}({str(args.out)!r})')
 
-def _prepare(args):
-    run = run_notebook('prepare_data', _pairs(args.p), name=args.name, out=sys.stdout)
-    print(f'{run!r}: {relative(run.dir)}')
-
 # %% ../nbs/90_cli.ipynb #d99f81d1
 def parser(
 )->argparse.ArgumentParser: # of the command `forehand4d`
@@ -247,7 +243,7 @@ def parser(
     p.add_argument('notebook', nargs='?', help='only of this notebook')
     data = add('data', None, 'data sets').add_subparsers(required=True, metavar='COMMAND')
     p = with_params(data.add_parser('prepare', help='generate or convert the data', description='generate or convert the data'))
-    p.set_defaults(call=_prepare)
+    p.set_defaults(call=_run, notebook='prepare_data')
     return top
 
 # %% ../nbs/90_cli.ipynb #8b3f4d46

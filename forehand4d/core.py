@@ -33,18 +33,15 @@ def project_root(
 
 # %% ../nbs/00_core.ipynb #505211f9
 @lru_cache(maxsize=None)
-def _test_root(pid:int)->Path:
-    import atexit
-    folder = Path(tempfile.mkdtemp(prefix='forehand4d-test-'))
-    atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    return folder
+def _test_folder(pid:int): # removed when the process ends
+    return tempfile.TemporaryDirectory(prefix='forehand4d-test-', ignore_cleanup_errors=True)
 
 # %% ../nbs/00_core.ipynb #6b559017
 def outputs_root(
 )->Path: # absolute folder of the run records
     "`FOREHAND4D_OUTPUTS`, else a temporary folder under `nbdev_test`, else `outputs/` of the project"
     if env := os.environ.get('FOREHAND4D_OUTPUTS'): return Path(env).expanduser().resolve()
-    return _test_root(os.getpid())/'outputs' if in_test() else project_root()/'outputs'
+    return Path(_test_folder(os.getpid()).name)/'outputs' if in_test() else project_root()/'outputs'
 
 # %% ../nbs/00_core.ipynb #67e73457
 def data_root(
@@ -92,24 +89,20 @@ def _plain(o:Any, array=_digest)->Any:
 # %% ../nbs/00_core.ipynb #984c8698
 def stable_hash(
     obj:Any, # numbers, text, paths, arrays, dataclasses, containers of them
-    length:int=12, # hexadecimal digits
-)->str: # the same for equal values, in every process
+)->str: # twelve hexadecimal digits, the same for equal values, in every process
     "Hash of a value"
-    return hashlib.sha256(json.dumps(_plain(obj), sort_keys=True).encode()).hexdigest()[:length]
+    return hashlib.sha256(json.dumps(_plain(obj), sort_keys=True).encode()).hexdigest()[:12]
 
 # %% ../nbs/00_core.ipynb #963e063f
 def file_hash(
     path:str|Path, # a file, or a folder that is hashed with the names of what it holds
 )->str: # sha256, hexadecimal
     "Hash of what a file or folder holds"
-    path, digest = Path(path), hashlib.sha256()
-    if path.is_dir():
-        for p in sorted(q for q in path.rglob('*') if q.is_file()):
-            digest.update(f'{p.relative_to(path).as_posix()} {file_hash(p)}\n'.encode())
-    else:
-        with path.open('rb') as f:
-            while block := f.read(1 << 20): digest.update(block)
-    return digest.hexdigest()
+    path = Path(path)
+    if not path.is_dir():
+        with path.open('rb') as f: return hashlib.file_digest(f, 'sha256').hexdigest()
+    held = ''.join(f'{p.relative_to(path).as_posix()} {file_hash(p)}\n' for p in sorted(path.rglob('*')) if p.is_file())
+    return hashlib.sha256(held.encode()).hexdigest()
 
 # %% ../nbs/00_core.ipynb #7f8849a0
 def _remove(path:Path):

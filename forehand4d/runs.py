@@ -40,18 +40,12 @@ class Run:
         self.manifest = read_json(self.dir/'manifest.json') if manifest is None else manifest
         self._began, self._before, self._saved = time.time(), self.manifest.get('duration') or 0., 0.
 
-    @property
-    def name(self)->str: return self.manifest['run']
-    @property
-    def notebook(self)->str: return self.manifest['notebook']
-    @property
-    def params(self)->dict: return self.manifest['parameters']
-    @property
-    def metrics(self)->dict: return self.manifest['metrics']
-    @property
-    def done(self)->bool: return self.manifest['status'] == 'done'
-    @property
-    def ckpt_dir(self)->Path: return self.dir/'ckpt'
+    name = property(lambda self: self.manifest['run'])
+    notebook = property(lambda self: self.manifest['notebook'])
+    params = property(lambda self: self.manifest['parameters'])
+    metrics = property(lambda self: self.manifest['metrics'])
+    done = property(lambda self: self.manifest['status'] == 'done')
+    ckpt_dir = property(lambda self: self.dir/'ckpt')
     def __repr__(self): return f'{self.notebook}/{self.name} ({self.manifest["status"]})'
 
 # %% ../nbs/01a_runs.ipynb #ebfc7234
@@ -231,13 +225,12 @@ def add_artifact(self:Run,
 def save_figure(self:Run,
     fig:Any, # a matplotlib figure, a PIL image, or a (H, W, 3) uint8 array
     name:str, # file name in `figures/`; .png without a suffix
-    dpi:int=130, # resolution of matplotlib figures
 )->Path: # where it lies
     "Save a picture among the run's artifacts"
     path = self.dir/'figures'/(name if Path(name).suffix else f'{name}.png')
     if self.done and path.exists() or not self.writing: return path
     with atomic_path(path) as p:
-        if hasattr(fig, 'savefig'): fig.savefig(p, dpi=dpi, bbox_inches='tight')
+        if hasattr(fig, 'savefig'): fig.savefig(p, dpi=130, bbox_inches='tight')
         elif hasattr(fig, 'save'): fig.save(p)
         else:
             from PIL import Image
