@@ -7,14 +7,11 @@ __all__ = ['LABELS', 'Clip', 'check_clip', 'window', 'pad_clip', 'square_image',
            'ClipStore']
 
 # %% ../../nbs/20_data.clips.ipynb #ccdd3286
-import io
-import json
+import io, json
 from bisect import bisect_right
 from dataclasses import dataclass, replace
 from pathlib import Path
-import numpy as np
-import pyarrow as pa
-import torch
+import numpy as np, pyarrow as pa, torch
 from PIL import Image
 from torch import Tensor
 from ..core import atomic_path, file_hash, read_json, write_json
@@ -122,7 +119,6 @@ _SCHEMA = pa.schema([('dataset', pa.string()), ('sequence', pa.string()), ('fps'
 
 def encode_clip(
     clip:Clip, # checked before it is encoded
-    quality:int=92, # of the JPEG
 )->dict: # one row of the store
     "Clip to a row of bytes and strings"
     check_clip(clip)
@@ -134,7 +130,7 @@ def encode_clip(
         row |= dict(hand_id=m.hand_id, betas=m.betas.numpy().astype('<f4').tobytes(), rot6d=raw(mat_to_6d(m.rot), 'rot6d'),
                     wrist=raw(m.wrist, 'wrist'), hand_valid=raw(m.valid, 'hand_valid'))
     if clip.image is not None:
-        Image.fromarray(clip.image).save(buffer := io.BytesIO(), 'JPEG', quality=quality, subsampling=0)
+        Image.fromarray(clip.image).save(buffer := io.BytesIO(), 'JPEG', quality=92, subsampling=0)
         row['image'] = buffer.getvalue()
     return row
 
@@ -158,10 +154,7 @@ def decode_clip(
     return Clip(row['dataset'], row['sequence'], row['fps'], **plain, labels=row['labels'], motion=motion, image=pixels, meta=json.loads(row['meta']))
 
 # %% ../../nbs/20_data.clips.ipynb #790818b0
-def _write_shard(
-    path:Path, # `.arrow` file
-    rows:list, # encoded clips
-)->int: # rows written
+def _write_shard(path:Path, rows:list)->int: # rows written
     "One Arrow file, all or nothing"
     columns = {f.name: [r.get(f.name) for r in rows] for f in _SCHEMA}
     with atomic_path(path) as tmp, pa.OSFile(str(tmp), 'wb') as f, pa.ipc.new_file(f, _SCHEMA) as writer:
