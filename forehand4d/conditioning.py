@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['LIFTING_KINDS', 'LIFTING_DIMS', 'RAY_DIM', 'HANDS2D_DIM', 'LEGACY_SIDE', 'LEGACY_DEPTH', 'lifting_conditions',
-           'ray_features', 'hands2d_features', 'legacy_rays', 'legacy_conditions', 'legacy_crop_matrix', 'legacy_image']
+           'ray_features', 'hands2d_features', 'legacy_conditions', 'legacy_crop_matrix', 'legacy_image']
 
 # %% ../nbs/31_conditioning.ipynb #e3573520
 import torch
@@ -63,10 +63,7 @@ def hands2d_features(
 # %% ../nbs/31_conditioning.ipynb #ae1a1a83
 LEGACY_SIDE, LEGACY_DEPTH = 224, 0.47753079 # pixels of the crop; metres, where a pixel is put
 
-def legacy_rays(
-    points:Tensor, # (..., N, 3) where the rays end, metres
-    cam_from_view:Tensor, # (..., 4, 4)
-)->Tensor: # (..., N, 6) direction and moment
+def _legacy_rays(points:Tensor, cam_from_view:Tensor)->Tensor: # (..., N, 6) direction and moment
     "Rays as the released code builds them: from the translation column"
     o = cam_from_view[..., None, :3, 3].expand_as(points)
     n = points - o
@@ -86,7 +83,7 @@ def legacy_conditions(
     px, K = torch.where(valid2d[..., None], keypoints2d, 0.0), intrinsics[..., None, :, :]
     if joints3d is None:
         joints3d = unproject(px.flatten(-3, -2), K, px.new_tensor(LEGACY_DEPTH)).unflatten(-2, (2, 21))
-    rays = legacy_rays(joints3d.flatten(-3, -2), cam_from_view).unflatten(-2, (2, 21))
+    rays = _legacy_rays(joints3d.flatten(-3, -2), cam_from_view).unflatten(-2, (2, 21))
     kpe = fourier(kpe_angles(px, K[..., None, :, :]))
     keep = 1.0 if real is None else real[..., None, None].to(m)
     flat = lambda x: (x*m).flatten(-3)

@@ -17,9 +17,7 @@ class _Stub:
     "An object of a foreign class: its state and nothing that runs"
     def __setstate__(self, state): self.__dict__['state'] = state if isinstance(state, dict) else {}
 
-def _unwrap(
-    o, # what the pickle held
-):
+def _unwrap(o):
     "Stand-ins to arrays, at any depth of dicts, lists and tuples"
     if isinstance(o, dict): return {k: _unwrap(v) for k, v in o.items()}
     if isinstance(o, (list, tuple)): return type(o)(_unwrap(v) for v in o)
