@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors import safe_open
+from forehand4d.backbones import build_backbone, load_backbone
 from forehand4d.conditioning import legacy_crop_matrix, legacy_image
 from forehand4d.forecasting import load_forecaster
 from forehand4d.hands import know_hands, open_hand
@@ -36,6 +37,10 @@ def test_networks(kind, tmp_path):
 def test_hamer_backbone():
     f = load('forecast_io.npz')
     torch.testing.assert_close(load_hamer_backbone(OFFICIAL/'hamer_backbone.ckpt')(f['image']), f['vit_features'], atol=1e-4, rtol=1e-4)
+    whole = build_backbone('vitpose-64x2x4', 224)  # sees the whole width: the position table is stretched
+    load_backbone(whole, OFFICIAL/'hamer_backbone.ckpt')
+    assert whole(f['image']).shape == (2, 256, 64)
+    with pytest.raises(ValueError, match='encoder.layer.2'): load_backbone(build_backbone('vitpose-64x3x4', 224), OFFICIAL/'hamer_backbone.ckpt')
 
 
 @needed
