@@ -79,12 +79,11 @@ def convert_official(
         else: new[place] = v
     vit = {k[len(f'model.{_VIT}'):]: v for k, v in state.items() if k.startswith(f'model.{_VIT}')}
     new |= {f'vit.net.{k}': v for k, v in vitpose_state(vit).items()}
-    first = new.get('net.inp.weight', new.get('net.out.weight'))
-    if first is None: raise ValueError('no input layer (model.model.input_process.poseEmbedding.weight): not a complete checkpoint')
+    if 'net.out.weight' not in new: raise ValueError('no output layer (model.model.output_process.poseFinal.weight): not a complete checkpoint')
     shape = vitpose_shape(vit, vit_heads) if vit else {}
     layers = 1 + max((int(k.split('.')[3]) for k in new if k.startswith('net.encoder.layers.')), default=-1)
     ff = new['net.encoder.layers.0.linear1.weight'].shape[0] if layers else 0
-    cfg = LegacyConfig(kind, new['net.out.bias'].shape[0] and new['net.time.0.weight'].shape[0], layers, ff, num_heads, frames,
+    cfg = LegacyConfig(kind, new['net.out.weight'].shape[1], layers, ff, num_heads, frames,
                        tuple(k for k in GROUPS if f'cond.{k}.0.weight' in new), tuple(shape[k] for k in ('dim', 'layers', 'heads', 'ff')) if vit else ())
     with torch.device('meta'): want = LegacyModel(cfg).state_dict()
     bad = [f'{k} missing' for k in want if k not in new] + [f'{k} is {tuple(new[k].shape)}, expected {tuple(v.shape)}' for k, v in want.items() if k in new and new[k].shape != v.shape]

@@ -14,7 +14,7 @@ import numpy as np, torch
 from PIL import Image
 from scipy.ndimage import map_coordinates
 from torch import Tensor
-from ..pickles import _Reader, _unwrap, read_pickle
+from ..pickles import plain_data, read_pickle
 from ..rotations import slerp
 from ..cameras import NEAR, invert, make_T, project, transform, unproject
 from ..hands import BONES, hand_pair
@@ -153,7 +153,7 @@ def read_npy(
     try:
         with open(path, 'rb') as f:
             head = {1: np.lib.format.read_array_header_1_0, 2: np.lib.format.read_array_header_2_0}[np.lib.format.read_magic(f)[0]]
-            data = _unwrap(_Reader(f).load()) if head(f)[2].hasobject else np.load(path, allow_pickle=False)
+            data = plain_data(f) if head(f)[2].hasobject else np.load(path, allow_pickle=False)
             return data.item() if data.shape == () else data
     except Exception as e: raise ValueError(f'{path}: not a readable .npy of plain data ({e})') from None  # a damaged stream raises whatever its bytes say
 
