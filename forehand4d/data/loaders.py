@@ -8,11 +8,11 @@ __all__ = ['GROUPS', 'SPLIT_CLIPS', 'ClipDataset', 'parse_mixture', 'open_datase
 
 # %% ../../nbs/28_data.loaders.ipynb #34300a06
 import re
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
 import numpy as np
 import torch
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, default_collate
 from ..core import outputs_root
 from .clips import Clip, ClipStore, pad_clip, square_image, window
 from .handworld import DOMAINS, generate
@@ -34,6 +34,11 @@ class ClipDataset(Dataset):
 
     def __len__(self): return len(self.index)
     def __getitem__(self, i:int)->Clip: s, j = self.index[i]; return self.stores[s][j]
+
+    def view(self, i:int)->Clip: # for reading only, see `ClipStore`
+        "Clip whose tensors are not copied"
+        s, j = self.index[i]
+        return self.stores[s].view(j)
 
 def parse_mixture(
     name:str, # names joined by `+`, each optionally with `*weight`
@@ -88,25 +93,24 @@ def profile_dataset(
     return ClipDataset(stores, weights)
 
 # %% ../../nbs/28_data.loaders.ipynb #a0479df3
+def _fields(c:Clip, frames:int, image_size:int)->dict: # tensors of one clip
+    c = window(c, 0, frames) if len(c) > frames else pad_clip(c, frames)
+    m = c.motion
+    if m is None: m = rest_motion(frames); m = HandMotion(m.rot, m.wrist, m.betas, torch.zeros_like(m.valid), m.hand_id)
+    out = {k: getattr(c, k) for k in ('intrinsics', 'cam_from_view', 'keypoints2d', 'valid2d', 'joints3d', 'valid3d')}
+    out |= dict(rot=m.rot, wrist=m.wrist, betas=m.betas, hand=m.valid, real=c.frame_ids >= 0, weight=torch.tensor(float((c.meta or {}).get('weight', 1.0))))
+    if not image_size: return out
+    if c.image is None: raise ValueError(f'{c.dataset}/{c.sequence} has no image, which forecasting needs')
+    image, K = square_image(c.image, c.intrinsics[0], image_size)
+    return out | dict(image=torch.from_numpy(image.copy()), image_K=K)
+
 def collate(
     clips:list, # clips
     frames:int, # T
     image_size:int=0, # side of the square image, 0 for none
 )->dict: # tensors with leading axis B
     "Clips to a batch"
-    out = {k: [] for k in ('intrinsics', 'cam_from_view', 'keypoints2d', 'valid2d', 'joints3d', 'valid3d', 'rot', 'wrist', 'betas', 'hand', 'real', 'weight', 'image', 'image_K')}
-    for c in clips:
-        c = window(c, 0, frames) if len(c) > frames else pad_clip(c, frames)
-        m = c.motion
-        if m is None: m = rest_motion(frames); m = HandMotion(m.rot, m.wrist, m.betas, torch.zeros_like(m.valid), m.hand_id)
-        for k in ('intrinsics', 'cam_from_view', 'keypoints2d', 'valid2d', 'joints3d', 'valid3d'): out[k].append(getattr(c, k))
-        for k, v in dict(rot=m.rot, wrist=m.wrist, betas=m.betas, hand=m.valid, real=c.frame_ids >= 0).items(): out[k].append(v)
-        out['weight'].append(torch.tensor(float((c.meta or {}).get('weight', 1.0))))
-        if image_size:
-            if c.image is None: raise ValueError(f'{c.dataset}/{c.sequence} has no image, which forecasting needs')
-            image, K = square_image(c.image, c.intrinsics[0], image_size)
-            out['image'].append(torch.from_numpy(image.copy())); out['image_K'].append(K)
-    return {k: torch.stack(v) for k, v in out.items() if v}
+    return default_collate([_fields(c, frames, image_size) for c in clips])
 
 def batch_motion(
     batch:dict, # from `collate`
@@ -126,9 +130,11 @@ def step_indices(
     first, out = step*batch, []
     while len(out) < batch:
         epoch, at = divmod(first + len(out), n)
-        perm = torch.randperm(n, generator=torch.Generator().manual_seed(seed*1_000_003 + epoch))
-        out += perm[at:at + batch - len(out)].tolist()
+        out += _order(n, seed, epoch)[at:at + batch - len(out)].tolist()
     return out
+
+@lru_cache(maxsize=2)
+def _order(n:int, seed:int, epoch:int)->torch.Tensor: return torch.randperm(n, generator=torch.Generator().manual_seed(seed*1_000_003 + epoch))
 
 class _Steps(torch.utils.data.Sampler):
     "Batches of indices from one step to another"
@@ -144,7 +150,7 @@ class _Collated(Dataset):
     def __len__(self): return len(self.data)
     def __getitems__(self, ids):
         extra = {k: torch.from_numpy(np.stack([a[i] for i in ids])) for k, a in self.data.extra.items()}
-        if self.kept is None: return self.make([self.data[i] for i in ids]) | extra
+        if self.kept is None: return self.make([self.data.view(i) for i in ids]) | extra
         for i in ids:
             if i not in self.kept: self.kept[i] = {k: v[0] for k, v in self.make([self.data[i]]).items()}
         return {k: torch.stack([self.kept[i][k] for i in ids]) for k in self.kept[ids[0]]} | extra
