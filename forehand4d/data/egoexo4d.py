@@ -6,6 +6,7 @@
 __all__ = ['NAMES', 'KINDS', 'SIZE', 'VIEWS', 'FAR', 'FEWEST', 'sequences']
 
 # %% ../../nbs/23i_data.egoexo4d.ipynb #059a77fa
+from contextlib import contextmanager
 from functools import partial
 from itertools import product
 from pathlib import Path
@@ -14,44 +15,39 @@ from ..core import read_json
 from ..cameras import make_T, project, transform
 from ..mano import to_mano21
 from .sequences import Sequence, SequenceList, find_folder
-from .assemblyhands import _image as _upright, _turned
+from .assemblyhands import _image, _turned
 
 # %% ../../nbs/23i_data.egoexo4d.ipynb #9ebc7291
 NAMES = [f'{side}_{joint}' for side in ('right', 'left') for joint in ('wrist', *map('_'.join, product(('thumb', 'index', 'middle', 'ring', 'pinky'), '1234')))]
 KINDS, SIZE = ('annotation', 'automatic'), (512, 512) # folders of labels; undistorted images
 VIEWS, FAR, FEWEST = 3, 30., 10 # cameras that saw a joint; pixels from its annotation; joints of a hand
 
-def _read(path:Path, what:str)->dict:
-    if not path.is_file(): raise FileNotFoundError(f'egoexo4d: expected {what} in {path}: no such file')
-    return read_json(path)
+@contextmanager
+def _expect(dataset:str, path:Path, what:str): # what is to be read there; else an error says so
+    if not path.is_file(): raise FileNotFoundError(f'{dataset}: expected {what} in {path}: no such file')
+    try: yield
+    except Exception as e: raise ValueError(f'{dataset}: expected {what} in {path} ({type(e).__name__}: {e})') from None  # a damaged file raises whatever its bytes say
 
 def _camera(path:Path, egos:list)->tuple: # name, K (3, 3), frames, cam_from_world (N, 4, 4)
-    data = _read(path, 'camera poses')
-    cam = next((c for c in egos if c in data), None)
-    if cam is None: raise ValueError(f'{path}: expected the camera of the head, one of {egos}, found {sorted(data)}')
-    try:
+    with _expect('egoexo4d', path, f'the camera of the head, one of {egos}, with camera_intrinsics 3x3, and camera_extrinsics 3x4 by frame'):
+        data = read_json(path)
+        cam = next(c for c in egos if c in data)
         poses = {int(k): v for k, v in data[cam]['camera_extrinsics'].items()}
         K, E = torch.tensor(data[cam]['camera_intrinsics']).double().view(3, 3), torch.tensor([poses[i] for i in sorted(poses)]).double().view(-1, 3, 4)
-    except (KeyError, TypeError, AttributeError, ValueError, RuntimeError) as e: raise ValueError(f'{path}: expected camera_intrinsics 3x3, and camera_extrinsics 3x4 by frame ({e})') from None
-    known = E[E.isfinite().flatten(1).all(-1), :, :3]
-    if not len(known) or not K.isfinite().all() or (known@known.mT - torch.eye(3)).abs().max() > .01: raise ValueError(f'{path}: expected finite intrinsics, and rotations')
-    return cam, K, sorted(poses), make_T(E[..., :3], E[..., 3])
+        known = E[E.isfinite().flatten(1).all(-1), :, :3]
+        if not len(known) or not K.isfinite().all() or (known@known.mT - torch.eye(3)).abs().max() > .01: raise ValueError('finite numbers and rotations wanted')
+        return cam, K, sorted(poses), make_T(E[..., :3], E[..., 3])
 
 def _labels(path:Path, cam:str, frames:list)->torch.Tensor: # (N, 2, 21, 6): x y z, cameras that saw it, u v; NaN where absent
-    data, out, joint, row = _read(path, 'hands'), np.full((len(frames), len(NAMES), 6), np.nan), {n: i for i, n in enumerate(NAMES)}, {f: i for i, f in enumerate(frames)}
-    try:
+    with _expect('egoexo4d', path, 'frame → [annotation3D, annotation2D], with joints by name'):
+        data, out, joint, row = read_json(path), np.full((len(frames), len(NAMES), 6), np.nan), {n: i for i, n in enumerate(NAMES)}, {f: i for i, f in enumerate(frames)}
         for i, a in [(row[int(k)], v[0]) for k, v in data.items() if v and int(k) in row]:
             for name, p in (a.get('annotation3D') or {}).items(): out[i, joint[name], :4] = p['x'], p['y'], p['z'], p.get('num_views_for_3d')
             for name, p in ((a.get('annotation2D') or {}).get(cam) or {}).items(): out[i, joint[name], 4:] = p['x'], p['y']
-    except (KeyError, TypeError, AttributeError, ValueError) as e: raise ValueError(f'{path}: expected frame → [annotation3D, annotation2D], joints by name ({type(e).__name__} {e})') from None
-    if not np.isfinite(out[..., :3]).all(-1).any(): raise ValueError(f'{path}: expected joints in frames that have a camera pose, {frames[0]}…{frames[-1]}, found none')
-    return to_mano21(torch.from_numpy(out).unflatten(1, (2, 21)), 'openpose21')
+        if not np.isfinite(out[..., :3]).all(-1).any(): raise ValueError(f'no joint in a frame that has a camera pose, {frames[0]}…{frames[-1]}')
+        return to_mano21(torch.from_numpy(out).unflatten(1, (2, 21)), 'openpose21')
 
 # %% ../../nbs/23i_data.egoexo4d.ipynb #b9955fd8
-def _image(files, upright, row):
-    if not files[row].parent.is_dir(): raise FileNotFoundError(f'egoexo4d: expected {files[row]}, written by the preprocessing of the hand-pose benchmark; the mp4 is distorted')
-    return _upright(files, SIZE, int(upright), row)
-
 def _load(root:Path, split:str, kind:str, upright:bool, takes:dict, name:str)->Sequence:
     (uid, egos), pose = takes[name], root/'annotations'/'ego_pose'/split
     cam, K, frames, T = _camera(pose/'camera_pose'/f'{uid}.json', egos)
@@ -66,7 +62,7 @@ def _load(root:Path, split:str, kind:str, upright:bool, takes:dict, name:str)->S
     steps, stored = torch.tensor(frames)[ok.flatten(1).any(-1)].diff().double(), bool(seen.any())
     meta = dict(take_uid=uid, kind=kind, label_fps=30/steps.median().item() if len(steps) else None)
     return Sequence('egoexo4d', name, 30., torch.tensor(frames), K.expand(len(T), 3, 3), T, joints, ok, SIZE, None, px if stored else None, seen if stored else None,
-                    partial(_image, files, upright), meta=meta)
+                    partial(_image, files, SIZE, int(upright)), meta=meta)
 
 def sequences(
     root:str|Path, # folder with `takes.json`, or one above it
@@ -77,11 +73,9 @@ def sequences(
     "The takes of a split that have hand labels, seen by the head camera"
     if kind not in KINDS: raise ValueError(f'egoexo4d: kind must be one of {", ".join(KINDS)}, got {kind!r}')
     root = find_folder(root, 'egoexo4d', 'takes.json', ('egoexo4d', 'egoexo', 'data/egoexo4d', 'data/egoexo'))
-    labels = root/'annotations'/'ego_pose'/split/'hand'/kind
-    splits, every = (_read(p, what) for p, what in ((root/'annotations'/'splits.json', 'split_to_take_uids'), (root/'takes.json', 'takes')))
-    try:
-        if split not in splits['split_to_take_uids']: raise ValueError(f'egoexo4d: split must be one of {", ".join(splits["split_to_take_uids"])}, got {split!r}')
-        have = {p.stem for p in labels.glob('*.json')} & set(splits['split_to_take_uids'][split])
-        takes = {t['take_name']: (t['take_uid'], [c['cam_id'] for c in t['capture']['cameras'] if str(c['is_ego']).lower() == 'true']) for t in every if t['take_uid'] in have}
-    except (KeyError, TypeError) as e: raise ValueError(f'egoexo4d: expected split_to_take_uids in {root}/annotations/splits.json, and take_uid, take_name, capture in takes.json ({e!r})') from None
+    labels, splits = root/'annotations'/'ego_pose'/split/'hand'/kind, root/'annotations'/'splits.json'
+    with _expect('egoexo4d', splits, f'split_to_take_uids of the split {split!r}'): have = {p.stem for p in labels.glob('*.json')} & set(read_json(splits)['split_to_take_uids'][split])
+    with _expect('egoexo4d', root/'takes.json', 'take_uid, take_name, and capture: cameras: cam_id, is_ego of each take'):
+        takes = {t['take_name']: (t['take_uid'], [c['cam_id'] for c in t['capture']['cameras'] if str(c['is_ego']).lower() == 'true'])
+                 for t in read_json(root/'takes.json') if t['take_uid'] in have}
     return SequenceList(sorted(takes), partial(_load, root, split, kind, upright, takes), f'{labels}/TAKE_UID.json of a take of {split!r}')
