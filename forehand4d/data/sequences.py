@@ -4,10 +4,10 @@
 
 # %% auto #0
 __all__ = ['BOUNDS', 'Sequence', 'SequenceList', 'resampled', 'windows', 'read_npy', 'read_split', 'find_folder', 'hand_motion',
-           'read_image', 'brown_conrady', 'undistort', 'check_sequence']
+           'read_image', 'brown_conrady', 'fisheye624', 'undistort', 'check_sequence']
 
 # %% ../../nbs/23a_data.sequences.ipynb #e7248812
-import math
+import io, math
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 import numpy as np, torch
@@ -205,15 +205,15 @@ def hand_motion(
     return HandMotion(rot, wrist, betas.sum(0)/valid.sum(0).clamp(min=1)[:, None], valid, hand_id)
 
 def read_image(
-    files:list, # image file of each row
+    files:list, # image file of each row, or (archive, first byte, bytes)
     size:tuple, # width and height it must have
     row:int, # which
 )->np.ndarray: # (H, W, 3) uint8 RGB
     "One image of a sequence"
-    path = Path(files[row])
-    if not path.is_file(): raise FileNotFoundError(f'{path}: no such image')
+    path, first, n = files[row] if isinstance(files[row], tuple) else (files[row], 0, -1)
+    if not Path(path).is_file() or not n: raise FileNotFoundError(f'{path}: no such image' + f' for row {row}'*(not n))
     try:
-        with Image.open(path) as im: image = np.asarray(im.convert('RGB'))
+        with open(path, 'rb') as f: f.seek(first); image = np.asarray(Image.open(io.BytesIO(f.read(n))).convert('RGB'))
     except (OSError, SyntaxError, ValueError, EOFError) as e: raise ValueError(f'{path}: damaged image ({e})') from None
     if image.shape[1::-1] != tuple(size): raise ValueError(f'{path}: {image.shape[1]}x{image.shape[0]} pixels, expected {size[0]}x{size[1]}')
     return image
@@ -231,6 +231,19 @@ def brown_conrady(
     bent = torch.stack([x*radial + 2*p1*x*y + p2*(r2 + 2*x*x), y*radial + p1*(r2 + 2*y*y) + 2*p2*x*y, torch.ones_like(x)], -1)
     return project(bent, K)
 
+def fisheye624(
+    params:Tensor, # (..., 16) fx fy cx cy k1…k6 p1 p2 s1…s4, or (..., 15) with one focal length
+    points:Tensor, # (..., 3) camera frame
+)->Tensor: # (..., 2) pixels of the fisheye image
+    "Projection by the lens model of Aria and Quest; leading dimensions broadcast"
+    if params.shape[-1] not in (15, 16): raise ValueError(f'a fisheye624 lens has 15 or 16 numbers, got {params.shape[-1]}')
+    f, c, k, p, s = (params if params.shape[-1] == 16 else torch.cat([params[..., :1], params], -1)).split([2, 2, 6, 2, 4], -1)
+    r = points[..., :2].norm(dim=-1, keepdim=True).clamp(min=1e-9)
+    theta = torch.atan2(r, points[..., 2:])
+    uv = points[..., :2]/r*theta*(1 + sum(k[..., i:i+1]*theta**(2*i + 2) for i in range(6)))
+    q = (uv*uv).sum(-1, keepdim=True)
+    return f*(uv + p*q + 2*uv*(uv*p).sum(-1, keepdim=True) + s[..., ::2]*q + s[..., 1::2]*q*q) + c
+
 def undistort(
     image:np.ndarray, # (H, W, 3) uint8 of any camera
     K:Tensor, # (3, 3) intrinsics of the wanted pinhole image
@@ -242,7 +255,7 @@ def undistort(
     at = to_pixels(unproject(torch.stack([u, v], -1), K.double(), torch.ones_like(u))).flip(-1).permute(2, 0, 1).nan_to_num(-9).numpy()
     return np.stack([map_coordinates(image[..., c].astype(np.float32), at, order=1) for c in range(3)], -1).round().clip(0, 255).astype(np.uint8)
 
-# %% ../../nbs/23a_data.sequences.ipynb #8cf4258c
+# %% ../../nbs/23a_data.sequences.ipynb #718daa8b
 BOUNDS = dict(reprojection_px=(0, 3), motion_mm=(0, 20), shortest_bone_mm=(8, 45), longest_bone_mm=(60, 130), stretch_mm=(0, 10), hand_mm=(130, 240), in_front=(.99, 1),
               sides=(.7, 1), rate=(.97, 1.03), nans=(0, 0)) # of what `check_sequence` measures
 
