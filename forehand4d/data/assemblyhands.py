@@ -61,7 +61,7 @@ def _load(folder:Path, images:Path, rate:float, name:str)->Sequence:
     ok &= joints.isfinite().all(-1)
     ok &= ok[..., :1] & (ok.sum(-1, keepdim=True) > 3)
     step = int(ids.diff().mode().values) if len(ids) > 1 else 1
-    return Sequence('assemblyhands', name, rate, ids, K.expand(len(ids), 3, 3), T, joints, ok, size, valid2d=ok & seen, image=image, seconds=ids/(step*rate))
+    return Sequence('assemblyhands', name, rate, ids, K.expand(len(ids), 3, 3), T, joints, ok, size, valid2d=ok & seen, image=image, seconds=ids.double()/(step*rate))
 
 def sequences(
     root:str|Path, # folder with `annotations` and `images`, or one above it

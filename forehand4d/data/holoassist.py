@@ -57,7 +57,7 @@ def _load(root:Path, inferred:bool, name:str)->Sequence:
     K, size = torch.from_numpy(camera[:9]).view(3, 3), tuple(int(v) for v in camera[-2:])
     if not (K[[0, 1, 0, 1], [0, 1, 2, 2]] > 0).all() or K[2].tolist() != [0, 0, 1]: raise ValueError(f'{f}/Video/Intrinsics.txt: expected fx 0 cx 0 fy cy 0 0 1 first, found {K.flatten().tolist()}')
     video, pictures, start, length = f/'Video_pitchshift.mp4', sorted((f/'Video'/'images_jpg').glob('*.jpg')), moments[0], (moments[-1] - moments[0])/1e7
-    fps = _frame(video, 0)[0] if video.is_file() or not pictures else int(pictures[-1].stem)/max(length, 1e-9)
+    fps = _frame(video, 0)[0] if video.is_file() or not pictures else (int(pictures[-1].stem) or 1)/max(length, 1e-9)
     _, seconds, P = torch.from_numpy(_rows(f/'Video'/'Pose_sync.txt', 18, start=start)).split([1, 1, 16], -1)
     seconds, P = seconds[:, 0], P.unflatten(-1, (4, 4))
     rows = ((P[:, :3, :3]@P[:, :3, :3].mT - torch.eye(3)).abs().amax((1, 2)) < .01) & P.isfinite().flatten(1).all(-1) & ((seconds - length/2).abs() <= length/2 + .5/fps)
