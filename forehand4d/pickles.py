@@ -97,9 +97,7 @@ def plain_data(file): # opened for reading bytes
     "What the pickle in an open file holds; raises whatever a damaged stream provokes"
     return _unwrap(_Reader(file).load())
 
-def read_pickle(
-    path:str|Path, # pickle of plain data
-):
+def read_pickle(path:str|Path): # pickle of plain data
     "Read a pickle of numbers, text, containers and arrays; anything else is refused with its name"
     path = Path(path)
     if not path.is_file(): raise FileNotFoundError(f'{path}: no such file')

@@ -10,12 +10,14 @@ import os, re, csv, time, difflib
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
+from PIL import Image
 from fastcore.basics import patch
 from .core import (atomic_path, data_root, file_hash, git_state, outputs_root, project_root, read_json, software,
                              stable_hash, write_json, _plain)
 
 # %% ../nbs/01a_runs.ipynb #cec52212
 SCHEMA = 1 # version of the manifest's layout
+def _now()->str: return datetime.now(timezone.utc).isoformat(timespec='seconds')
 
 def relative(
     path:str|Path, # a file or folder
@@ -77,9 +79,10 @@ def _unlock(folder:Path):
     if handle := _locks.pop(folder, None): handle.close()
 
 # %% ../nbs/01a_runs.ipynb #b894608d
-def _differences(old:dict, new:dict)->str:
-    keys = [k for k in {**old, **new} if old.get(k, ...) != new.get(k, ...)]
-    return ', '.join(f'{k}: {old.get(k, "absent")!r} there, {new.get(k, "absent")!r} here' for k in keys)
+def _check_same(folder:Path, root:Path|None, status:str, old:dict, new:dict):
+    "Refuse to go on in a folder that was made with other parameters"
+    wrong = [f'{k}: {old.get(k, "absent")!r} there, {new.get(k, "absent")!r} here' for k in {**old, **new} if old.get(k, ...) != new.get(k, ...)]
+    if wrong: raise ValueError(f'{relative(folder, root)} is {status} with other parameters ({", ".join(wrong)}): choose another name or remove that folder')
 
 def start_run(
     notebook:str, # name of the run notebook, without suffix
@@ -95,18 +98,15 @@ def start_run(
     folder = (root/notebook/name).resolve()
     first = os.environ.get('RANK', '0') == '0'
     old = read_json(folder/'manifest.json') if (folder/'manifest.json').exists() else None
-    if old and old['parameters'] != params:
-        raise ValueError(f'{relative(folder, root)} is {old["status"]} with other parameters ({_differences(old["parameters"], params)}): '
-                         f'choose another name or remove that folder')
+    if old: _check_same(folder, root, old['status'], old['parameters'], params)
     if launched := os.environ.get('FOREHAND4D_LAUNCH'): Path(launched).write_text(f'{old["status"] if old else "new"} {folder}')
     if old and old['status'] == 'done': return Run(folder, old, root, writing=first)
     folder.mkdir(parents=True, exist_ok=True)
     if first and not _lock(folder): raise ValueError(f'{relative(folder, root)} is being written by another process: wait for it or choose another name')
-    now = datetime.now(timezone.utc).isoformat(timespec='seconds')
-    session = dict(started=now, **git_state())
-    manifest = {**(old or dict(schema=SCHEMA, notebook=notebook, run=name, parameters=params, seed=params.get('seed'), status='running',
-                     started=now, duration=0., splits={}, inputs={}, artifacts={}, metrics={})), **git_state(), 'software': software()}
-    if old: manifest['resumed'] = old.get('resumed', []) + [session]
+    now, state = _now(), git_state()
+    manifest = old or dict(schema=SCHEMA, notebook=notebook, run=name, parameters=params, seed=params.get('seed'), status='running',
+                           started=now, duration=0., splits={}, inputs={}, artifacts={}, metrics={})
+    manifest |= dict(state, software=software(), **({'resumed': old.get('resumed', []) + [dict(started=now, **state)]} if old else {}))
     run = Run(folder, manifest, root, writing=first)
     run._save()
     return run
@@ -129,7 +129,7 @@ def _write_log(self:Run, columns:list[str], rows:list[dict]):
     with atomic_path(self.dir/'log.csv') as p, p.open('w', newline='') as f:
         writer = csv.DictWriter(f, columns, lineterminator='\n')
         writer.writeheader()
-        writer.writerows({k:v if isinstance(v, str) else repr(v) for k,v in row.items()} for row in rows)
+        writer.writerows(rows)
 
 @patch
 def _columns(self:Run)->list[str]:
@@ -143,9 +143,7 @@ def _columns(self:Run)->list[str]:
 
 # %% ../nbs/01a_runs.ipynb #e2382ef8
 @patch
-def log(self:Run,
-    **row, # numbers or short texts; new columns may appear at any time
-):
+def log(self:Run, **row): # numbers or short texts; new columns may appear at any time
     "Append a row to `log.csv`"
     if not self.writing: return
     if self.done: raise ValueError(f'{self!r} is finished and cannot be logged to')
@@ -157,8 +155,7 @@ def log(self:Run,
     path, cells = self.dir/'log.csv', [row.get(k, '') for k in self._header]
     size = path.stat().st_size
     try:
-        with path.open('a', newline='') as f:
-            csv.writer(f, lineterminator='\n').writerow([v if isinstance(v, str) else repr(v) for v in cells])
+        with path.open('a', newline='') as f: csv.writer(f, lineterminator='\n').writerow(cells)
     except OSError as e:
         os.truncate(path, size)
         raise OSError(e.errno, 'a row could not be appended, the rows before it are intact: free some space and run again', str(path)) from e
@@ -166,9 +163,7 @@ def log(self:Run,
 
 # %% ../nbs/01a_runs.ipynb #11d68e14
 @patch
-def rewind(self:Run,
-    step:int, # first step that will be logged again
-):
+def rewind(self:Run, step:int): # first step that will be logged again
     "Drop the rows from `step` on, to continue from a checkpoint"
     if not self.writing: return
     self._header = self._columns()
@@ -232,9 +227,7 @@ def save_figure(self:Run,
     with atomic_path(path) as p:
         if hasattr(fig, 'savefig'): fig.savefig(p, dpi=130, bbox_inches='tight')
         elif hasattr(fig, 'save'): fig.save(p)
-        else:
-            from PIL import Image
-            Image.fromarray(fig).save(p)
+        else: Image.fromarray(fig).save(p)
     return self.add_artifact(path)
 
 # %% ../nbs/01a_runs.ipynb #6300edde
@@ -249,7 +242,7 @@ def finish(self:Run,
     self.manifest['metrics'] = _plain(metrics or {}, array=lambda a: a.tolist())
     write_json(self.dir/'metrics.json', self.manifest['metrics'])
     before = self.manifest
-    self.manifest = {**before, 'status': 'done', 'finished': datetime.now(timezone.utc).isoformat(timespec='seconds')}
+    self.manifest = {**before, 'status': 'done', 'finished': _now()}
     try: self._save()
     except OSError:
         self.manifest = before
