@@ -21,8 +21,7 @@ def make_T(
     T[..., :3, :3], T[..., :3, 3], T[..., 3, 3] = R, t, 1
     return T
 
-def invert(
-    T:Tensor, # (..., 4, 4) rigid transforms
+def invert(T:Tensor, # (..., 4, 4) rigid transforms
 )->Tensor: # (..., 4, 4)
     "Inverse of a rigid transform, exact: transpose, no solver"
     R = T[..., :3, :3].mT

@@ -10,13 +10,13 @@ __all__ = ['LEGACY_STATS', 'HandMotion', 'rest_motion', 'load_motion', 'MotionSt
 import zipfile
 from dataclasses import dataclass, replace
 from pathlib import Path
-import numpy as np
-import torch
+import numpy as np, torch
+from fastcore.basics import patch
 from torch import Tensor
 from .core import atomic_path
 from .rotations import aa_to_mat, mat_to_aa, mat_to_6d, sixd_to_mat
 from .cameras import transform
-from .hands import HandModel, hand_pair, require_hand, rest_wrist
+from .hands import HandModel, hand_pair, rest_wrist
 
 # %% ../nbs/14_motion.ipynb #fe4d1f6b
 @dataclass(frozen=True)
@@ -49,8 +49,6 @@ class HandMotion:
         return hand_pair(self.hand_id, str(self.wrist.device))
 
 # %% ../nbs/14_motion.ipynb #a6b86f44
-from fastcore.basics import patch
-
 @patch
 def joints(self:HandMotion)->Tensor: # (..., T, 2, 21, 3) metres
     "Joints and fingertips"
@@ -84,12 +82,10 @@ def pad(self:HandMotion,
     length:int, # wanted number of frames
 )->HandMotion: # the last frame repeated, marked invalid
     "Lengthen a motion; the added frames are not valid"
-    n = length - len(self)
-    if n < 0: raise ValueError(f'cannot pad {len(self)} frames to {length}')
-    grow = lambda x, d: torch.cat([x, x.narrow(d, -1 + x.shape[d], 1).expand(*x.shape[:d], n, *x.shape[d + 1:])], d)
-    d = self.wrist.dim() - 3
-    valid = torch.cat([self.valid, torch.zeros_like(self.valid[..., :1, :]).expand(*self.valid.shape[:-2], n, 2)], -2)
-    return replace(self, rot=grow(self.rot, d), wrist=grow(self.wrist, d), valid=valid)
+    if length < len(self): raise ValueError(f'cannot pad {len(self)} frames to {length}')
+    d, t = self.wrist.dim() - 3, torch.arange(length, device=self.wrist.device)
+    held = lambda x: x.index_select(d, t.clamp(max=len(self) - 1))
+    return replace(self, rot=held(self.rot), wrist=held(self.wrist), valid=held(self.valid) & (t < len(self))[:, None])
 
 def rest_motion(
     *shape:int, # leading dimensions, the last of them is time
@@ -102,16 +98,12 @@ def rest_motion(
 
 # %% ../nbs/14_motion.ipynb #a653e81b
 @patch
-def save(self:HandMotion,
-    path:str|Path, # `.npz` to write
-):
+def save(self:HandMotion, path:str|Path): # `.npz` to write
     "Write the motion, all or nothing"
     arrays = {k: getattr(self, k).detach().cpu().numpy() for k in ('rot', 'wrist', 'betas', 'valid')}
     with atomic_path(path) as tmp, open(tmp, 'wb') as f: np.savez_compressed(f, hand_id=self.hand_id, **arrays)
 
-def load_motion(
-    path:str|Path, # `.npz` written by `HandMotion.save`
-    hand_id:str|None=None, # refuse motions of another hand model
+def load_motion(path:str|Path, # `.npz` written by `HandMotion.save`
 )->HandMotion: # on the CPU
     "Read a motion"
     path = Path(path)
@@ -120,9 +112,7 @@ def load_motion(
         with np.load(path, allow_pickle=False) as z: a = {k: z[k] for k in ('rot', 'wrist', 'betas', 'valid', 'hand_id')}
     except (KeyError, ValueError, OSError, EOFError, zipfile.BadZipFile) as e:
         raise ValueError(f'{path}: not a motion file with rot, wrist, betas, valid and hand_id ({e})') from None
-    found = str(a.pop('hand_id'))
-    if hand_id is not None: require_hand(found, hand_id, f'{path}: the parameters')
-    return HandMotion(**{k: torch.from_numpy(v) for k, v in a.items()}, hand_id=found)
+    return HandMotion(hand_id=str(a.pop('hand_id')), **{k: torch.from_numpy(v) for k, v in a.items()})
 
 # %% ../nbs/14_motion.ipynb #676ab0fa
 @dataclass(frozen=True)
@@ -173,8 +163,7 @@ def decode198(
 # %% ../nbs/14_motion.ipynb #8349c1c1
 LEGACY_STATS = MotionStats((0.10309122, 0.02925274, 0.47753079), (0.20071064, 0.18052778, 0.25474921)) # constants of the release
 
-def encode_legacy198(
-    m:HandMotion, # any leading dimensions
+def encode_legacy198(m:HandMotion, # any leading dimensions
 )->Tensor: # (..., T, 198)
     "Motion to the channels of the released networks"
     hand = m.hand()
