@@ -11,6 +11,7 @@ from functools import lru_cache
 import numpy as np, torch
 from PIL import Image, ImageDraw
 from torch import Tensor
+from trimesh.creation import icosphere
 from .cameras import intrinsics_from_fov, look_at, project, transform
 from .hands import BONES, hand_pair
 from .motion import HandMotion
@@ -28,23 +29,16 @@ def fade(
     return 1 - (1 - HAND_COLORS[hand]) * (1 - PALEST * when)
 
 # %% ../nbs/16a_draw.ipynb #35eeba14
-def _sphere(rings=6, sides=8):
-    a, b = np.meshgrid(np.linspace(0, np.pi, rings), np.arange(sides) * 2 * np.pi / sides, indexing='ij')
-    points = np.stack([np.sin(a) * np.cos(b), np.sin(a) * np.sin(b), np.cos(a)], -1).reshape(-1, 3)
-    i, j = (x.ravel() for x in np.meshgrid(np.arange(rings - 1), np.arange(sides), indexing='ij'))
-    c = [i * sides + j, (i + 1) * sides + j, (i + 1) * sides + (j + 1) % sides, i * sides + (j + 1) % sides]
-    return points, np.concatenate([np.stack([c[0], c[1], c[2]], 1), np.stack([c[0], c[2], c[3]], 1)])
-
 def _capsules(joints:Tensor, radius:float=.006)->tuple: # vertices (V, 3), faces (F, 3) along the bones of a hand (21, 3)
-    sphere, faces = _sphere()
+    ball = icosphere(1)
     ends = np.asarray(joints, dtype=np.float64)[np.array(BONES)]
     a, b = ends[:, 0], ends[:, 1]
     z = (b - a) / np.maximum(np.linalg.norm(b - a, axis=1, keepdims=True), 1e-9)
     x = np.cross(z, np.eye(3)[np.abs(z).argmin(1)])
     x /= np.maximum(np.linalg.norm(x, axis=1, keepdims=True), 1e-9)
     frame = np.stack([x, np.cross(z, x), z], -1)
-    v = a[:, None] + radius * sphere @ frame.transpose(0, 2, 1) + (sphere[:, 2:] > 0) * (b - a)[:, None]
-    return v.reshape(-1, 3), (faces + len(sphere) * np.arange(len(ends))[:, None, None]).reshape(-1, 3)
+    v = a[:, None] + radius * ball.vertices @ frame.transpose(0, 2, 1) + (ball.vertices[:, 2:] > 1e-6) * (b - a)[:, None]
+    return v.reshape(-1, 3), (ball.faces + len(ball.vertices) * np.arange(len(ends))[:, None, None]).reshape(-1, 3)
 
 # %% ../nbs/16a_draw.ipynb #a6ac6f8e
 def points_of(
@@ -57,6 +51,7 @@ def points_of(
     if p.ndim < 4 or p.shape[-3] != 2 or p.shape[-1] != 3: raise ValueError(f'expected points (..., T, 2, N, 3), got {tuple(p.shape)}')
     if p.shape[-2] not in (21, 778): raise ValueError(f'a hand has 21 joints or 778 vertices, got {p.shape[-2]} points')
     v = torch.ones(p.shape[:-2], dtype=torch.bool) if valid is None else torch.as_tensor(valid).cpu().bool().expand(p.shape[:-2])
+    if not v.any(): raise ValueError('no valid hand in any frame: nothing to draw')
     if not p[v].isfinite().all(): raise ValueError('points of a valid hand hold NaN or infinite values; mark that hand invalid')
     p = torch.where(v[..., None, None], p, 0)
     return p.reshape(-1, *p.shape[-4:]).numpy(), v.reshape(-1, *v.shape[-2:]).numpy()
@@ -67,9 +62,8 @@ def hand_meshes(
     when:float=0., # 0 first frame, 1 last
 )->list: # one `Mesh` a valid hand
     "Both hands in their colours"
-    look = dict(specular=.12, shininess=15.)
     mesh = lambda h: _capsules(points[h]) if len(points[h]) == 21 else (points[h], hand_pair().faces[h])
-    return [Mesh(*mesh(h), colors=fade(h, when), **look) for h in (0, 1) if valid[h]]
+    return [Mesh(*mesh(h), colors=fade(h, when), specular=.12, shininess=15.) for h in (0, 1) if valid[h]]
 
 # %% ../nbs/16a_draw.ipynb #4ad1aada
 def _ink(image, strokes, width):
@@ -96,8 +90,7 @@ def draw_keypoints(
     "Skeletons of both hands"
     k = np.asarray(keypoints, dtype=np.float64)
     if k.shape != (2, 21, 2): raise ValueError(f'expected keypoints (2, 21, 2), got {k.shape}')
-    ok = np.ones((2, 21), bool) if valid is None else np.asarray(valid, bool)
-    ok = np.broadcast_to(ok[:, None] if ok.ndim == 1 else ok, (2, 21))
+    ok = np.broadcast_to(True if valid is None else np.asarray(valid, bool).reshape(2, -1), (2, 21))
     if not np.isfinite(k[ok]).all(): raise ValueError('valid keypoints hold NaN or infinite values; mark missing ones invalid')
     bones = [(k[h, [a, b]], fade(h, 0), 1.) for h in (0, 1) for a, b in BONES if ok[h, a] and ok[h, b]]
     dots = [(k[h, j:j+1], fade(h, 0) * .7, 1.7) for h in (0, 1) for j in range(21) if ok[h, j]]
@@ -145,8 +138,7 @@ def _rim()->np.ndarray: # (16,) vertices on the open edge of the mesh, around th
     edges, count = np.unique(np.sort(f[:, [[0, 1], [1, 2], [2, 0]]].reshape(-1, 2), 1), axis=0, return_counts=True)
     return np.unique(edges[count == 1])
 
-def wrists_of(
-    points:np.ndarray, # (..., 21 or 778, 3)
+def wrists_of(points:np.ndarray, # (..., 21 or 778, 3)
 )->np.ndarray: # (..., 3)
     "Wrist joint of a skeleton, middle of the mesh's open end (16 mm nearer to the elbow)"
     return points[..., 0, :] if points.shape[-2] == 21 else points[..., _rim(), :].mean(-2)

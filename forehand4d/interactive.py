@@ -6,8 +6,7 @@
 __all__ = ['interactive_html']
 
 # %% ../nbs/16c_interactive.ipynb #64e2b149
-import numpy as np
-import plotly.graph_objects as go
+import numpy as np, plotly.graph_objects as go
 from .core import atomic_path
 from .draw import fade, hand_meshes, points_of, show_frames, wrists_of
 
@@ -63,7 +62,6 @@ def interactive_html(
     "Page with the moving hands of all samples"
     points, ok = points_of(motion, valid)
     S, T = ok.shape[:2]
-    if not ok.any(): raise ValueError('no valid hand in any frame: nothing to draw')
     shown, wrists = show_frames(T, 24), wrists_of(points)
     hands = lambda t, s, look: _hand_traces(points[s, t], ok[s, t], s, look)
     data = [trace for s in range(S) for trace in (*hands(0, s, True), *_way(wrists[s], ok[s], s))]

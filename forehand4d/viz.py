@@ -69,7 +69,6 @@ def overlay_forecast(
     points, ok = points_of(motion, valid)
     S, T = ok.shape[:2]
     if np.shape(K) != (3, 3): raise ValueError(f'expected K (3, 3), the intrinsics of the input image, got {tuple(np.shape(K))}')
-    if not ok.any(): raise ValueError('no valid hand in any frame: nothing to draw')
     full, (small, k) = check_image(image), _fit(image, K, 480)
     h, w = small.shape[:2]
     plain = np.full((int(np.clip(h, .75 * w, w)), w, 3), PAPER, np.uint8)
@@ -87,10 +86,8 @@ VIEWS = {'front': ((0, 'x'), (1, 'y')), 'side': ((2, 'z'), (1, 'y'))} # axis acr
 
 def _skeletons(ax, joints, valid, view, **style):
     "Both hands in an orthographic view, in centimetres"
-    (a, _), (b, _) = VIEWS[view]
-    p = 100 * np.asarray(joints)
-    for h in (0, 1):
-        if not valid[h]: continue
+    ((a, _), (b, _)), p = VIEWS[view], 100 * np.asarray(joints)
+    for h in np.flatnonzero(valid):
         for i, j in BONES: ax.plot(p[h, [i, j], a], p[h, [i, j], b], color=fade(h, 0), solid_capstyle='round', **style)
 
 def skeleton_strip(
@@ -177,7 +174,6 @@ def motion_frames(
     "Pictures of a motion, frame by frame"
     points, ok = points_of(motion, valid)
     S, T = ok.shape[:2]
-    if not ok.any(): raise ValueError('no valid hand in any frame: nothing to draw')
     images = [background] * T if background is None or np.ndim(background[0]) == 2 else background
     if len(images) != T: raise ValueError(f'{T} frames need one background or {T} of them, got {len(images)}')
     blank = np.full((size * 3 // 4, size, 3), PAPER, np.uint8)
