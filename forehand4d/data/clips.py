@@ -222,7 +222,4 @@ class ClipStore:
         return {f.name: c[j].as_buffer() if pa.types.is_binary(f.type) else c[j].as_py() for f, c in zip(batch.schema, batch.columns)}
 
     def __getitem__(self, i:int)->Clip: return decode_clip(self.row(i), self.image)
-
-    def view(self, i:int)->Clip: # shares memory with the file: for reading only, several times as fast
-        "Clip whose tensors are not copied"
-        return decode_clip(self.row(i), self.image, copy=False)
+    def view(self, i:int)->Clip: return decode_clip(self.row(i), self.image, copy=False) # not copied: faster, for reading only

@@ -7,15 +7,16 @@ __all__ = ['GROUPS', 'SPLIT_CLIPS', 'ClipDataset', 'parse_mixture', 'open_datase
            'step_indices', 'loader']
 
 # %% ../../nbs/28_data.loaders.ipynb #34300a06
-import re
+import re, zlib
 from functools import lru_cache, partial
 from pathlib import Path
 import numpy as np
 import torch
-from torch.utils.data import DataLoader, Dataset, default_collate
-from ..core import outputs_root
+from torch.utils.data import DataLoader, Dataset, default_collate, default_convert
+from ..core import data_root, outputs_root
 from .clips import Clip, ClipStore, pad_clip, square_image, window
 from .handworld import DOMAINS, generate
+from .store import DATASETS
 from ..motion import HandMotion, rest_motion
 
 # %% ../../nbs/28_data.loaders.ipynb #fea40c16
@@ -30,15 +31,14 @@ class ClipDataset(Dataset):
     ):
         self.stores, self.weights = stores, weights or [1]*len(stores)
         self.extra = {}  # name → array with a row for each clip, added to batches (features computed once, see `cache_tokens`)
+        hands = {s.row(0)['hand_id'] for s in stores} - {None}
+        if len(hands) > 1: raise ValueError(f'a mixture of labels for the hand models {", ".join(sorted(hands))}: their parameters are not interchangeable; leave one out')
+        self.hand_id = next(iter(hands), None)  # hand model of the parameters, if any
         self.index = [(s, i) for s, (store, w) in enumerate(zip(self.stores, self.weights)) for i in list(range(len(store)))*w]
 
     def __len__(self): return len(self.index)
     def __getitem__(self, i:int)->Clip: s, j = self.index[i]; return self.stores[s][j]
-
-    def view(self, i:int)->Clip: # for reading only, see `ClipStore`
-        "Clip whose tensors are not copied"
-        s, j = self.index[i]
-        return self.stores[s].view(j)
+    def view(self, i:int)->Clip: s, j = self.index[i]; return self.stores[s].view(j) # for reading only
 
 def parse_mixture(
     name:str, # names joined by `+`, each optionally with `*weight`
@@ -66,12 +66,17 @@ def open_dataset(
     if split not in SPLIT_CLIPS: raise ValueError(f'split must be one of {", ".join(SPLIT_CLIPS)}, got {split!r}')
     stores, weights = [], []
     for base, w in parse_mixture(name):
-        here = [p for p in ([Path(root)/base/split, Path(root)/base, Path(root)] if root else []) + [Path(base), outputs_root()/base] if (p/'manifest.json').is_file()]
-        if base in DOMAINS and not root:
+        places = [Path(root)/base/split, Path(root)/base, Path(root)] if root else [data_root()/base/split] if base in DATASETS else []
+        here = [p for p in places + [Path(base), outputs_root()/base] if (p/'manifest.json').is_file()]
+        if base in DOMAINS and not (root and here):
             folder = generate(base, split, n or SPLIT_CLIPS[split], frames=frames, image_size=image_size, truth=truth, workers=workers)
         elif here: folder = here[0]
-        else: raise ValueError(f'no dataset {base!r}: neither a HandWorld domain ({", ".join(DOMAINS)}), nor a group ({", ".join(GROUPS)}), nor the folder of a clip store')
+        elif base in DATASETS: raise FileNotFoundError(f'{base}: no prepared clips in {places[0]}; this makes them: forehand4d data prepare -p dataset {base} -p root DOWNLOAD -p split {split}')
+        else: raise ValueError(f'no dataset {base!r}: neither a HandWorld domain ({", ".join(DOMAINS)}), nor a group ({", ".join(GROUPS)}), '
+                               f'nor recorded ({", ".join(DATASETS)}), nor the folder of a clip store')
         stores.append(ClipStore(folder, image)); weights.append(w)
+        made = [stores[-1].manifest['info'].get(k) for k in ('dataset', 'split')]
+        if base in DATASETS and made != [base, split]: raise ValueError(f'{folder} holds {made}, not split {split!r} of {base}')
     return ClipDataset(stores, weights)
 
 # %% ../../nbs/28_data.loaders.ipynb #230407a0
@@ -93,12 +98,15 @@ def profile_dataset(
     return ClipDataset(stores, weights)
 
 # %% ../../nbs/28_data.loaders.ipynb #a0479df3
+def _number(hand_id:str)->torch.Tensor: return torch.tensor(zlib.crc32(hand_id.encode()))
+
 def _fields(c:Clip, frames:int, image_size:int)->dict: # tensors of one clip
     c = window(c, 0, frames) if len(c) > frames else pad_clip(c, frames)
     m = c.motion
     if m is None: m = rest_motion(frames); m = HandMotion(m.rot, m.wrist, m.betas, torch.zeros_like(m.valid), m.hand_id)
     out = {k: getattr(c, k) for k in ('intrinsics', 'cam_from_view', 'keypoints2d', 'valid2d', 'joints3d', 'valid3d')}
-    out |= dict(rot=m.rot, wrist=m.wrist, betas=m.betas, hand=m.valid, real=c.frame_ids >= 0, weight=torch.tensor(float((c.meta or {}).get('weight', 1.0))))
+    out |= dict(rot=m.rot, wrist=m.wrist, betas=m.betas, hand=m.valid, model=_number(m.hand_id), real=c.frame_ids >= 0,
+                weight=torch.tensor(float((c.meta or {}).get('weight', 1.0))))
     if not image_size: return out
     if c.image is None: raise ValueError(f'{c.dataset}/{c.sequence} has no image, which forecasting needs')
     image, K = square_image(c.image, c.intrinsics[0], image_size)
@@ -117,6 +125,8 @@ def batch_motion(
     hand_id:str='open-hand', # hand model of the labels
 )->HandMotion: # (B, T)
     "The motion of a batch"
+    if 'model' in batch and (batch['hand'].flatten(1).any(1) & (batch['model'] != _number(hand_id).to(batch['model']))).any():
+        raise ValueError(f'the clips hold parameters of another hand model than {hand_id!r}, which is in use: their numbers are not interchangeable')
     return HandMotion(batch['rot'], batch['wrist'], batch['betas'], batch['hand'], hand_id)
 
 # %% ../../nbs/28_data.loaders.ipynb #66a3052a
@@ -142,7 +152,7 @@ class _Steps(torch.utils.data.Sampler):
     def __len__(self): return self.a[3] - self.a[2]
     def __iter__(self):
         n, batch, start, stop, seed, (rank, world) = self.a
-        for k in range(start, stop): yield step_indices(n, batch, k, seed)[rank::world]
+        return (step_indices(n, batch, k, seed)[rank::world] for k in range(start, stop))
 
 class _Collated(Dataset):
     "Batches prepared in the worker, clips kept in memory once decoded when there is room"
@@ -170,7 +180,5 @@ def loader(
     "Batches of the steps `start … stop - 1`"
     if cache is None: cache = workers == 0 and len(data)*(image_size**2*3 + frames*5000) < 6e9
     steps = _Steps(len(data), batch, start, stop, seed, shard)
-    return DataLoader(_Collated(data, partial(collate, frames=frames, image_size=image_size), cache), batch_sampler=steps, collate_fn=_same,
+    return DataLoader(_Collated(data, partial(collate, frames=frames, image_size=image_size), cache), batch_sampler=steps, collate_fn=default_convert,
                       num_workers=workers, persistent_workers=False, pin_memory=torch.cuda.is_available())
-
-def _same(x): return x

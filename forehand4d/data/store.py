@@ -6,13 +6,9 @@
 __all__ = ['DATASETS', 'find_sequences', 'convert', 'check_dataset']
 
 # %% ../../nbs/24_data.store.ipynb #535ca585
-import os, shutil
+import importlib.util, inspect, multiprocessing, os, shutil
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
-from importlib import import_module
-from importlib.util import find_spec
-from inspect import signature
-from multiprocessing import get_context
 from pathlib import Path
 import numpy as np, pandas as pd, pyarrow as pa, torch
 from PIL import Image
@@ -34,9 +30,9 @@ def find_sequences(
     "The sequences of a dataset"
     if name not in DATASETS: raise ValueError(f'no dataset {name!r}; there is {", ".join(DATASETS)}')
     if not Path(root).is_dir(): raise FileNotFoundError(f'{name}: expected the folder of the download, there is none at {root}')
-    if not find_spec(f'forehand4d.data.{name}'): raise ValueError(f'{name}: there is no module forehand4d.data.{name} that reads it')
-    read = import_module(f'forehand4d.data.{name}').sequences
-    known = [k for k in signature(read).parameters if k not in ('root', 'split')]
+    if not importlib.util.find_spec(f'forehand4d.data.{name}'): raise ValueError(f'{name}: there is no module forehand4d.data.{name} that reads it')
+    read = importlib.import_module(f'forehand4d.data.{name}').sequences
+    known = [k for k in inspect.signature(read).parameters if k not in ('root', 'split')]
     if wrong := set(options) - {*known, 'hand_id'}: raise ValueError(f'{name} has no option {", ".join(sorted(wrong))}; it has {", ".join(known) or "none"}')
     return read(root, split, **{k: v for k, v in options.items() if k in known})
 
@@ -100,24 +96,22 @@ def convert(
         if wrong := [f'{k}: {there.get(k)!r} there, {v!r} here' for k, v in how.items() if there.get(k) != v]:
             raise ValueError(f'{out} was made otherwise ({", ".join(wrong)}): choose another folder or delete it')
         return out
-    seqs, wanted, skipped, bad = find_sequences(name, root, split, **options), {}, [], 0.
-    for n, *r in read_split(ranges, skip=int(name == 'h2o3d')) if ranges else [(n,) for n in seqs.names]: wanted.setdefault(n, []).append(r or None)
-    jobs = [((seqs.load, n, r, parts/stable_hash(n), root), how) for n, r in list(wanted.items())[:limit or None]]
+    seqs, windowing, skipped, bad = find_sequences(name, root, split, **options), {}, [], 0.
+    for n, *r in read_split(ranges, skip=int(name == 'h2o3d')) if ranges else [(n,) for n in seqs.names]: windowing.setdefault(n, []).append(r or None)
+    jobs = [((seqs.load, n, r, parts/stable_hash(n), root), how) for n, r in list(windowing.items())[:limit or None]]
     parts.mkdir(parents=True, exist_ok=True)
     if not _lock(out): raise ValueError(f'{out} is being written by another process')
-    def finished(j): # and nothing left out: what was damaged may have been repaired
-        m = j[0][3]/'manifest.json'
-        return m.exists() and not read_json(m)['info']['skipped']
-    todo = [j for j in jobs if not finished(j)]
+    record = lambda job: read_json(m) if (m := job[0][3]/'manifest.json').exists() else {}
+    todo = [j for j in jobs if record(j).get('info', {}).get('skipped', True)]   # what was damaged may have been repaired
     workers, bar = min(workers or len(os.sched_getaffinity(0)), len(todo)), progress(None, f'{name} {split}', len(jobs), initial=len(jobs) - len(todo))
-    pool = ProcessPoolExecutor(workers, mp_context=get_context('spawn')) if workers > 1 else None
+    pool = ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context('spawn')) if workers > 1 else None
     def refuse(): raise ValueError(f'{name}: {len(skipped)} items in {len(jobs)} sequences cannot be read, and damaged={damaged}; the first, {skipped[0][0]}: {skipped[0][1]}')
     try:
         for n, left_out in (pool.map if pool else map)(_convert, todo):
             skipped, bad = skipped + left_out, bad + (len(left_out)/(n + len(left_out)) if left_out else 0)
             bar.update()
             if bad > max(1, damaged*len(jobs)): refuse()
-        counts = {j[0][1]: read_json(j[0][3]/'manifest.json')['clips'] for j in jobs}
+        counts = {j[0][1]: record(j)['clips'] for j in jobs}
         if skipped and not any(counts.values()): refuse()
         write_clips(_rows([j[0][3] for j in jobs]), out, how | dict(skipped=skipped, sequences=counts))
     finally:
