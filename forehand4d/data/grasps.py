@@ -9,8 +9,7 @@ __all__ = ['FINGER_TIPS', 'MIRROR', 'RELAXED', 'SIDEWAYS', 'ALONG', 'RADII', 'CO
 # %% ../../nbs/21c_data.grasps.ipynb #29d05f72
 from dataclasses import dataclass, replace
 from functools import lru_cache
-import numpy as np
-import torch
+import numpy as np, torch
 from scipy.spatial.transform import Rotation
 from ..hands import open_hand
 from .shapes import sdf, unit
@@ -25,22 +24,19 @@ SIDEWAYS = np.array([[0,1.,0]]*4 + [[1.,0,0]])[:,None] # axes of spread and oppo
 @lru_cache
 def _hinges(): return open_hand('right').flexion_axes.double().numpy().reshape(5, 3, 3)
 
-def to_mat(
-    aa:np.ndarray, # (..., 3) axis-angle, radians
+def to_mat(aa:np.ndarray, # (..., 3) axis-angle, radians
 )->np.ndarray: # (..., 3, 3)
     "Rotation matrices of numpy arrays"
     aa = np.asarray(aa)
     return Rotation.from_rotvec(aa.reshape(-1, 3)).as_matrix().astype(aa.dtype).reshape(*aa.shape, 3)
 
-def rest_joints(
-    betas:np.ndarray=None, # (10,) shape
+def rest_joints(betas:np.ndarray=None, # (10,) shape
 )->np.ndarray: # (21, 3) right hand, wrist at the origin
     "Joints of the flat hand"
     b = None if betas is None else torch.as_tensor(betas, dtype=torch.float32)
     return open_hand('right').joints(torch.eye(3).expand(16,3,3), torch.zeros(3), b).double().numpy()
 
-def posture_to_mat(
-    q:np.ndarray, # (..., 5, 4) radians
+def posture_to_mat(q:np.ndarray, # (..., 5, 4) radians
 )->np.ndarray: # (..., 5, 3, 3, 3) rotation of each finger joint relative to its parent, right hand
     "Finger posture to joint rotations"
     R = to_mat(np.concatenate([q[...,:3,None]*_hinges(), q[...,3:,None]*SIDEWAYS], -2))
@@ -174,8 +170,7 @@ def _discomfort(R, p):
 # %% ../../nbs/21c_data.grasps.ipynb #2b3af66c
 def _choose_grip(rest, obj, grips, R_obj, t_obj, m, rng, avoid):
     "The most comfortable wrist over several grips, in the world that `m` mirrors: grip, R (3, 3), p (3,), first posture"
-    fans = [_wrist_candidates(replace(g, center=m*(R_obj@g.center + t_obj), axis=m*(R_obj@g.axis),
-                                      approach=m*(R_obj@g.approach))) for g in grips]
+    fans = [_wrist_candidates(replace(g, center=m*(R_obj@g.center + t_obj), axis=m*(R_obj@g.axis), approach=m*(R_obj@g.approach))) for g in grips]
     R, p = (np.concatenate([f[i] for f in fans]) for i in range(2))
     palm = (np.stack([rest[j]*a for j, a in PALM]) + [0,-.003,0])@R.swapaxes(1, 2) + p[:,None]
     local = (palm*m - t_obj)@R_obj

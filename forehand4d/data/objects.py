@@ -173,8 +173,7 @@ def _spatula(g):
     return _tool('spatula', r, n, g.choice([np.array(WOOD), c]), [head], (n/2+.06,0,.008), extra_h=.012)
 def _knife(g):
     n, b = g.uniform(.1,.12), g.uniform(.11,.17)
-    return _tool('knife', .011, n, np.array(DARK)+g.uniform(0,.25), [cuboid((b,.028,.002), (n/2+b/2,.003,.008), METAL)],
-                 (n/2+b,-.01,.008), flat=True)
+    return _tool('knife', .011, n, np.array(DARK)+g.uniform(0,.25), [cuboid((b,.028,.002), (n/2+b/2,.003,.008), METAL)], (n/2+b,-.01,.008), flat=True)
 def _brush(g):
     n, c = g.uniform(.12,.16), _hue(g)
     head = [cuboid((.07,.05,.018), (n/2+.03,0,.03), _hue(g)), cuboid((.066,.046,.025), (n/2+.03,0,.0125), PALE, 'speckle')]
@@ -189,8 +188,7 @@ def _ball(g):
     r = g.uniform(.026,.042)
     x, z = _arc(-np.pi/2, np.pi/2, 12)
     grips = [Grip('palm', (0,0,r), -Z, -Z, 2*r), *[Grip('pinch', (0,0,r), a, -Z, 2*r, free=.8) for a in _AROUND]]
-    return Object('ball', [lathe(np.stack([r*x, r+r*z], -1), _hue(g), texture='panels')],
-                  [Solid('box', (0,0,0), (0,0,r), round=r)], grips, (2*r,2*r,2*r))
+    return Object('ball', [lathe(np.stack([r*x, r+r*z], -1), _hue(g), texture='panels')], [Solid('box', (0,0,0), (0,0,r), round=r)], grips, (2*r,2*r,2*r))
 def _spray(g):
     r, h, c = g.uniform(.03,.036), g.uniform(.17,.2), _hue(g)
     head = [cuboid((.03,.075,.03), (0,.015,h+.025), c), cuboid((.012,.01,.035), (0,.03,h-.008), DARK)]
@@ -208,8 +206,7 @@ def _kettle(g):
 def _carton(g):
     w, d, h, c = g.uniform(.06,.075), g.uniform(.06,.07), g.uniform(.17,.22), _hue(g)
     grips = _palms(w,h) + [Grip('wrap', (0,0,h*.5), Z, -Z, (w+d)/2*1.08), Grip('pinch', (0,0,h*.55), X, Y, w, free=.4)]
-    return Object('carton', [cuboid((w,d,h), (0,0,h/2), c, 'label'), cuboid((w,.004,.03), (0,0,h+.01), c)], [_block(w,d,h)],
-                  grips, (w,d,h), tip=(0,0,h))
+    return Object('carton', [cuboid((w,d,h), (0,0,h/2), c, 'label'), cuboid((w,.004,.03), (0,0,h+.01), c)], [_block(w,d,h)], grips, (w,d,h), tip=(0,0,h))
 
 FAMILIES = {f.__name__[1:]: f for f in (
     _box, _hinged, _bottle, _mug, _bowl, _can, _hammer, _screwdriver, _spatula, _phone, _book, _ball, _jar, _knife, _spray,

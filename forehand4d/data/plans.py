@@ -14,8 +14,7 @@ from .grasps import MIRROR, RADII, RELAXED, finger_points, plan_grasp, posture_t
 from .curves import ZERO, evaluate, interpolate, minimum_jerk, segment, smooth_noise
 
 # %% ../../nbs/21e_data.plans.ipynb #aaeeedd5
-def yaw(
-    a:float, # radians
+def yaw(a:float, # radians
 )->np.ndarray: # (3, 3)
     "Rotation about the vertical"
     return to_mat(np.array([0,0,a]))
@@ -188,9 +187,7 @@ def put(self:Plan,
     self.let_go(k, hands)
 
 @patch
-def retreat(self:Plan,
-    h:int, # hand: 0 right, 1 left
-):
+def retreat(self:Plan, h:int): # hand: 0 right, 1 left
     "Back to rest"
     t0, t1 = self.go(h, *self.rest_pose(h))
     self.fingers(h, t1, RELAXED + self.rng.normal(0, .08, (5,4)), since=t0)

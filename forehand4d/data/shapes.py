@@ -20,8 +20,7 @@ class Part:
     def __post_init__(self): self.color = np.asarray(self.color, float)
 
 # %% ../../nbs/21a_data.shapes.ipynb #77543ff1
-def unit(
-    v, # (..., 3) vectors
+def unit(v, # (..., 3) vectors
 )->np.ndarray: # (..., 3) of length one
     "Directions of vectors"
     axis = -1 if np.ndim(v)>1 else None  # the norm of a single vector rounds differently: generated data depend on it
@@ -59,8 +58,7 @@ def cuboid(
     return Part(s*np.asarray(size) + center, np.array(f), color, texture)
 
 # %% ../../nbs/21a_data.shapes.ipynb #36370b24
-def frame_along(
-    z, # (..., 3) direction
+def frame_along(z, # (..., 3) direction
 )->np.ndarray: # (..., 3, 3) rotation whose third column is that direction
     "A rotation that turns z into a direction"
     z = unit(z)
