@@ -67,9 +67,9 @@ def _swapped(masks:dict, ids:np.ndarray, px:torch.Tensor, ok:torch.Tensor, rate:
 # %% ../../nbs/23j_data.epic.ipynb #c5b40ab1
 def _image(folder, ids, size, K, bend, row):
     file, tar = folder/f'frame_{ids[row]:010d}.jpg', folder.with_suffix('.tar')
-    if folder.is_dir() or not tar.is_file(): return undistort(read_image([file], size, 0), K, size, bend)
-    with _expect('epic', tar, f'{file.name} of {size[0]}x{size[1]} pixels'), tarfile.open(tar) as t:
-        return undistort(np.asarray(Image.open(t.extractfile(next(m for m in t if m.name.endswith(file.name)))).convert('RGB')).reshape(*size[::-1], 3), K, size, bend)
+    if tar.is_file() and not folder.is_dir():
+        with _expect('epic', tar, file.name), tarfile.open(tar) as t: file = next((tar, m.offset_data, m.size) for m in t if m.name.endswith(file.name))
+    return undistort(read_image([file], size, 0), K, size, bend)
 
 def _load(root:Path, scale, name:str)->Sequence:
     (K, lens, size, ids, T, points), rate = _camera(root/'campose'/f'{name}.json'), 50. if len(name.rpartition('_')[2]) > 2 else 60.
