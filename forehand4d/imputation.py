@@ -26,11 +26,13 @@ class RefineConfig:
     clip: float = 1.0 # gradient norm of each clip (paper: 1)
     sigma2d: float = 0.006 # expected 2D residual, tangent of the viewing angle
     sigma3d: float = 0.004 # expected 3D residual, metres
+    anneal: float = 1.0 # `sigma2d` starts so many times wider and narrows over the first two thirds of the iterations
     weight2d: float = 1.0 # of the 2D term
     weight3d: float = 1.0 # of the 3D term
     smooth: float = 0.004 # expected second difference of joints, metres per frame²; 0 turns the term off
     prior: float = 0.35 # expected finger correction in radians; 0 turns the term off
     fit_shape: bool = False # also fit the shape of the hands
+    bones: float = 0.0 # expected offset of a joint from the model's, metres, the same in all frames; 0: bones are as long as the model's
     place: bool = True # first put the lifted hands, fingers as they are, where they were seen
     robust: bool = True # robust 2D residual
     tolerance: float = 2e-3 # a clip stops when 50 iterations improve it by less than this share
@@ -68,18 +70,29 @@ def _apply(m:HandMotion, p:dict)->HandMotion: # m (B, T); returns corrected
     turn = aa_to_mat(torch.cat([p['turn'], p['fingers']], -2))
     return replace(m, rot=turn@m.rot, wrist=m.wrist + p['shift'], betas=m.betas + p['shape'])
 
-def _objective(m:HandMotion, o:Observation, p:dict, cfg:RefineConfig)->Tensor: # m (B, T); returns (B,)
+def _stretched(m:HandMotion, bones:Tensor)->Tensor: # m (B, T), bones (B, 2, 5, 4, 3) added to those of each finger; returns (B, T, 2, 21, 3)
+    "Joints of hands whose bones are not quite the model's"
+    G, moved, out = m.rot[..., :1, :, :], 0, []
+    for k in range(4):
+        moved = moved + (G@bones[:, None, ..., k, :, None])[..., 0]
+        out.append(moved)
+        if k < 3: G = G@m.rot[..., 1:, :, :].unflatten(-3, (5, 3))[..., k, :, :]
+    d = torch.stack(out, -2)
+    return m.joints() + torch.cat([torch.zeros_like(d[..., 0, :1, :]), d[..., :3, :].flatten(-3, -2), d[..., [4, 0, 1, 3, 2], 3, :]], -2)  # fingertips: thumb first, ring before little
+
+def _objective(m:HandMotion, o:Observation, p:dict, cfg:RefineConfig, wide:float=1.)->Tensor: # m (B, T); returns (B,)
     "Energy of each clip"
-    J = m.joints()
+    J = _stretched(m, p['bones']) if cfg.bones else m.joints()
     c = transform(o.cam[:, :, None], J)
     w2 = o.valid2d.to(J)*(c[..., 2] > 0.05)
-    r2 = ((c[..., :2]/c[..., 2:].clamp(min=0.05) - o.rays)**2).sum(-1)/cfg.sigma2d**2
+    r2 = ((c[..., :2]/c[..., 2:].clamp(min=0.05) - o.rays)**2).sum(-1)/(wide*cfg.sigma2d)**2
     E = cfg.weight2d*_mean(4*torch.log1p(r2/4) if cfg.robust else r2, w2)
     E = E + cfg.weight3d*_mean(((J - o.joints3d)**2).sum(-1)/cfg.sigma3d**2, o.valid3d.to(J))
     if cfg.smooth and len(m) > 2:
         both = (m.valid[:, 2:] & m.valid[:, :-2])[..., None].expand(-1, -1, -1, 21).to(J)
         E = E + _mean((J.diff(n=2, dim=1)**2).sum(-1)/cfg.smooth**2, both)
     if cfg.prior: E = E + (p['fingers']**2).sum(-1).flatten(1).mean(1)/cfg.prior**2
+    if cfg.bones: E = E + 0.1*(p['bones']**2).sum(-1).flatten(1).mean(1)/cfg.bones**2
     return E + (0.1*(m.betas**2).flatten(1).mean(1) if cfg.fit_shape else 0)
 
 # %% ../nbs/54_imputation.ipynb #886bc621
@@ -87,7 +100,7 @@ def _start(m:HandMotion)->dict: # m (B, T); returns zero corrections
     "Corrections at zero"
     B, T = m.wrist.shape[:2]
     z = lambda *s: torch.zeros(B, *s).to(m.wrist)
-    return dict(turn=z(T, 2, 1, 3), fingers=z(T, 2, 15, 3), shift=z(T, 2, 3), shape=z(2, 10))
+    return dict(turn=z(T, 2, 1, 3), fingers=z(T, 2, 15, 3), shift=z(T, 2, 3), shape=z(2, 10), bones=z(2, 5, 4, 3))
 
 @torch.no_grad()
 def _adam(p:dict, g:dict, state:dict, step:int, lr:float, clip:float):
@@ -98,7 +111,7 @@ def _adam(p:dict, g:dict, state:dict, step:int, lr:float, clip:float):
         v = v*scale.view(-1, *[1]*(v.dim() - 1))
         a, b = state[k]
         a.lerp_(v, 0.1); b.lerp_(v*v, 0.001)
-        p[k].sub_(lr*(a/(1 - 0.9**step))/((b/(1 - 0.999**step)).sqrt() + 1e-8))
+        p[k].sub_(lr*(0.1 if k == 'bones' else 1)*(a/(1 - 0.9**step))/((b/(1 - 0.999**step)).sqrt() + 1e-8))
 
 # %% ../nbs/54_imputation.ipynb #fff67b5f
 def refine_batch(
@@ -111,23 +124,24 @@ def refine_batch(
     if cfg.place: motion = place_hands(motion, o.rays, o.valid2d, o.cam)
     B = len(motion.wrist)
     ids, m, p = torch.arange(B, device=motion.wrist.device), motion, _start(motion)
-    free = [k for k in p if k != 'shape' or cfg.fit_shape]
+    free = [k for k in p if {'shape': cfg.fit_shape, 'bones': cfg.bones}.get(k, True)]
     state = {k: (torch.zeros_like(p[k]), torch.zeros_like(p[k])) for k in free}
     best, best_p = torch.full((B,), torch.inf).to(m.wrist), {k: v.clone() for k, v in p.items()}
     first, used, mark = None, torch.zeros(B, dtype=torch.long, device=ids.device), best.clone()
     for step in range(1, cfg.iterations + 2):
         for k in free: p[k].requires_grad_()
-        E = _objective(_apply(m, p), o, p, cfg)
+        wide = max(1., cfg.anneal**(1 - 1.5*step/cfg.iterations))
+        E = _objective(_apply(m, p), o, p, cfg, wide)
         grads = dict(zip(free, torch.autograd.grad(E.sum(), [p[k] for k in free])))
         p = {k: v.detach() for k, v in p.items()}
         E = E.detach()
         if first is None: first = E.clone()
-        better = E < best[ids]
+        better = (E < best[ids]) & (wide == 1)
         best[ids[better]] = E[better]
         for k in p: best_p[k][ids[better]] = p[k][better]
         used[ids] = step - 1
         if step > cfg.iterations: break
-        if step%50 == 0:  # who still improves stays
+        if step%50 == 0 and wide == 1:  # who still improves stays
             on = ~(best[ids] > mark[ids]*(1 - cfg.tolerance))
             mark[ids] = best[ids]
             if not on.any(): break
@@ -137,7 +151,7 @@ def refine_batch(
                 grads = {k: v[on] for k, v in grads.items()}
         _adam(p, grads, state, step, cfg.lr*(0.1 + 0.9*(1 - step/cfg.iterations)), cfg.clip)
         if bar is not None: bar.update(1)
-    return _apply(motion, best_p), dict(before=first, after=best, iterations=used)
+    return _apply(motion, best_p), dict(before=first, after=best, iterations=used, bones=best_p['bones'])
 
 # %% ../nbs/54_imputation.ipynb #35aff364
 def _median(x:Tensor, m:Tensor)->Tensor: # x (B, ...), m (B, ...); returns (B,), NaN where nothing is valid
@@ -192,7 +206,7 @@ def refine(
     tell = lambda q: {k: float(v[0]) for k, v in q.items()}
     return out.map(lambda x: x[0]), dict(before=tell(quality(start, o)), after=tell(quality(out, o)), energy=(float(info['before'][0]), float(info['after'][0])), iterations=int(info['iterations'][0]))
 
-# %% ../nbs/54_imputation.ipynb #f2d63a66
+# %% ../nbs/54_imputation.ipynb #870f4d5b
 def impute(
     data:ClipDataset, # clips with keypoints
     lifter, # `LoadedLifter`

@@ -35,13 +35,14 @@ def sample(
     progress=None, # optional wrapper of the loop, e.g. tqdm
     extra:tuple=(), # further arguments of `f`
     noise=None, # where noise comes from, a function of the shape; default: a generator with the seed
+    temperature:float=1.0, # scale of the noise that it starts from; below 1 likelier and more alike (little effect with ddpm, which adds noise on the way)
 )->Tensor: # (B, T, C)
     "Draw motions from noise"
     scheduler = _scheduler(sampler)
     scheduler.set_timesteps(min(steps, STEPS))
     g = torch.Generator().manual_seed(seed)
     draw = noise or (lambda shape: torch.randn(shape, generator=g))
-    x, ddpm = draw(shape).to(device), {'generator': g} if sampler == 'ddpm' else {}
+    x, ddpm = temperature*draw(shape).to(device), {'generator': g} if sampler == 'ddpm' else {}
     for step in (progress or iter)(scheduler.timesteps):
         t = torch.full((shape[0],), int(step), device=device)
         x0 = f(x, t, *extra).float()
