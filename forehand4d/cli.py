@@ -142,11 +142,8 @@ def demo(
     return runs
 
 # %% ../nbs/90_cli.ipynb #ad5fe669
-def _pairs(items:list[list[str]]|None)->dict:
-    return {k:v for k,v in items or []}
-
 def _run(args):
-    run = run_notebook(args.notebook, _pairs(args.p), name=args.name, out=sys.stdout)
+    run = run_notebook(args.notebook, dict(args.p or []), name=args.name, out=sys.stdout)
     print(f'{run!r}: {relative(run.dir)}')
     for k,v in run.metrics.items(): print(f'  {k}: {v:.4g}' if isinstance(v, float) else f'  {k}: {v}')
 
@@ -173,14 +170,11 @@ def _forecast(args):
     loaded = lru_cache(lambda: load_forecaster(args.weights))   # once, and not before the first image was read
     failed = []
     for image in args.images:
-        try: result = forecast_photo(image, args.out, lambda *a, **k: loaded()(*a, **k), args.intrinsics, args.fov, args.samples, args.seed,
-                                     detect=not args.no_detector)
+        try: print(forecast_photo(image, args.out, lambda *a, **k: loaded()(*a, **k), args.intrinsics, args.fov, args.samples, args.seed, detect=not args.no_detector))
         except (ValueError, OSError) as e:
             if len(args.images) == 1 or args.debug: raise
             failed.append(image)
             print(f'forehand4d: {image}: {e}', file=sys.stderr)
-            continue
-        print(result)
     if failed: raise ValueError(f'{len(failed)} of {len(args.images)} images could not be used')
 
 def _demo(args):
@@ -195,6 +189,14 @@ def _import(args):
     print(f'{report["network"]} network, {report["parameters"]/1e6:.1f} M parameters, {report["dropped"]} tensors dropped (MANO, duplicates, unused)')
     for k in report['leftovers']: print(f'  left over: {k}')
     print(f'  {args.out}/model.safetensors  load_{"lifter" if report["network"] == "lifting" else "forecaster"}({str(args.out)!r})')
+
+def _check_data(args):
+    from forehand4d.data.store import check_dataset
+    folder = outputs_root()/'check-data'/f'{args.dataset}-{args.split}'
+    table, wrong = check_dataset(args.dataset, args.root, args.split, args.limit, folder, **{'hand_id': None} if args.joints else {})
+    print(table.drop(columns='off', errors='ignore').astype(float).round(3).T.to_string(max_cols=8), *wrong[:100],
+          f'{len(table)} sequences, {len(wrong) or "nothing"} is off; labels on images: {relative(folder)}', sep='\n')
+    return int(bool(wrong))
 
 # %% ../nbs/90_cli.ipynb #d99f81d1
 def parser(
@@ -234,6 +236,12 @@ def parser(
     p.add_argument('--photos', metavar='PATH', help='a photograph, or a folder of them, to forecast at the end')
     p = add('runs', _runs, 'list the runs on record')
     p.add_argument('notebook', nargs='?', help='only of this notebook')
+    p = add('check-data', _check_data, 'check the labels of a downloaded dataset; exit code 1 if something is off')
+    p.add_argument('dataset', metavar='NAME', help='such as arctic')
+    p.add_argument('root', metavar='ROOT', help='the download; nothing is written there')
+    p.add_argument('--split', default='train', help='as the dataset names it (train)')
+    p.add_argument('--limit', type=int, default=0, metavar='N', help='sequences, evenly spread (all)')
+    p.add_argument('--joints', action='store_true', help='joints only, where the MANO files are not at hand')
     data = add('data', None, 'data sets').add_subparsers(required=True, metavar='COMMAND')
     p = with_params(data.add_parser('prepare', help='generate or convert the data', description='generate or convert the data'))
     p.set_defaults(call=_run, notebook='prepare_data')
@@ -245,9 +253,7 @@ def main(
 )->int: # exit code
     "The command `forehand4d`"
     args = parser().parse_args(argv)
-    try:
-        args.call(args)
-        return 0
+    try: return args.call(args) or 0
     except KeyboardInterrupt:
         print('\nforehand4d: stopped; the same command goes on from here', file=sys.stderr)
         return 130

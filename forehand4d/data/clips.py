@@ -42,10 +42,7 @@ class Clip:
 
     def __len__(self): return len(self.frame_ids)
 
-    @property
-    def length(self)->int: # frames before padding
-        "Number of real frames: padding has frame number -1"
-        return int((self.frame_ids >= 0).sum())
+    length = property(lambda self: int((self.frame_ids >= 0).sum())) # frames before padding, which has frame number -1
 
 # %% ../../nbs/20_data.clips.ipynb #b0e1010f
 def check_clip(
@@ -155,13 +152,12 @@ def decode_clip(
     return Clip(row['dataset'], row['sequence'], row['fps'], **plain, labels=row['labels'], motion=motion, image=pixels, meta=json.loads(row['meta']))
 
 # %% ../../nbs/20_data.clips.ipynb #790818b0
-def _write_shard(path:Path, rows:list)->int: # rows written
+def _write_shard(path:Path, rows:list):
     "One Arrow file, all or nothing"
     columns = {f.name: [r.get(f.name) for r in rows] for f in _SCHEMA}
     with atomic_path(path) as tmp, pa.OSFile(str(tmp), 'wb') as f, pa.ipc.new_file(f, _SCHEMA) as writer:
         for i in range(0, len(rows), 16):  # small batches: a row is found without reading its neighbours
             writer.write_batch(pa.record_batch([pa.array(columns[k.name][i:i + 16], k.type) for k in _SCHEMA], schema=_SCHEMA))
-    return len(rows)
 
 def write_clips(
     clips, # iterable of clips, or of rows from `encode_clip` (workers encode in parallel)
@@ -175,8 +171,8 @@ def write_clips(
     folder.mkdir(parents=True, exist_ok=True)
     def flush():
         path = folder/f'clips-{len(shards):05d}.arrow'
-        n = _write_shard(path, rows)
-        shards.append(dict(file=path.name, clips=n, bytes=path.stat().st_size, sha256=file_hash(path)))
+        _write_shard(path, rows)
+        shards.append(dict(file=path.name, clips=len(rows), bytes=path.stat().st_size, sha256=file_hash(path)))
         rows.clear()
     for c in clips:
         rows.append(c if isinstance(c, dict) else encode_clip(c))
@@ -204,7 +200,6 @@ class ClipStore:
     def __getstate__(self): return self.__dict__ | {'_tables': {}}  # memory maps are reopened in each worker
 
     def _reader(self, k:int)->pa.ipc.RecordBatchFileReader: # memory-mapped file
-        "Open a shard once"
         if k not in self._tables:
             path = self.folder/self.manifest['shards'][k]['file']
             try:   # private pages: torch wants them writable, what is written stays in this process

@@ -31,9 +31,8 @@ class ClipDataset(Dataset):
     ):
         self.stores, self.weights = stores, weights or [1]*len(stores)
         self.extra = {}  # name → array with a row for each clip, added to batches (features computed once, see `cache_tokens`)
-        hands = {s.row(0)['hand_id'] for s in stores} - {None}
-        if len(hands) > 1: raise ValueError(f'a mixture of labels for the hand models {", ".join(sorted(hands))}: their parameters are not interchangeable; leave one out')
-        self.hand_id = next(iter(hands), None)  # hand model of the parameters, if any
+        self.hand_id, *others = sorted({s.row(0)['hand_id'] for s in stores} - {None}) or [None]  # hand model of the parameters, if any
+        if others: raise ValueError(f'a mixture of labels for the hand models {", ".join([self.hand_id, *others])}: their parameters are not interchangeable; leave one out')
         self.index = [(s, i) for s, (store, w) in enumerate(zip(self.stores, self.weights)) for i in list(range(len(store)))*w]
 
     def __len__(self): return len(self.index)
@@ -72,8 +71,7 @@ def open_dataset(
             folder = generate(base, split, n or SPLIT_CLIPS[split], frames=frames, image_size=image_size, truth=truth, workers=workers)
         elif here: folder = here[0]
         elif base in DATASETS: raise FileNotFoundError(f'{base}: no prepared clips in {places[0]}; this makes them: forehand4d data prepare -p dataset {base} -p root DOWNLOAD -p split {split}')
-        else: raise ValueError(f'no dataset {base!r}: neither a HandWorld domain ({", ".join(DOMAINS)}), nor a group ({", ".join(GROUPS)}), '
-                               f'nor recorded ({", ".join(DATASETS)}), nor the folder of a clip store')
+        else: raise ValueError(f'no dataset {base!r}: expected one of {", ".join([*DOMAINS, *GROUPS, *DATASETS])}, or the folder of a clip store')
         stores.append(ClipStore(folder, image)); weights.append(w)
         made = [stores[-1].manifest['info'].get(k) for k in ('dataset', 'split')]
         if base in DATASETS and made != [base, split]: raise ValueError(f'{folder} holds {made}, not split {split!r} of {base}')

@@ -28,9 +28,9 @@ def find_sequences(
     **options, # of the module's `sequences`; `hand_id` counts where there are parameters
 )->SequenceList: # loaded when they are asked for
     "The sequences of a dataset"
-    if name not in DATASETS: raise ValueError(f'no dataset {name!r}; there is {", ".join(DATASETS)}')
+    there = [d for d in DATASETS if importlib.util.find_spec(f'forehand4d.data.{d}')]
+    if name not in there: raise ValueError(f'no dataset {name!r}; there is {", ".join(there)}')
     if not Path(root).is_dir(): raise FileNotFoundError(f'{name}: expected the folder of the download, there is none at {root}')
-    if not importlib.util.find_spec(f'forehand4d.data.{name}'): raise ValueError(f'{name}: there is no module forehand4d.data.{name} that reads it')
     read = importlib.import_module(f'forehand4d.data.{name}').sequences
     known = [k for k in inspect.signature(read).parameters if k not in ('root', 'split')]
     if wrong := set(options) - {*known, 'hand_id'}: raise ValueError(f'{name} has no option {", ".join(sorted(wrong))}; it has {", ".join(known) or "none"}')
@@ -47,7 +47,6 @@ def _with_image(c:Clip, image:np.ndarray, size:int)->Clip: # pixels of the clip 
 def _convert(job:tuple)->tuple: # clips, and what was left out: (item, reason)
     "Write the clips of one sequence; whatever a damaged file makes an adapter raise is a reason"
     (load, name, ranges, part, root), how = job
-    torch.set_num_threads(1)
     shutil.rmtree(part, ignore_errors=True)
     rows, out = [], []
     def skip(item, e): out.append((item, f'{type(e).__name__}: {e}'.replace(f'{root}{os.sep}', '')))
@@ -64,9 +63,8 @@ def _convert(job:tuple)->tuple: # clips, and what was left out: (item, reason)
     return len(rows), out
 
 def _rows(parts:list): # encoded clips
-    for p in parts:
-        for i in range(read_json(p/'manifest.json')['clips']):
-            if not i: store = ClipStore(p)
+    for store in (ClipStore(p) for p in parts if read_json(p/'manifest.json')['clips']):
+        for i in range(len(store)):
             yield {k: v.to_pybytes() if isinstance(v, pa.Buffer) else v for k, v in store.row(i).items()}
 
 # %% ../../nbs/24_data.store.ipynb #84faeb58
@@ -95,6 +93,7 @@ def convert(
         there = read_json(out/'manifest.json')['info']
         if wrong := [f'{k}: {there.get(k)!r} there, {v!r} here' for k, v in how.items() if there.get(k) != v]:
             raise ValueError(f'{out} was made otherwise ({", ".join(wrong)}): choose another folder or delete it')
+        shutil.rmtree(parts, ignore_errors=True)
         return out
     seqs, windowing, skipped, bad = find_sequences(name, root, split, **options), {}, [], 0.
     for n, *r in read_split(ranges, skip=int(name == 'h2o3d')) if ranges else [(n,) for n in seqs.names]: windowing.setdefault(n, []).append(r or None)
@@ -104,7 +103,7 @@ def convert(
     record = lambda job: read_json(m) if (m := job[0][3]/'manifest.json').exists() else {}
     todo = [j for j in jobs if record(j).get('info', {}).get('skipped', True)]   # what was damaged may have been repaired
     workers, bar = min(workers or len(os.sched_getaffinity(0)), len(todo)), progress(None, f'{name} {split}', len(jobs), initial=len(jobs) - len(todo))
-    pool = ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context('spawn')) if workers > 1 else None
+    pool = ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context('spawn'), initializer=torch.set_num_threads, initargs=(1,)) if workers > 1 else None
     def refuse(): raise ValueError(f'{name}: {len(skipped)} items in {len(jobs)} sequences cannot be read, and damaged={damaged}; the first, {skipped[0][0]}: {skipped[0][1]}')
     try:
         for n, left_out in (pool.map if pool else map)(_convert, todo):
@@ -150,7 +149,7 @@ def check_dataset(
                 Path(pictures).mkdir(parents=True, exist_ok=True)
                 Image.fromarray(_overlay(s)).save(Path(pictures)/f'{"off-" if r["off"] else ""}{n.replace("/", "_")}.jpg', quality=QUALITY)
         except (ValueError, OSError, KeyError) as e: wrong.append(f'{n}: cannot be read: {e}')
-    for other in {'train', 'val', 'test'} - {split}:
+    for other in (s for s in ('train', 'val', 'test') if s != split):
         try: both = set(seqs.names) & set(find_sequences(name, root, other, **options).names)
         except (ValueError, OSError): continue   # not downloaded, or no such split
         if both: wrong.append(f'{len(both)} sequences of {split} are in {other}, too, such as {min(both)}')
