@@ -6,10 +6,10 @@
 __all__ = ['HamerHead', 'Hamer', 'load_hamer']
 
 # %% ../nbs/34_hamer.ipynb #c51adf9c
+from collections import OrderedDict
 from pathlib import Path
-import torch
+import torch, torch.nn.functional as F
 from torch import Tensor, nn
-import torch.nn.functional as F
 from .rotations import sixd_to_mat
 from .hands import hand_pair, rest_wrist
 from .motion import HandMotion
@@ -30,13 +30,8 @@ class _Attention(nn.Module):
         a = F.scaled_dot_product_attention(*(y.unflatten(-1, (self.heads, -1)).transpose(1, 2) for y in (q, k, v)))
         return self.to_out(a.transpose(1, 2).flatten(2))
 
-class _FeedForward(nn.Module):
-    "Two linear maps"
-    def __init__(self, dim, hidden):
-        super().__init__()
-        self.net = nn.Sequential(nn.Linear(dim, hidden), nn.GELU(), nn.Dropout(0.0), nn.Linear(hidden, dim), nn.Dropout(0.0))
-
-    def forward(self, x): return self.net(x)
+def _feed_forward(dim:int, hidden:int)->nn.Sequential: # two linear maps
+    return nn.Sequential(OrderedDict(net=nn.Sequential(nn.Linear(dim, hidden), nn.GELU(), nn.Dropout(0.0), nn.Linear(hidden, dim), nn.Dropout(0.0))))
 
 class _Normed(nn.Module):
     "Normalise, then do"
@@ -45,16 +40,10 @@ class _Normed(nn.Module):
 
 class HamerHead(nn.Module):
     "Cross-attention decoder from image tokens to MANO parameters"
-    def __init__(self,
-        context:int=1280, # channels of the image tokens
-        dim:int=1024, # of the decoder
-        depth:int=6, # layers
-        heads:int=8, # attention heads
-        inner:int=512, # channels of all heads together
-        hidden:int=1024, # feed-forward width
-    ):
+    def __init__(self, context:int=1280, dim:int=1024, depth:int=6, heads:int=8, inner:int=512, hidden:int=1024):
+        # channels of the image tokens and of the decoder, layers, attention heads, channels of them together, feed-forward width
         super().__init__()
-        layer = lambda: nn.ModuleList([_Normed(dim, _Attention(dim, heads, inner)), _Normed(dim, _Attention(dim, heads, inner, context)), _Normed(dim, _FeedForward(dim, hidden))])
+        layer = lambda: nn.ModuleList([_Normed(dim, _Attention(dim, heads, inner)), _Normed(dim, _Attention(dim, heads, inner, context)), _Normed(dim, _feed_forward(dim, hidden))])
         self.transformer = nn.Module()
         self.transformer.to_token_embedding, self.transformer.pos_embedding = nn.Linear(1, dim), nn.Parameter(torch.randn(1, 1, dim))
         self.transformer.transformer = nn.Module()
@@ -106,10 +95,7 @@ def _place_weak(cam:Tensor, centre:Tensor, side:Tensor, K:Tensor, left:Tensor)->
 # %% ../nbs/34_hamer.ipynb #5f834cb6
 class Hamer(nn.Module):
     "HaMeR's network with its way from pixels to metres"
-    def __init__(self,
-        vit:VitPose, # with `crop=True`
-        head:HamerHead, # decoder
-    ): super().__init__(); self.vit, self.head = vit, head
+    def __init__(self, vit:VitPose, head:HamerHead): super().__init__(); self.vit, self.head = vit, head  # a backbone with `crop=True`
 
     @torch.no_grad()
     def __call__(self,
@@ -138,7 +124,6 @@ class Hamer(nn.Module):
 
 def load_hamer(
     path:str|Path, # `hamer.ckpt`
-    vit_heads:int|None=None, # of the backbone; default: 16 for ViT-H, else 4
     heads:int=8, # of the decoder; the file does not say
 )->Hamer: # call it with an image and detected hands
     "HaMeR from its authors' checkpoint"
@@ -147,7 +132,7 @@ def load_hamer(
         raise ValueError(f'{path}: no HaMeR decoder ({", ".join(missing)} missing)')
     kv = head['transformer.transformer.layers.0.1.fn.to_kv.weight']
     depth = 1 + max(int(k.split('.')[3]) for k in head if k.startswith('transformer.transformer.layers.'))
-    with torch.device('meta'): model = Hamer(VitPose(**vitpose_shape(vit, vit_heads), crop=True), HamerHead(
+    with torch.device('meta'): model = Hamer(VitPose(**vitpose_shape(vit, None), crop=True), HamerHead(
         kv.shape[1], head['decpose.weight'].shape[1], depth, heads, kv.shape[0]//2, head['transformer.transformer.layers.0.2.fn.net.0.weight'].shape[0]))
     new = {f'vit.net.{k}': v for k, v in vitpose_state(vit).items()} | {f'head.{k}': v for k, v in head.items()}
     own = model.state_dict()

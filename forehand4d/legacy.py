@@ -36,9 +36,7 @@ def _mlp(n:int, width:int)->nn.Sequential: # n → width
 
 class LegacyEncoder(nn.Module):
     "Transformer with everything in one sequence"
-    def __init__(self,
-        cfg:LegacyConfig, # shape
-    ):
+    def __init__(self, cfg:LegacyConfig): # shape
         super().__init__()
         W = cfg.width
         self.inp, self.out = nn.Linear(198, W), nn.Linear(W, 198)
@@ -51,30 +49,20 @@ class LegacyEncoder(nn.Module):
         pos = sinusoid(torch.arange(n, device=x.device), x.shape[-1], interleaved=True)
         return self.encoder(torch.cat([self.drop(x[:, :n] + pos), x[:, n:]], 1))
 
-    def forward(self,
-        xt:Tensor, # (B, T, 198) noisy motion
-        t:Tensor, # (B,) diffusion step
-        tokens:Tensor, # (B, N, width) conditions
-    )->Tensor: # (B, T, 198) clean motion
+    def forward(self, xt:Tensor, t:Tensor, tokens:Tensor)->Tensor: # noisy motion (B, T, 198), step (B,), conditions (B, N, width) → clean motion
         time = self.time(sinusoid(t, self.inp.out_features, interleaved=True))[:, None]
         x = torch.cat([time, tokens, self.inp(xt)], 1)
         return self.out(self._run(x, x.shape[1])[:, -xt.shape[1]:])
 
-    def regress(self,
-        tokens:Tensor, # (B, N, width) image
-        frames:int, # T
-        released:bool=True, # read where the released code reads
-    )->Tensor: # (B, T, 198)
-        "Motion from empty queries, without diffusion"
+    def regress(self, tokens:Tensor, frames:int)->Tensor: # (B, T, 198) from image tokens (B, N, width)
+        "Motion from empty queries, without diffusion, read where the released code reads"
         x = self._run(torch.cat([tokens.new_zeros(len(tokens), frames, tokens.shape[-1]), tokens], 1), frames)
-        return self.out(x[:, -frames:] if released else x[:, :frames])
+        return self.out(x[:, -frames:])
 
 # %% ../nbs/33_legacy.ipynb #38503b22
 class LegacyModel(nn.Module):
     "A released network: conditions, transformer, and for images the backbone"
-    def __init__(self,
-        cfg:LegacyConfig, # shape
-    ):
+    def __init__(self, cfg:LegacyConfig): # shape
         super().__init__()
         if cfg.kind not in KINDS: raise ValueError(f'kind must be one of {", ".join(KINDS)}, got {cfg.kind!r}')
         self.cfg, self.net = cfg, LegacyEncoder(cfg)
@@ -97,11 +85,7 @@ class LegacyModel(nn.Module):
         if 'image' in cond: return self.cond['image'](self.vit(cond['image']))
         return torch.cat([self.cond[k](cond[k].flatten(2)) for k in self.cond if k in cond], 1)
 
-    def forward(self,
-        xt:Tensor, # (B, T, 198) noisy motion, `legacy198`
-        t:Tensor, # (B,) diffusion step
-        tokens:Tensor, # (B, N, width)
-    )->Tensor: # (B, T, 198) clean motion
+    def forward(self, xt:Tensor, t:Tensor, tokens:Tensor)->Tensor: # noisy motion (B, T, 198), `legacy198`, step (B,), (B, N, width) → clean motion
         if self.cfg.kind == 'regressor': return self.net.regress(tokens, xt.shape[1])
         return self.net(xt, t, tokens)
 
