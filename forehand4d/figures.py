@@ -19,8 +19,7 @@ from .report import Sources
 from .viz import PAPER, _fit, _panel, _two_views
 
 # %% ../nbs/80d_figures.ipynb #22db21df
-def missing_figure(
-    command:str, # what produces the records
+def missing_figure(command:str, # what produces the records
 )->Figure: # closed
     "A figure that names the command that is missing"
     fig, ax = plt.subplots(figsize=(6, 1.2))
@@ -46,9 +45,7 @@ def save_paper_figure(
     notes:dict|None=None, # what else the json should hold
 )->list[Path]: # pdf, png, json
     "Write a figure with the manifests behind it"
-    folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    paths = [folder/f'{name}.{e}' for e in ('pdf', 'png', 'json')]
+    paths = [Path(folder)/f'{name}.{e}' for e in ('pdf', 'png', 'json')]
     with atomic_path(paths[0]) as p: fig.savefig(p, bbox_inches='tight', metadata={'CreationDate': None})
     with atomic_path(paths[1]) as p: fig.savefig(p, bbox_inches='tight', dpi=200)
     write_json(paths[2], dict(figure=name, sources=[s.entry for s in sources], **(notes or {})))
@@ -71,8 +68,7 @@ def curve_data(
     return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame()
 
 # %% ../nbs/80d_figures.ipynb #9c9bb626
-def error_figure(
-    data:pd.DataFrame, # from `curve_data`
+def error_figure(data:pd.DataFrame, # from `curve_data`
 )->Figure: # closed
     "Error over time, with the number of clips below"
     metrics, groups = ('M', 'M_F'), [g for g in ROLES if (data.group == g).any()]

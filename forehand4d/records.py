@@ -97,7 +97,6 @@ def save_records(
     "Write the records of an evaluation"
     if missing := [k for k in (*KEYS, *METRICS) if k not in records]: raise ValueError(f'records lack the columns {missing}: make them with `score`')
     folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
     for name, frame in (('records', records), ('curves', curves)):
         small = frame.astype({c: 'float32' for c in frame.select_dtypes('float64')})
         with atomic_path(folder/f'{name}.parquet') as tmp: small.to_parquet(tmp, index=False)
@@ -105,12 +104,10 @@ def save_records(
     _save_samples(folder/'samples.npz', samples)
     return [folder/n for n in ('records.parquet', 'curves.parquet', 'methods.json', 'samples.npz')]
 
-def load_records(
-    folder:str|Path, # run folder
+def load_records(folder:str|Path, # run folder
 )->EvalRecords:
     "Read the records of an evaluation"
     folder = Path(folder)
     if not (folder/'records.parquet').is_file(): raise FileNotFoundError(f'{folder}: no records.parquet; run the evaluation again')
     budgets = {k: Budget(**b) for k, b in read_json(folder/'methods.json').items()}
-    return EvalRecords(pd.read_parquet(folder/'records.parquet'), pd.read_parquet(folder/'curves.parquet'), budgets,
-                       _load_samples(folder/'samples.npz'))
+    return EvalRecords(pd.read_parquet(folder/'records.parquet'), pd.read_parquet(folder/'curves.parquet'), budgets, _load_samples(folder/'samples.npz'))
