@@ -218,6 +218,7 @@ def read_image(
     if image.shape[1::-1] != tuple(size): raise ValueError(f'{path}: {image.shape[1]}x{image.shape[0]} pixels, expected {size[0]}x{size[1]}')
     return image
 
+# %% ../../nbs/23a_data.sequences.ipynb #efa5e00f
 def brown_conrady(
     K:Tensor, # (3, 3) intrinsics
     dist:Tensor, # (8,) k1 k2 p1 p2 k3 k4 k5 k6
@@ -255,7 +256,7 @@ def undistort(
     at = to_pixels(unproject(torch.stack([u, v], -1), K.double(), torch.ones_like(u))).flip(-1).permute(2, 0, 1).nan_to_num(-9).numpy()
     return np.stack([map_coordinates(image[..., c].astype(np.float32), at, order=1) for c in range(3)], -1).round().clip(0, 255).astype(np.uint8)
 
-# %% ../../nbs/23a_data.sequences.ipynb #718daa8b
+# %% ../../nbs/23a_data.sequences.ipynb #7ed053d0
 BOUNDS = dict(reprojection_px=(0, 3), motion_mm=(0, 20), shortest_bone_mm=(8, 45), longest_bone_mm=(60, 130), stretch_mm=(0, 10), hand_mm=(130, 240), in_front=(.99, 1),
               sides=(.7, 1), rate=(.97, 1.03), nans=(0, 0)) # of what `check_sequence` measures
 
