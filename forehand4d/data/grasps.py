@@ -12,8 +12,8 @@ from functools import lru_cache
 import numpy as np, torch
 from scipy.spatial.transform import Rotation
 from ..hands import open_hand
-from .shapes import sdf, unit
-from .objects import Object, Grip, object_sdf
+from .shapes import unit
+from .objects import Object, Grip
 
 # %% ../../nbs/21c_data.grasps.ipynb #9f572058
 FINGER_TIPS = (17, 18, 20, 19, 16) # tip joints of index, middle, pinky, ring, thumb
@@ -174,7 +174,7 @@ def _choose_grip(rest, obj, grips, R_obj, t_obj, m, rng, avoid):
     R, p = (np.concatenate([f[i] for f in fans]) for i in range(2))
     palm = (np.stack([rest[j]*a for j, a in PALM]) + [0,-.003,0])@R.swapaxes(1, 2) + p[:,None]
     local = (palm*m - t_obj)@R_obj
-    blocked = np.minimum(np.minimum(object_sdf(obj, local)-.013, local[...,2]-.022), 0)  # by the thing, by what it stands on
+    blocked = np.minimum(np.minimum(obj.sdf(local)-.013, local[...,2]-.022), 0)  # by the thing, by what it stands on
     cost = _discomfort(R, p) + (blocked**2).sum(-1)*4e3 + rng.uniform(0, .12, len(R))
     if avoid is not None: cost = cost + (np.maximum(.075-np.linalg.norm(palm[:,:,None]-avoid*m, axis=-1), 0)**2).sum((1,2))*300
     k = cost.argmin()
@@ -210,7 +210,7 @@ def plan_grasp(
     A, b = (R.T*m)@R_obj, (p*m - t_obj)@R_obj
     def contact(x):
         local = (x.reshape(-1, 3)@A + b).reshape(x.shape)
-        d = [sdf(s, local) for s in obj.solids]
+        d = [s.sdf(local) for s in obj.solids]
         return d[grip.solid], np.min([*d, local[...,2]], 0)
     q = _close_fingers(rest, contact, prior, grip.style)
     height = (finger_points(rest, posture_to_mat(q))@A + b)[...,2] - RADII

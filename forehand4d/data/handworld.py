@@ -24,9 +24,9 @@ from .clips import Clip, encode_clip, pad_clip, write_clips
 from .objects import FAMILIES, UNSEEN, make_object
 from .curves import smooth_noise
 from .grasps import rest_joints
-from .plans import Plan, hand_frames, object_frames, yaw
-from .activities import compose
-from .scenes import Person, camera_path, develop, forearm_curve, object_meshes, sample_person, sample_room
+from .plans import Plan, yaw
+from .activities import WORLD, compose
+from .scenes import Person, camera_path, forearm_curve, object_meshes, sample_person, sample_room
 
 # %% ../../nbs/21h_data.handworld.ipynb #7428e63d
 GENERATOR_VERSION = 8 # part of every cache key: raise it when anything that is generated changes
@@ -52,22 +52,11 @@ class Domain:
     one_hand:float=0. # how often the other hand is absent
     only:tuple=None # activities that occur, all when None
 
-DOMAINS = {d.name: d for d in (
-    Domain('lab-articulated', 'ARCTIC', ('hinged','hinged','box','jar'), fov=(62,66), things=(1,1), rooms=3, pool=2, both=0.,
-           only=('open_lid','move_both','twist','move','handover')),
-    Domain('lab-pour', 'H2O', ('bottle','mug','bowl','can','cup'), fov=(72,76), height=(.44,.52), things=(2,3), rooms=3,
-           pool=2, head=.012),
-    Domain('lab-handover', 'H2O-3D', ('box','hammer','bottle','screwdriver','ball','spatula'), view=('tripod',), fov=(42,48),
-           things=(1,2), rooms=2, pool=2, only=('handover','move_both','move')),
-    Domain('lab-grasp', 'DexYCB', ('can','box','bottle','mug','bowl','hammer','sponge'), view=('tripod',), fov=(38,44),
-           things=(2,3), rooms=3, pool=2, both=0., one_hand=.7, only=('move','inspect')),
-    Domain('lab-headset', 'HOT3D', ('phone','hammer','screwdriver','spatula','mug','bowl','knife','spray'), fov=(84,92),
-           height=(.40,.52), things=(2,3), rooms=3, pool=2, head=.03),
-    Domain('wild-joints', 'AssemblyHands', SEEN, labels='joints', fov=(64,90), height=(.36,.54), things=(1,3), head=.02, both=.2),
-    Domain('wild-keypoints', 'HoloAssist', SEEN, labels='keypoints', view=('ego','ego','ego','tripod'), fov=(58,92),
-           height=(.36,.56), things=(1,3), head=.03, both=.2, tempo=(.8,1.35)),
-    Domain('zero-everyday', 'EgoExo4D', UNSEEN, view=('ego','tripod'), fov=(54,100), height=(.34,.6), things=(1,3),
-           head=.025, both=.25, tempo=(.65,1.6)))}
+def _read_domain(name:str, families, **look)->Domain: # from its line in `handworld.json`
+    families = dict(seen=SEEN, unseen=UNSEEN)[families] if isinstance(families, str) else tuple(families)
+    return Domain(name, families=families, **{k: tuple(v) if isinstance(v, list) else v for k, v in look.items()})
+
+DOMAINS = {name: _read_domain(name, **d) for name, d in WORLD['domains'].items()}
 SPLITS = ('train', 'val', 'test')
 
 def _get_domain(name:str)->Domain:
@@ -93,8 +82,7 @@ class Sequence:
     view:str # ego or tripod
     present:tuple # is the right, the left hand there
 
-PARTNERS = dict(bottle=('mug','bowl','cup'), spatula=('bowl','mug'), kettle=('plate',), can=('cup','mug','bowl'),
-                carton=('plate',)) # what lies beside what
+PARTNERS = WORLD['partners'] # what lies beside what
 
 @lru_cache(maxsize=512)
 def _pooled(domain:str, family:str, k:int): return make_object(family, _rng(domain, family, k))
@@ -145,7 +133,7 @@ def _make_sequence(domain:str, split:str, index:int, frames:int, seed:int=0, att
     start = _moment(plan, _rng(*key, 'moment'))
     compose(plan, start + frames/FPS, d.both, d.only)
     t = start + np.arange(frames)/FPS
-    wrist, rot = hand_frames(plan, t, _rng(*key, 'tremor'), g.uniform(.001,.003))
+    wrist, rot = plan.hand_frames(t, _rng(*key, 'tremor'), g.uniform(.001,.003))
     f = lambda x: torch.from_numpy(x).float()
     motion = HandMotion(f(rot), f(wrist), f(person.betas).expand(2, 10).clone(), torch.tensor(present).expand(frames, 2).clone())
     rig = _rng(*(room if d.rooms else key), 'rig')
@@ -175,13 +163,13 @@ def draw(
             meshes += seq.person.forearm(wrist[0,h], rot[0,h,0], h)
     t = seq.times[frame:frame+1]
     for k, o in enumerate(seq.plan.objects):
-        R, p, lid = object_frames(seq.plan, k, t, wrist, rot)
+        R, p, lid = seq.plan.object_frames(k, t, wrist, rot)
         meshes += object_meshes(o, R[0], p[0], lid[0], 7*k + room.seed%97)
     if seq.view=='tripod': meshes.append(seq.person.body())
     cam = seq.cam_from_world[frame] if cam_from_world is None else cam_from_world
     image = render(room.meshes + meshes, intrinsics_from_fov(seq.fov, size, size), cam, size, size, lights=room.lights,
                    ambient=room.ambient, background=(.5,.5,.5)).image
-    return develop(image, room, _rng(seq.name, 'pixels')) if finish else image
+    return room.develop(image, _rng(seq.name, 'pixels')) if finish else image
 
 # %% ../../nbs/21h_data.handworld.ipynb #7fcd513f
 def _observe(seq, size):
@@ -262,12 +250,10 @@ def generate(
     folder:str|Path=None, # default: below `data_root()`, named by the hash of all parameters
     workers:int=None, # processes; default: all cores
     truth:bool=False, # give joints and motion even where the domain hides them
-    seed:int=0, # another benchmark of the same kind
-    image:bool=True, # render
 )->Path: # a clip store
     "Write clips in parallel, once"
     if n<1: raise ValueError(f'n must be at least 1, got {n}')
-    look = dict(split=split, frames=frames, image_size=image_size, truth=truth, seed=seed, image=image)
+    look = dict(split=split, frames=frames, image_size=image_size, truth=truth, seed=0, image=True)
     params = dict(look, domain=asdict(_get_domain(domain)), n=n, version=GENERATOR_VERSION)
     folder = Path(folder) if folder else data_root()/'handworld'/f'{domain}-{split}-{stable_hash(params)}'
     if (folder/'manifest.json').exists(): return folder
