@@ -170,12 +170,7 @@ def git_state()->dict: # commit and dirty, both None where the project is no wor
     except (OSError, subprocess.TimeoutExpired): return dict(commit=None, dirty=None)
 
 # %% ../nbs/00_core.ipynb #7aa13c5d
-def progress(
-    iterable:Any=None, # what is walked through, or None to call `.update` by hand
-    desc:str='', # a few words on what is done
-    total:int|None=None, # number of steps where `iterable` has no length
-    **kwargs,
-)->tqdm: # iterable, also a context manager
+def progress(*args, **kwargs)->tqdm: # of tqdm: what is walked through (None to call `.update` by hand), a few words on it, how many steps
     "A progress bar that suits terminals, notebooks and logs"
     shape = dict(dynamic_ncols=True) if sys.stderr.isatty() else dict(ncols=100, nrows=30, mininterval=0.5)
-    return tqdm(iterable, **{**dict(desc=desc, total=total, disable=in_test()), **shape, **kwargs})
+    return tqdm(*args, **{'disable': in_test(), **shape, **kwargs})

@@ -12,8 +12,7 @@ from pathlib import Path
 from typing import Any
 from PIL import Image
 from fastcore.basics import patch
-from .core import (atomic_path, data_root, file_hash, git_state, outputs_root, project_root, read_json, software,
-                             stable_hash, write_json, _plain)
+from .core import (atomic_path, data_root, file_hash, git_state, outputs_root, project_root, read_json, software, stable_hash, write_json, _plain)
 
 # %% ../nbs/01a_runs.ipynb #cec52212
 SCHEMA = 1 # version of the manifest's layout
@@ -32,12 +31,7 @@ def relative(
 # %% ../nbs/01a_runs.ipynb #f8eb517b
 class Run:
     "A run folder and its manifest; made by `start_run` for writing and by `find_run` for reading"
-    def __init__(self,
-        folder:str|Path, # the run folder
-        manifest:dict|None=None, # read from the folder without it
-        root:Path|None=None, # folder of the run records
-        writing:bool=False, # may this process write?
-    ):
+    def __init__(self, folder:str|Path, manifest:dict|None=None, root:Path|None=None, writing:bool=False): # read from the folder without a manifest
         self.dir, self.root, self.writing = Path(folder), Path(root or Path(folder).parent.parent), writing
         self.manifest = read_json(self.dir/'manifest.json') if manifest is None else manifest
         self._began, self._before, self._saved = time.time(), self.manifest.get('duration') or 0., 0.
