@@ -98,14 +98,9 @@ class Hamer(nn.Module):
     def __init__(self, vit:VitPose, head:HamerHead): super().__init__(); self.vit, self.head = vit, head  # a backbone with `crop=True`
 
     @torch.no_grad()
-    def __call__(self,
-        image, # (H, W, 3) uint8 array
-        keypoints:Tensor, # (2, 21, 2) detected, pixels, right hand first
-        valid:Tensor, # (2, 21) bool
-        K:Tensor, # (3, 3) intrinsics
-        frames:int=1, # the estimate is held that long
-        hand_id:str='mano-left-fixed', # hand model of the result
-    )->HandMotion: # (frames,) in the camera of the image
+    def __call__(self, image, keypoints:Tensor, valid:Tensor, K:Tensor, frames:int=1, hand_id:str='mano-left-fixed')->HandMotion: # (frames,)
+        """Hands of an image (H, W, 3) uint8 in its camera, intrinsics (3, 3), where keypoints (2, 21, 2), right hand first, were detected
+        and are valid (2, 21); the estimate is held for some frames"""
         found = valid.sum(-1) >= 4
         rot = torch.eye(3).repeat(2, 16, 1, 1)
         betas, transl = torch.zeros(2, 10), torch.tensor([0., 0, 0.5]).repeat(2, 1)

@@ -48,17 +48,15 @@ class HandMotion:
         "The hand model of this motion"
         return hand_pair(self.hand_id, str(self.wrist.device))
 
+    def joints(self)->Tensor: # (..., T, 2, 21, 3) metres
+        "Joints and fingertips"
+        return self.hand().joints(self.rot, self.wrist, self.betas[..., None, :, :])
+
+    def vertices(self)->Tensor: # (..., T, 2, 778, 3) metres
+        "Meshes of both hands"
+        return self.hand().vertices(self.rot, self.wrist, self.betas[..., None, :, :])
+
 # %% ../nbs/14_motion.ipynb #a6b86f44
-@patch
-def joints(self:HandMotion)->Tensor: # (..., T, 2, 21, 3) metres
-    "Joints and fingertips"
-    return self.hand().joints(self.rot, self.wrist, self.betas[..., None, :, :])
-
-@patch
-def vertices(self:HandMotion)->Tensor: # (..., T, 2, 778, 3) metres
-    "Meshes of both hands"
-    return self.hand().vertices(self.rot, self.wrist, self.betas[..., None, :, :])
-
 @patch
 def to_frame(self:HandMotion,
     T:Tensor, # (4, 4), or (..., T, 4, 4) per frame: new frame from the motion's frame
