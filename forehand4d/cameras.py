@@ -12,8 +12,7 @@ import torch
 from torch import Tensor
 
 # %% ../nbs/11_cameras.ipynb #4931e6f6
-def make_T(
-    R:Tensor, # (..., 3, 3) rotation
+def make_T(R:Tensor, # (..., 3, 3) rotation
     t:Tensor, # (..., 3) translation in metres
 )->Tensor: # (..., 4, 4)
     "Rigid transform `x -> R x + t` as a 4x4 matrix"
@@ -27,16 +26,14 @@ def invert(T:Tensor, # (..., 4, 4) rigid transforms
     R = T[..., :3, :3].mT
     return make_T(R, -(R@T[..., :3, 3:]).squeeze(-1))
 
-def transform(
-    T:Tensor, # (..., 4, 4) rigid transforms
+def transform(T:Tensor, # (..., 4, 4) rigid transforms
     points:Tensor, # (..., N, 3) points, leading dimensions broadcast against T's
 )->Tensor: # (..., N, 3)
     "Apply a rigid transform to points"
     return points@T[..., :3, :3].mT + T[..., None, :3, 3]
 
 # %% ../nbs/11_cameras.ipynb #2501217b
-def look_at(
-    eye:Tensor, # (..., 3) camera centre in the world, metres
+def look_at(eye:Tensor, # (..., 3) camera centre in the world, metres
     target:Tensor, # (..., 3) point in the middle of the image
     up:Tensor, # (..., 3) world direction that points up in the image
 )->Tensor: # (..., 4, 4) `cam_from_world`
@@ -49,16 +46,14 @@ def look_at(
 # %% ../nbs/11_cameras.ipynb #98192321
 NEAR = 1e-2 # metres; nearer points are projected as if they were this far
 
-def project(
-    points:Tensor, # (..., 3) points in the camera frame, metres
+def project(points:Tensor, # (..., 3) points in the camera frame, metres
     K:Tensor, # (..., 3, 3) intrinsics, leading dimensions broadcast against the points'
 )->Tensor: # (..., 2) pixels
     "Pinhole projection; depth is clamped at 1 cm"
     p = points/points[..., 2:].clamp(min=NEAR)
     return (K[..., :2, :2]@p[..., :2, None]).squeeze(-1) + K[..., :2, 2]
 
-def unproject(
-    px:Tensor, # (..., 2) pixels
+def unproject(px:Tensor, # (..., 2) pixels
     K:Tensor, # (..., 3, 3) intrinsics
     depth:Tensor, # (...) depth along z in metres
 )->Tensor: # (..., 3) points in the camera frame
@@ -68,8 +63,7 @@ def unproject(
     return torch.stack([x, y, torch.ones_like(x)], -1)*depth[..., None]
 
 # %% ../nbs/11_cameras.ipynb #c08c5fbc
-def intrinsics_from_fov(
-    fov:float, # field of view of the longer side, degrees
+def intrinsics_from_fov(fov:float, # field of view of the longer side, degrees
     width:int, # pixels
     height:int, # pixels
 )->Tensor: # (3, 3)
@@ -78,8 +72,7 @@ def intrinsics_from_fov(
     f = max(width, height)/2/math.tan(math.radians(fov)/2)
     return torch.tensor([[f, 0, (width - 1)/2], [0, f, (height - 1)/2], [0, 0, 1]])
 
-def crop_intrinsics(
-    K:Tensor, # (..., 3, 3) intrinsics of the full image
+def crop_intrinsics(K:Tensor, # (..., 3, 3) intrinsics of the full image
     x0:float|Tensor, # first column kept (negative: padding is added on the left)
     y0:float|Tensor, # first row kept
 )->Tensor: # (..., 3, 3) intrinsics of the crop
@@ -89,8 +82,7 @@ def crop_intrinsics(
     K[..., 1, 2] -= y0
     return K
 
-def resize_intrinsics(
-    K:Tensor, # (..., 3, 3) intrinsics
+def resize_intrinsics(K:Tensor, # (..., 3, 3) intrinsics
     sx:float|Tensor, # new width / old width
     sy:float|Tensor, # new height / old height
 )->Tensor: # (..., 3, 3)
@@ -103,16 +95,14 @@ def resize_intrinsics(
     return K
 
 # %% ../nbs/11_cameras.ipynb #d0497fd3
-def kpe_angles(
-    px:Tensor, # (..., 2) pixels
+def kpe_angles(px:Tensor, # (..., 2) pixels
     K:Tensor, # (..., 3, 3) intrinsics
 )->Tensor: # (..., 2) horizontal and vertical angle in radians
     "Angles of a pixel from the optical axis"
     d = unproject(px, K, torch.ones_like(px[..., 0]))
     return torch.atan(d[..., :2])
 
-def fourier(
-    x:Tensor, # (..., C) values
+def fourier(x:Tensor, # (..., C) values
     octaves:int=4, # frequencies 1, 2, 4, …
 )->Tensor: # (..., octaves * C * 2), frequency outermost, then channel, then (sin, cos)
     "Sinusoidal features of increasing frequency"
@@ -120,8 +110,7 @@ def fourier(
     return torch.stack([y.sin(), y.cos()], -1).flatten(-3)
 
 # %% ../nbs/11_cameras.ipynb #a49c0f0a
-def plucker_rays(
-    px:Tensor, # (..., N, 2) pixels in each camera
+def plucker_rays(px:Tensor, # (..., N, 2) pixels in each camera
     K:Tensor, # (..., 3, 3) intrinsics
     cam_from_view:Tensor, # (..., 4, 4) extrinsics
 )->Tensor: # (..., N, 6) unit direction and moment, view frame

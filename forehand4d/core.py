@@ -127,8 +127,7 @@ def atomic_path(path:str|Path): # file or folder to be written
         raise OSError(errno.ENOSPC, f'the disk is full, {kept}: free some space and run again', str(path)) from e
 
 # %% ../nbs/00_core.ipynb #b520f965
-def write_json(
-    path:str|Path, # file to be written
+def write_json(path:str|Path, # file to be written
     obj:Any, # numbers, text, paths, arrays, dataclasses, containers of them; NaN becomes null
 )->Path: # `path`
     "Write json in one step"

@@ -21,8 +21,7 @@ from .render import Mesh, check_image, overlay
 HAND_COLORS = np.array([[.16, .42, .86], [.93, .40, .62]]) # right blue, left pink
 PALEST = .65 # how far the last frame goes towards white
 
-def fade(
-    hand:int, # 0 right, 1 left
+def fade(hand:int, # 0 right, 1 left
     when:float, # 0 first frame, 1 last
 )->np.ndarray: # (3,) in 0..1
     "Colour of a hand at a time"
@@ -41,8 +40,7 @@ def _capsules(joints:Tensor, radius:float=.006)->tuple: # vertices (V, 3), faces
     return v.reshape(-1, 3), (ball.faces + len(ball.vertices) * np.arange(len(ends))[:, None, None]).reshape(-1, 3)
 
 # %% ../nbs/16a_draw.ipynb #a6ac6f8e
-def points_of(
-    motion, # `HandMotion`, or points (..., T, 2, N, 3)
+def points_of(motion, # `HandMotion`, or points (..., T, 2, N, 3)
     valid=None, # (..., T, 2) bool; all when None, a motion's own when it is one
 )->tuple: # points (S, T, 2, N, 3) float32, valid (S, T, 2) bool, both NumPy
     "Points of samples and frames from whatever describes a motion"
@@ -56,8 +54,7 @@ def points_of(
     p = torch.where(v[..., None, None], p, 0)
     return p.reshape(-1, *p.shape[-4:]).numpy(), v.reshape(-1, *v.shape[-2:]).numpy()
 
-def hand_meshes(
-    points:np.ndarray, # (2, N, 3) one frame
+def hand_meshes(points:np.ndarray, # (2, N, 3) one frame
     valid=(True, True), # which hands to draw
     when:float=0., # 0 first frame, 1 last
 )->list: # one `Mesh` a valid hand
@@ -82,8 +79,7 @@ def _ink(image, strokes, width):
     return np.asarray(Image.alpha_composite(Image.fromarray(image).convert('RGBA'), layer.resize((w, h), Image.BOX)).convert('RGB'))
 
 # %% ../nbs/16a_draw.ipynb #7b5742a1
-def draw_keypoints(
-    image:np.ndarray, # (H, W, 3) uint8
+def draw_keypoints(image:np.ndarray, # (H, W, 3) uint8
     keypoints:Tensor, # (2, 21, 2) pixels, right hand first
     valid=None, # (2,) or (2, 21) bool
 )->np.ndarray: # (H, W, 3) uint8
@@ -96,8 +92,7 @@ def draw_keypoints(
     dots = [(k[h, j:j+1], fade(h, 0) * .7, 1.7) for h in (0, 1) for j in range(21) if ok[h, j]]
     return _ink(image, bones + dots, max(1.2, .005 * max(np.shape(image)[:2])))
 
-def draw_paths(
-    image:np.ndarray, # (H, W, 3) uint8
+def draw_paths(image:np.ndarray, # (H, W, 3) uint8
     points:Tensor, # (T, 2, 3) metres in the view frame, one point a hand, usually the wrist
     K, # (3, 3) intrinsics
     cam_from_view, # (4, 4)
@@ -111,8 +106,7 @@ def draw_paths(
     return _ink(image, lines, max(1.5, .007 * max(np.shape(image)[:2])))
 
 # %% ../nbs/16a_draw.ipynb #954d7933
-def second_view(
-    points, # (..., 3) metres in the view frame, all of them finite
+def second_view(points, # (..., 3) metres in the view frame, all of them finite
     width:int, # pixels
     height:int, # pixels
     azimuth:float=65., # degrees around the vertical, 0 is the input camera's own direction
@@ -143,15 +137,13 @@ def wrists_of(points:np.ndarray, # (..., 21 or 778, 3)
     "Wrist joint of a skeleton, middle of the mesh's open end (16 mm nearer to the elbow)"
     return points[..., 0, :] if points.shape[-2] == 21 else points[..., _rim(), :].mean(-2)
 
-def show_frames(
-    T:int, # length of the motion
+def show_frames(T:int, # length of the motion
     n:int=4, # how many
 )->list: # frame numbers
     "Evenly spaced frames, first and last included"
     return sorted({int(round(t)) for t in np.linspace(0, T - 1, n)})
 
-def draw_motion(
-    image, # (H, W, 3) uint8 the motion is drawn on
+def draw_motion(image, # (H, W, 3) uint8 the motion is drawn on
     points:np.ndarray, # (T, 2, N, 3) metres, view frame
     K, # (3, 3)
     cam_from_view, # (4, 4)

@@ -30,8 +30,7 @@ class Targets:
         return Targets(*(getattr(self, k)[i] for k in self.__dataclass_fields__))
 
 # %% ../nbs/70a_evaluation.ipynb #39dbccdc
-def stack_targets(
-    clips, # iterable of `Clip`s
+def stack_targets(clips, # iterable of `Clip`s
     frames:int|None=None, # T; the longest clip where none is given; longer clips are cut
 )->Targets:
     "True joints of clips as one set of tensors"
@@ -105,8 +104,7 @@ def _group_curves(frames:dict, best:Tensor, targets:Targets, method:str, protoco
     return pd.concat(rows, ignore_index=True)
 
 # %% ../nbs/70a_evaluation.ipynb #3280f8b7
-def score(
-    pred:Tensor, # (N, S, T, 2, 21, 3) metres, view frame; or (N, T, 2, 21, 3)
+def score(pred:Tensor, # (N, S, T, 2, 21, 3) metres, view frame; or (N, T, 2, 21, 3)
     targets:Targets, # N clips of T frames
     method:str, # short name, the same in all runs
     protocols:tuple[str, ...]=PROTOCOLS, # which to record

@@ -28,8 +28,7 @@ def missing_figure(command:str, # what produces the records
     plt.close(fig)
     return fig
 
-def sign_figure(
-    fig:Figure, # finished
+def sign_figure(fig:Figure, # finished
     sources, # `Source`s it was drawn from
 )->Figure: # the same figure
     "Name the runs below a figure"
@@ -37,8 +36,7 @@ def sign_figure(
     return fig
 
 # %% ../nbs/80d_figures.ipynb #433a64fb
-def save_paper_figure(
-    fig:Figure, # to be saved
+def save_paper_figure(fig:Figure, # to be saved
     name:str, # file name without suffix
     folder:str|Path, # created where absent
     sources=(), # `Source`s it was drawn from
@@ -52,8 +50,7 @@ def save_paper_figure(
     return paths
 
 # %% ../nbs/80d_figures.ipynb #77eedf81
-def curve_data(
-    spec:TableSpec, # its rows name the methods and their labels
+def curve_data(spec:TableSpec, # its rows name the methods and their labels
     sources:Sources, # runs to read
     protocol:str='strict', # of the metrics
     selection:str='best', # best of k, or single
@@ -98,8 +95,7 @@ def error_figure(data:pd.DataFrame, # from `curve_data`
     return fig
 
 # %% ../nbs/80d_figures.ipynb #266a9fc0
-def samples_figure(
-    samples:list[SampleClip], # one per pair of rows
+def samples_figure(samples:list[SampleClip], # one per pair of rows
     count:int=4, # samples of each
 )->Figure: # closed
     "Input, true future and forecasts, drawn on the image and from a second view"
@@ -120,8 +116,7 @@ def samples_figure(
     plt.close(fig)
     return fig
 
-def recorded_samples(
-    sources:Sources, # runs to read
+def recorded_samples(sources:Sources, # runs to read
     methods:tuple[str, ...], # the first of these that is on record is drawn
     limit:int=4, # clips at most, evenly out of those that were kept
 )->list[SampleClip]:

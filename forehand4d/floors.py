@@ -15,8 +15,7 @@ from .evaluation import Targets, stack_targets
 from .rotations import mat_to_6d
 
 # %% ../nbs/70c_floors.ipynb #f4c6479f
-def mean_motion(
-    clips, # iterable of training `Clip`s
+def mean_motion(clips, # iterable of training `Clip`s
     frames:int, # T
     least:int=10, # clips that a frame must have
 )->Tensor: # (T, 2, 21, 3) metres, view frame
@@ -58,8 +57,7 @@ def _lifting_features(clip:Clip, frames:int)->tuple[Tensor, Tensor]: # (F,) feat
     pad = lambda a: torch.cat([a, a.new_zeros(frames - n, a.shape[1])])[::4].flatten()
     return pad(x), pad(mask)
 
-def image_features(
-    clip:Clip, # with its image
+def image_features(clip:Clip, # with its image
     frames:int=0, # not used
 )->tuple[Tensor, Tensor]: # (F,) features and mask
     "The image, small and standardised"
@@ -69,8 +67,7 @@ def image_features(
     return x, torch.ones_like(x, dtype=torch.bool)
 
 # %% ../nbs/70c_floors.ipynb #9f143e1a
-def nearest_motion(
-    train, # training clips: len and [i] → `Clip`
+def nearest_motion(train, # training clips: len and [i] → `Clip`
     test, # clips to be predicted
     frames:int, # T
     features=_lifting_features, # clip, frames → features and mask

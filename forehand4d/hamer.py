@@ -117,8 +117,7 @@ class Hamer(nn.Module):
         hold = lambda x: x.expand(frames, *x.shape).clone()
         return HandMotion(hold(rot), hold(wrist), betas, hold(found), hand_id)
 
-def load_hamer(
-    path:str|Path, # `hamer.ckpt`
+def load_hamer(path:str|Path, # `hamer.ckpt`
     heads:int=8, # of the decoder; the file does not say
 )->Hamer: # call it with an image and detected hands
     "HaMeR from its authors' checkpoint"

@@ -162,8 +162,7 @@ def _pair_up(right:HandModel, left:HandModel)->HandModel: # arrays with a leadin
 _KNOWN = {} # hand id → pair, beside the open hand
 
 @lru_cache
-def hand_pair(
-    hand_id:str='open-hand', # which model
+def hand_pair(hand_id:str='open-hand', # which model
     device:str='cpu', # where its arrays live
 )->HandModel: # pair of hands
     "Both hands of a model by its id"
@@ -176,8 +175,7 @@ def hand_pair(
     raise ValueError(f"hand model {hand_id!r} is not available; 'open-hand' ships with the package; MANO_RIGHT.pkl and MANO_LEFT.pkl are looked for in "
                      f'{folder} (or the folder in FOREHAND4D_MANO); other files: know_hands(load_hand(path, "right"), load_hand(path, "left"))')
 
-def know_hands(
-    right:HandModel, # right hand
+def know_hands(right:HandModel, # right hand
     left:HandModel, # left hand of the same family
 )->HandModel: # the pair
     "Make a pair of hands available under its id, for motions that carry it"
@@ -187,15 +185,13 @@ def know_hands(
     hand_pair.cache_clear()
     return pair
 
-def rest_wrist(
-    hand:HandModel, # one hand or a pair
+def rest_wrist(hand:HandModel, # one hand or a pair
     betas:Tensor, # (..., 10), for a pair (..., 2, 10)
 )->Tensor: # (..., 3) metres
     "Joint 0 of the rest pose: what `transl` leaves out"
     return hand.J_template[..., 0, :] + torch.einsum('...ck,...k->...c', hand.J_shapedirs[..., 0, :, :], betas)
 
-def require_hand(
-    found:str, # id that a file or motion carries
+def require_hand(found:str, # id that a file or motion carries
     wanted:str, # id that the caller works with
     what:str='parameters', # named in the error
 ):
@@ -236,8 +232,7 @@ def _hinges(hand:HandModel)->Tensor: # (15, 3)
 # %% ../nbs/12_hands.ipynb #9c16601f
 SHAPES = dict(v_template=(778, 3), shapedirs=(778, 3, 10), weights=(778, 16), J_regressor=(16, 778), hands_mean=(45,), hands_components=(45, 45)) # of MANO's arrays
 
-def load_hand(
-    path:str|Path, # MANO's `.pkl`, or an `.npz`
+def load_hand(path:str|Path, # MANO's `.pkl`, or an `.npz`
     side:str, # right or left; must agree with the data
     hand_id:str|None=None, # id recorded with everything fitted; default: the file's, else `mano` or `mano-left-fixed`
     fix_left:bool=False, # turn the sign of the x components of the left shape directions (for `.pkl` and `.npz` of MANO 1.2)

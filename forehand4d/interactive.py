@@ -52,8 +52,7 @@ def _controls(names, seconds, per_sample):
                           ticklen=0, minorticklen=0, pad=dict(t=8, l=90), len=1.)],
                 updatemenus=[dict(menu, type='buttons', direction='left', buttons=play, x=0, y=-.02), dict(menu, buttons=pick, x=0, y=1)])
 
-def interactive_html(
-    motion, # `HandMotion` or points (S, T, 2, N, 3)
+def interactive_html(motion, # `HandMotion` or points (S, T, 2, N, 3)
     path=None, # .html to write; none when None
     valid=None, # (S, T, 2) or (T, 2) bool
     fps:float=30., # of the motion

@@ -57,8 +57,7 @@ def _cast(name:str, kind:str, value:Any)->Any:
     return value
 
 # %% ../nbs/01b_launch.ipynb #9450eec4
-def check_parameters(
-    notebook:str|Path, # name or path
+def check_parameters(notebook:str|Path, # name or path
     params:dict[str, Any], # values, or their text
 )->dict[str, Any]: # every parameter of the notebook with its value
     "Defaults overridden by `params`; unknown names and wrong types are refused"
@@ -128,8 +127,7 @@ def _settle(executed:Path, status:str|None, folder:str|None)->Path: # where the 
     return target
 
 # %% ../nbs/01b_launch.ipynb #6707f714
-def run_notebook(
-    notebook:str|Path, # name such as `train_forecast`, or a path
+def run_notebook(notebook:str|Path, # name such as `train_forecast`, or a path
     params:dict[str, Any]|None=None, # parameters that differ from the notebook's defaults
     name:str|None=None, # name of the run; the notebook chooses one without it
     out=None, # file that gets what the notebook prints, nothing without it

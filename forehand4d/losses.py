@@ -7,15 +7,13 @@ __all__ = ['masked_mean', 'LossWeights', 'motion_loss']
 
 # %% ../nbs/50_losses.ipynb #7ab88219
 from dataclasses import dataclass, replace
-import torch
+import torch, torch.nn.functional as F
 from torch import Tensor
-import torch.nn.functional as F
 from .cameras import transform
 from .motion import HandMotion, MotionStats, decode198
 
 # %% ../nbs/50_losses.ipynb #0e9f0143
-def masked_mean(
-    x:Tensor, # (B, ...) values
+def masked_mean(x:Tensor, # (B, ...) values
     mask:Tensor, # broadcastable to `x` from the left, bool or weights
 )->Tensor: # scalar
     "Mean of the valid values, 0 when there are none"
@@ -34,8 +32,7 @@ class LossWeights:
     speed: float = 1.0 # joint displacement between frames, (5 cm)²
     image: float = 0.0 # reprojection, needs cameras
 
-def motion_loss(
-    x0:Tensor, # (B, T, 198) predicted clean channels
+def motion_loss(x0:Tensor, # (B, T, 198) predicted clean channels
     target:Tensor, # (B, T, 198) true clean channels
     truth:HandMotion, # (B, T) the motion behind `target`
     stats:MotionStats, # normalisation of the wrists

@@ -14,8 +14,7 @@ from .hands import HandModel, rest_wrist
 # %% ../nbs/18_mano.ipynb #99b44d65
 KINDS = ('relative', 'absolute', 'pca')
 
-def from_mano(
-    hand:HandModel, # the hand model that the numbers belong to
+def from_mano(hand:HandModel, # the hand model that the numbers belong to
     global_orient:Tensor, # (..., 3) axis-angle
     hand_pose:Tensor, # (..., 45) axis-angle, or (..., n) coefficients
     transl:Tensor, # (..., 3) metres
@@ -31,8 +30,7 @@ def from_mano(
     if kind != 'absolute': aa = aa + hand.mean_aa
     return torch.cat([aa_to_mat(global_orient)[..., None, :, :], aa_to_mat(aa)], -3), transl + rest_wrist(hand, betas)
 
-def to_mano(
-    hand:HandModel, # the hand model of the pose
+def to_mano(hand:HandModel, # the hand model of the pose
     rot:Tensor, # (..., 16, 3, 3)
     wrist:Tensor, # (..., 3) metres
     betas:Tensor, # (..., 10)
@@ -60,8 +58,7 @@ def _order(name:str)->tuple: # number of joints, source of each of ours
     if name not in JOINT_ORDERS: raise ValueError(f'unknown joint order {name!r}; known: {", ".join(JOINT_ORDERS)}')
     return JOINT_ORDERS[name]
 
-def to_mano21(
-    joints:Tensor, # (..., N, C) in another order
+def to_mano21(joints:Tensor, # (..., N, C) in another order
     order:str, # one of `JOINT_ORDERS`
 )->Tensor: # (..., 21, C), for 'assemblyhands42' (..., 2, 21, C); NaN where the order has no such joint
     "Joints of another order in ours"
@@ -71,8 +68,7 @@ def to_mano21(
     if -1 in src: out[..., [i for i, s in enumerate(src) if s < 0], :] = torch.nan
     return out.unflatten(-2, (2, 21)) if n == 42 else out
 
-def from_mano21(
-    joints:Tensor, # (..., 21, C), for 'assemblyhands42' (..., 2, 21, C)
+def from_mano21(joints:Tensor, # (..., 21, C), for 'assemblyhands42' (..., 2, 21, C)
     order:str, # one of `JOINT_ORDERS`
 )->Tensor: # (..., N, C); NaN where ours has no such joint
     "Joints of our order in another"

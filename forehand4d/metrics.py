@@ -39,8 +39,7 @@ def _similarity(m:Tensor, least:int=1)->tuple: # (..., 7, 7) moments -> scale (.
     return s, R, my - s[..., None] * (R @ mx[..., None])[..., 0]
 
 # %% ../nbs/51a_metrics.ipynb #ff7482dc
-def masked_mean(
-    x:Tensor, # (..., K) values, anything where invalid
+def masked_mean(x:Tensor, # (..., K) values, anything where invalid
     valid:Tensor, # (..., K) bool
 )->Tensor: # (...), NaN where nothing is valid
     "Mean over the last axis of valid values"
@@ -87,8 +86,7 @@ def _alignments(pairs:Tensor, valid:Tensor, fitted:Tensor, strict:bool, pa:bool)
     return {k: m.expand(*one.shape, 7, 3) for k, m in maps.items()}
 
 # %% ../nbs/51a_metrics.ipynb #f058d7dd
-def motion_metrics(
-    pred:Tensor, # (B, T, 2, 21, 3) metres, or (B, S, T, 2, 21, 3)
+def motion_metrics(pred:Tensor, # (B, T, 2, 21, 3) metres, or (B, S, T, 2, 21, 3)
     gt:Tensor, # (B, T, 2, 21, 3) metres
     valid:Tensor, # (B, T, 2, 21) joint is labelled
     lengths:Tensor|None=None, # (B,) frames before padding; all where none

@@ -85,8 +85,7 @@ def pad(self:HandMotion,
     held = lambda x: x.index_select(d, t.clamp(max=len(self) - 1))
     return replace(self, rot=held(self.rot), wrist=held(self.wrist), valid=held(self.valid) & (t < len(self))[:, None])
 
-def rest_motion(
-    *shape:int, # leading dimensions, the last of them is time
+def rest_motion(*shape:int, # leading dimensions, the last of them is time
     hand_id:str='open-hand', # hand model
 )->HandMotion: # relaxed hands at the origin, all valid
     "Two relaxed hands that do nothing"
@@ -127,8 +126,7 @@ class MotionStats:
         "Normalised to metres"
         return x*x.new_tensor(self.std) + x.new_tensor(self.mean)
 
-def fit_stats(
-    wrist:Tensor, # (..., 3) training wrists, metres
+def fit_stats(wrist:Tensor, # (..., 3) training wrists, metres
     valid:Tensor, # (...) bool
 )->MotionStats: # mean and standard deviation over valid wrists
     "Wrist statistics of a training set"
@@ -136,15 +134,13 @@ def fit_stats(
     return MotionStats(tuple(w.mean(0).tolist()), tuple(w.std(0).clamp(min=1e-3).tolist()))
 
 # %% ../nbs/14_motion.ipynb #b3a4f9bd
-def encode198(
-    m:HandMotion, # any leading dimensions
+def encode198(m:HandMotion, # any leading dimensions
     stats:MotionStats, # normalisation of the wrists
 )->Tensor: # (..., T, 198)
     "Motion to network channels (`wrist198`)"
     return torch.cat([mat_to_6d(m.rot).flatten(-3), stats.apply(m.wrist).flatten(-2)], -1)
 
-def decode198(
-    x:Tensor, # (..., T, 198)
+def decode198(x:Tensor, # (..., T, 198)
     stats:MotionStats, # normalisation of the wrists
     betas:Tensor|None=None, # (..., 2, 10), zeros when absent
     valid:Tensor|None=None, # (..., T, 2), true when absent
@@ -170,8 +166,7 @@ def encode_legacy198(m:HandMotion, # any leading dimensions
     cam_t = m.wrist - rest_wrist(hand, m.betas)[..., None, :, :]
     return torch.cat([mat_to_6d(rot).flatten(-3), LEGACY_STATS.apply(cam_t).flatten(-2)], -1)
 
-def decode_legacy198(
-    x:Tensor, # (..., T, 198)
+def decode_legacy198(x:Tensor, # (..., T, 198)
     betas:Tensor, # (..., 2, 10)
     valid:Tensor|None=None, # (..., T, 2), true when absent
     hand_id:str='open-hand', # hand model

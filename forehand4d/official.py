@@ -87,8 +87,7 @@ def _convert_official(state:dict, num_heads:int=4, vit_heads:int|None=None, fram
     return cfg, {k: new[k] for k in want}, report
 
 # %% ../nbs/52b_official.ipynb #412dc7db
-def import_official(
-    path:str|Path, # the authors' `.ckpt`
+def import_official(path:str|Path, # the authors' `.ckpt`
     out:str|Path, # folder to write; refused if it holds a model already
     **kwargs, # what the file does not say: `num_heads` of the denoiser (4), `vit_heads` of the backbone (16 for ViT-H, else 4), `frames` (256)
 )->dict: # the report, also in `import.json`
@@ -109,8 +108,7 @@ def official_model(cfg:dict, # configuration of a converted checkpoint
     fields = {k: tuple(v) if isinstance(v, list) else v for k, v in cfg.items()}
     with torch.device('meta'): return LegacyModel(LegacyConfig(**fields | {'kind': fields.pop('network')}))
 
-def load_official(
-    path:str|Path, # the authors' `.ckpt`, or a folder or `.safetensors` file of `import_official`
+def load_official(path:str|Path, # the authors' `.ckpt`, or a folder or `.safetensors` file of `import_official`
     num_heads:int=4, # of the denoiser; the authors' file does not say
     vit_heads:int|None=None, # of the backbone; default: 16 for ViT-H, else 4
 )->LegacyModel: # ready: `.predict_x0(x_t, t, **cond)`
@@ -195,8 +193,7 @@ class HamerBackbone(nn.Module):
     def forward(self, image:Tensor)->Tensor: # (B, 3, 224, 224) normalised → (B, C, 16, 12)
         return self.vit(image).transpose(1, 2).unflatten(2, (16, 12))
 
-def load_hamer_backbone(
-    path:str|Path, # `hamer.ckpt`
+def load_hamer_backbone(path:str|Path, # `hamer.ckpt`
     num_heads:int|None=None, # attention heads; default: 16 for ViT-H, else 4
 )->HamerBackbone: # image (B, 3, 224, 224) normalised → (B, C, 16, 12)
     "The backbone of HaMeR's checkpoint"

@@ -23,8 +23,7 @@ def _projection_jacobian(c:Tensor)->Tensor: # (..., 2, 3)
     return torch.stack([1/z, o, -c[..., 0]/z**2, o, 1/z, -c[..., 1]/z**2], -1).unflatten(-1, (2, 3))
 
 # %% ../nbs/19_placing.ipynb #698af0b2
-def place_hands(
-    motion:HandMotion, # (..., T) whose fingers are right
+def place_hands(motion:HandMotion, # (..., T) whose fingers are right
     rays:Tensor, # (..., T, 2, 21, 2) observed tangents of the viewing angles in camera t
     weight:Tensor, # (..., T, 2, 21) bool or weights
     cam:Tensor, # (..., T, 4, 4) cam_from_view
@@ -115,8 +114,7 @@ def _smoothest(joints:Tensor, cost:Tensor, jump:float=.02)->Tensor: # (T,) indic
     return torch.tensor(path[::-1])
 
 # %% ../nbs/19_placing.ipynb #11a7e22f
-def search_hands(
-    rays:Tensor, # (T, 2, 21, 2) observed tangents of the viewing angles in camera t
+def search_hands(rays:Tensor, # (T, 2, 21, 2) observed tangents of the viewing angles in camera t
     weight:Tensor, # (T, 2, 21) bool or weights
     cam:Tensor, # (T, 4, 4) cam_from_view
     extra:HandMotion|None=None, # (S, T) motions that also stand for election, e.g. of a lifting model

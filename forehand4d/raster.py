@@ -18,8 +18,7 @@ def _to_ndc(points:Tensor, K:Tensor, width:int, height:int)->Tensor: # (..., 3) 
     size = points.new_tensor([width, height])
     return torch.cat([(size - 1 - 2*px)/size.min(), z], -1)
 
-def rasterise(
-    corners:Tensor, # (F, 3, 3) corners of the triangles, camera frame, metres
+def rasterise(corners:Tensor, # (F, 3, 3) corners of the triangles, camera frame, metres
     K:Tensor, # (3, 3) intrinsics, pixels
     width:int, # of the picture
     height:int, # of the picture

@@ -43,8 +43,7 @@ class SampleClip:
     truth_motion: HandMotion|None = None # the truth with meshes, where hand parameters are labelled
 
 # %% ../nbs/70b_records.ipynb #4ce30ee1
-def sample_clip(
-    clip:Clip, # with its image
+def sample_clip(clip:Clip, # with its image
     joints:Tensor, # (S, T, 2, 21, 3) metres
     method:str, # short name
     motion:HandMotion|None=None, # leading axis S
@@ -87,8 +86,7 @@ class EvalRecords:
     budgets: dict[str, Budget] # by method
     samples: list[SampleClip] # for figures
 
-def save_records(
-    folder:str|Path, # run folder
+def save_records(folder:str|Path, # run folder
     records:pd.DataFrame, # from `score`, all methods together
     curves:pd.DataFrame, # from `score`, all methods together
     budgets:dict[str, Budget]|None=None, # by method

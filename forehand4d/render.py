@@ -184,8 +184,7 @@ def _contrast(image):
     return out
 
 # %% ../nbs/15_render.ipynb #831257df
-def render(
-    meshes, # list of `Mesh`, or a `Scene`
+def render(meshes, # list of `Mesh`, or a `Scene`
     K, # (3, 3) intrinsics, pixels
     cam_from_world, # (4, 4)
     width:int, # pixels
@@ -233,8 +232,7 @@ def _window(scene, K, T, width, height):
     low, high = (np.clip(f, 0, [width, height]).astype(int) for f in (px.min(0) - 2, px.max(0) + 3)) if len(p) else ((0, 0), (0, 0))
     return low[0], high[0], low[1], high[1]
 
-def overlay(
-    image:np.ndarray, # (H, W, 3) uint8 photo
+def overlay(image:np.ndarray, # (H, W, 3) uint8 photo
     meshes, # list of `Mesh` or a `Scene`
     K, # (3, 3) intrinsics of the photo
     cam_from_view, # (4, 4)

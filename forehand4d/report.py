@@ -48,8 +48,7 @@ class Sources:
         return ([s for s in held if not s.flags] or held or [None])[-1]
 
 # %% ../nbs/80b_report.ipynb #863ffe7b
-def collect(
-    notebook:str, # evaluation
+def collect(notebook:str, # evaluation
     profile:str|None=None, # only runs at this profile
     root:str|Path|None=None, # folder of the run records
 )->Sources:
@@ -64,8 +63,7 @@ def _duration(seconds:float)->str:
         if seconds >= 2 * size: return f'{seconds / size:.1f} {unit}'
     return f'{seconds:.0f} s' if seconds >= 10 else f'{seconds:.2g} s'
 
-def budget_line(
-    label:str, # method
+def budget_line(label:str, # method
     b:Budget, # its cost
 )->str:
     "What a method cost, in one line"
@@ -78,8 +76,7 @@ def budget_line(
     return f'{label}: ' + ', '.join(p for p in parts if p)
 
 # %% ../nbs/80b_report.ipynb #88946d2a
-def file_artefact(
-    run:Run, # of the table or figure notebook
+def file_artefact(run:Run, # of the table or figure notebook
     sources, # `Source`s that are quoted
     save, # folder, suffix → list of paths; writes the files
     missing=(), # commands that are still to be run

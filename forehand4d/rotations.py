@@ -72,8 +72,7 @@ def sixd_to_mat(d:Tensor, # (..., 6) two row vectors, need not be orthonormal
     return torch.stack([r0, r1, torch.linalg.cross(r0, r1)], -2)
 
 # %% ../nbs/10_rotations.ipynb #bfe7712f
-def geodesic(
-    R0:Tensor, # (..., 3, 3) rotations
+def geodesic(R0:Tensor, # (..., 3, 3) rotations
     R1:Tensor, # (..., 3, 3) rotations, broadcast against the first
 )->Tensor: # (...) angle between them in radians, 0 to pi
     "Angle of the relative rotation"
@@ -81,8 +80,7 @@ def geodesic(
     return 2*torch.atan2(q[..., 1:].pow(2).sum(-1).clamp(min=1e-24).sqrt(), q[..., 0])
 
 # %% ../nbs/10_rotations.ipynb #8986fa32
-def slerp(
-    R0:Tensor, # (..., 3, 3) start
+def slerp(R0:Tensor, # (..., 3, 3) start
     R1:Tensor, # (..., 3, 3) end
     w:Tensor, # (...) position on the arc: 0 gives the start, 1 the end
 )->Tensor: # (..., 3, 3)
@@ -90,8 +88,7 @@ def slerp(
     return R0@aa_to_mat(mat_to_aa(R0.mT@R1)*w[..., None])
 
 # %% ../nbs/10_rotations.ipynb #2d5560fc
-def random_rotation(
-    *shape:int, # leading dimensions
+def random_rotation(*shape:int, # leading dimensions
     generator:torch.Generator|None=None, # source of randomness
     max_angle:float|None=None, # radians; None: uniform over all rotations
 )->Tensor: # (*shape, 3, 3) float32

@@ -18,8 +18,7 @@ from .core import (atomic_path, data_root, file_hash, git_state, outputs_root, p
 SCHEMA = 1 # version of the manifest's layout
 def _now()->str: return datetime.now(timezone.utc).isoformat(timespec='seconds')
 
-def relative(
-    path:str|Path, # a file or folder
+def relative(path:str|Path, # a file or folder
     root:Path|None=None, # folder of the run records, if it is not the usual one
 )->str: # `outputs/…`, `data/…`, a path inside the project, or the bare name of something elsewhere
     "A path as it is written into a record"
@@ -78,8 +77,7 @@ def _check_same(folder:Path, root:Path|None, status:str, old:dict, new:dict):
     wrong = [f'{k}: {old.get(k, "absent")!r} there, {new.get(k, "absent")!r} here' for k in {**old, **new} if old.get(k, ...) != new.get(k, ...)]
     if wrong: raise ValueError(f'{relative(folder, root)} is {status} with other parameters ({", ".join(wrong)}): choose another name or remove that folder')
 
-def start_run(
-    notebook:str, # name of the run notebook, without suffix
+def start_run(notebook:str, # name of the run notebook, without suffix
     params:dict, # its resolved parameters; `name` among them is ignored
     name:str|None=None, # readable name; the hash of the parameters without it
     root:str|Path|None=None, # folder of the run records; `outputs_root()` without it
@@ -245,16 +243,14 @@ def finish(self:Run,
     return self.metrics
 
 # %% ../nbs/01a_runs.ipynb #baa9e21c
-def list_runs(
-    notebook:str|None=None, # only of this notebook
+def list_runs(notebook:str|None=None, # only of this notebook
     root:str|Path|None=None, # folder of the run records; `outputs_root()` without it
 )->list[Run]: # oldest first
     "The runs on record"
     found = [Run(p.parent) for p in Path(root or outputs_root()).glob(f'{notebook or "*"}/*/manifest.json')]
     return sorted((r for r in found if 'status' in r.manifest and 'started' in r.manifest), key=lambda r: (r.manifest['started'], r.name))
 
-def find_run(
-    notebook:str, # name of the run notebook
+def find_run(notebook:str, # name of the run notebook
     name:str|None=None, # name of the run; the latest finished one without it
     root:str|Path|None=None, # folder of the run records
     done:bool=True, # only a finished one?

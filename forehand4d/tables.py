@@ -86,8 +86,7 @@ def _notes(quoted:list, budgets:list, groups:tuple, protocol:str)->list:
             'Bold: best of ours, best-of-k lines and all others apart.',
             *(f'Budget. {b}.' for b in budgets), *(f'Source: {s.line}' for s in quoted)]
 
-def build_table(
-    spec:TableSpec, # rows and columns
+def build_table(spec:TableSpec, # rows and columns
     sources:Sources, # runs to read
     protocol:str='strict', # of the metrics
     groups:tuple[str, ...]|None=None, # columns, those of the paper without it
@@ -165,8 +164,7 @@ def _table_tex(table:Table)->str:
                       *(f'% {_tex(x)}' for x in table.notes)]) + '\n'
 
 # %% ../nbs/80c_tables.ipynb #ca502c9f
-def save_table(
-    table:Table, # filled
+def save_table(table:Table, # filled
     folder:str|Path, # created where absent
     suffix:str='', # appended to the file names, such as "-cpu"
 )->list[Path]: # md, tex, csv, json

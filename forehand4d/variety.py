@@ -30,16 +30,14 @@ def _mask(features:Tensor, mask:Tensor|None)->Tensor: # (N, T, C) or (N, T, 1) b
     return mask.bool() if mask.ndim == 3 else mask.bool()[..., None]
 
 # %% ../nbs/51b_variety.ipynb #b26b1336
-def motion_channels(
-    valid:Tensor, # (..., T, 2) hand is labelled
+def motion_channels(valid:Tensor, # (..., T, 2) hand is labelled
 )->Tensor: # (..., T, 198) bool
     "Channels of the motion vector that belong to labelled hands: two blocks of 96 rotations, two of 3 positions"
     hand = torch.cat([torch.arange(2).repeat_interleave(n) for n in (96, 3)]).to(valid.device)
     return valid.bool()[..., hand]
 
 # %% ../nbs/51b_variety.ipynb #3d1b9930
-def diversity(
-    features:Tensor, # (N, T, C) one motion per input, normalised
+def diversity(features:Tensor, # (N, T, C) one motion per input, normalised
     masks:Tensor|None=None, # (N, T) or (N, T, C) what is labelled
     pairs:int=200, # random pairs per repetition
     seed:int=0, # seeds the pairs
@@ -56,8 +54,7 @@ def diversity(
     return torch.stack([one(draw(), draw()) for _ in range(repeats)])
 
 # %% ../nbs/51b_variety.ipynb #c683da9a
-def multimodality(
-    features:Tensor, # (N, S, T, C) samples of each input
+def multimodality(features:Tensor, # (N, S, T, C) samples of each input
     masks:Tensor|None=None, # (N, T) or (N, T, C), shared by the samples of an input
     protocol:str='strict', # "strict": all pairs of samples; "official": two random sets of 5 out of more than 5
     per_frame:bool=False, # divide by the root of the number of frames
@@ -75,8 +72,7 @@ def multimodality(
     return torch.stack([_distance(features[:, a], features[:, b], m, m, per_frame=per_frame) for a, b in zip(i, j)]).nanmean()
 
 # %% ../nbs/51b_variety.ipynb #4258a06a
-def variety_summary(
-    pred:Tensor, # (N, S, T, C) samples of each input, normalised
+def variety_summary(pred:Tensor, # (N, S, T, C) samples of each input, normalised
     truth:Tensor, # (N, T, C) true motions, normalised
     masks:Tensor|None=None, # (N, T) or (N, T, C) what is labelled
 )->dict[str, dict[str, float]]: # "flat" and "per_frame" → diversity of predictions and truth, spread over pairs, multimodality
@@ -89,8 +85,7 @@ def variety_summary(
     return out
 
 # %% ../nbs/51b_variety.ipynb #6e5250d8
-def speed_statistics(
-    joints:Tensor, # (..., T, 2, 21, 3) metres
+def speed_statistics(joints:Tensor, # (..., T, 2, 21, 3) metres
     valid:Tensor|None=None, # (..., T, 2, 21)
     fps:float=30., # frames per second
 )->dict[str, Tensor]: # path (m), speed and peak (m/s), acceleration (m/s²), each (..., 2), NaN where undefined

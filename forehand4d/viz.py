@@ -56,8 +56,7 @@ def _two_views(axes, image, K, plain, motions, seconds, frames=None, first=0):
     _legend(axes[1, 0], seconds)
 
 # %% ../nbs/16b_viz.ipynb #f1cf6f0f
-def overlay_forecast(
-    image:np.ndarray, # (H, W, 3) uint8 input image
+def overlay_forecast(image:np.ndarray, # (H, W, 3) uint8 input image
     motion, # `HandMotion` or points (S, T, 2, 21 or 778, 3), view frame
     K, # (3, 3) intrinsics of the image
     valid=None, # (S, T, 2) or (T, 2) bool
@@ -90,8 +89,7 @@ def _skeletons(ax, joints, valid, view, **style):
     for h in np.flatnonzero(valid):
         for i, j in BONES: ax.plot(p[h, [i, j], a], p[h, [i, j], b], color=fade(h, 0), solid_capstyle='round', **style)
 
-def skeleton_strip(
-    joints, # (T, 2, 21, 3) metres
+def skeleton_strip(joints, # (T, 2, 21, 3) metres
     valid=None, # (T, 2) bool
     n:int=6, # frames
     fps:float=None, # titles in seconds instead of frames
@@ -117,8 +115,7 @@ def skeleton_strip(
     return fig
 
 # %% ../nbs/16b_viz.ipynb #1a942422
-def contact_sheet(
-    images, # list of (H, W, 3) uint8
+def contact_sheet(images, # list of (H, W, 3) uint8
     titles=None, # one an image
     ncols:int=5, # images in a row
     width:float=1.8, # of an image, inches
@@ -137,8 +134,7 @@ def contact_sheet(
     return fig
 
 # %% ../nbs/16b_viz.ipynb #535cf501
-def save_animation(
-    frames, # iterable of (H, W, 3) uint8, equal sizes
+def save_animation(frames, # iterable of (H, W, 3) uint8, equal sizes
     path, # .gif or .mp4
     fps:float=30., # frames per second; a GIF rounds to 1/100 s
 )->Path: # the file
@@ -162,8 +158,7 @@ def save_animation(
     return path
 
 # %% ../nbs/16b_viz.ipynb #300ab347
-def motion_frames(
-    motion, # `HandMotion` or points (S, T, 2, N, 3) or (T, 2, N, 3)
+def motion_frames(motion, # `HandMotion` or points (S, T, 2, N, 3) or (T, 2, N, 3)
     valid=None, # (S, T, 2) or (T, 2) bool
     K=None, # (3, 3) or (T, 3, 3) intrinsics; without them a camera is placed in front of the motion
     cam_from_view=None, # (T, 4, 4); the view frame itself when None
@@ -195,8 +190,7 @@ def motion_frames(
         rows = [np.hstack([np.pad(x, seam, constant_values=190) for x in r]) for r in rows]
         yield np.hstack(rows) if S == 1 else np.vstack(rows)
 
-def clip_animation(
-    clip, # `Clip`, `HandMotion` or points (…, T, 2, N, 3)
+def clip_animation(clip, # `Clip`, `HandMotion` or points (…, T, 2, N, 3)
     path, # .gif or .mp4
     every:int=1, # show each n-th frame
     **options, # further arguments of `motion_frames`

@@ -253,8 +253,7 @@ WORLD = read_json(files('forehand4d')/'assets'/'handworld.json') # activities, d
 ACTIVITIES = {family: tuple(acts.items()) for family, acts in WORLD['activities'].items()} # what is done with what, with weights
 
 # %% ../../nbs/21f_data.activities.ipynb #75eff985
-def compose(
-    plan:Plan, # a fresh plan
+def compose(plan:Plan, # a fresh plan
     until:float, # seconds to be covered
     both:float=.3, # how often the second hand works at the same time
     only:tuple=None, # names of activities allowed here

@@ -15,8 +15,7 @@ from ..cameras import invert, make_T, project, transform
 from ..motion import HandMotion
 
 # %% ../../nbs/22_data.augment.ipynb #81e25966
-def smooth_noise(
-    batch:int, # number of curves
+def smooth_noise(batch:int, # number of curves
     frames:int, # T
     channels:int, # values per frame
     generator:torch.Generator, # source of randomness
@@ -97,8 +96,7 @@ def _noisy_keypoints(px:Tensor, valid:Tensor, generator:torch.Generator, jitter:
     return px*valid[..., None], valid
 
 # %% ../../nbs/22_data.augment.ipynb #666da7b5
-def augment_lifting(
-    m:HandMotion, # (B, T) lab motion, view frame
+def augment_lifting(m:HandMotion, # (B, T) lab motion, view frame
     K:Tensor, # (B, T, 3, 3) intrinsics
     generator:torch.Generator, # source of randomness
     cfg:ViewConfig=ViewConfig(), # ranges of the views

@@ -26,8 +26,7 @@ def _cruise(x:np.ndarray)->np.ndarray: # phase of the path
 # %% ../../nbs/21d_data.curves.ipynb #eb97666d
 ZERO = np.zeros(3)
 
-def segment(
-    t0:float, # start, seconds
+def segment(t0:float, # start, seconds
     t1:float, # end
     p0:np.ndarray, # (3,) wrist at the start, metres
     R0:np.ndarray, # (3, 3) its orientation
@@ -42,8 +41,7 @@ def segment(
     "One row of a track"
     return np.concatenate([[t0, t1], p0, R0.ravel(), omega, r, nu, q, d, b, [steady]])
 
-def evaluate(
-    rows:np.ndarray, # (S, 33) segments in order of time
+def evaluate(rows:np.ndarray, # (S, 33) segments in order of time
     t:np.ndarray, # (T,) seconds
 )->tuple: # (T, 3) positions, (T, 3, 3) orientations
     "Wrist pose at any times; between segments it rests"
@@ -56,8 +54,7 @@ def evaluate(
     p = a[:,2:5] + ((W@r[...,None])[...,0]-r).sum(1) + s*a[:,26:29] + 4*s*(1-s)*a[:,29:32]
     return p, W[:,0]@a[:,5:14].reshape(-1, 3, 3)
 
-def interpolate(
-    times:np.ndarray, # (K,) seconds, increasing
+def interpolate(times:np.ndarray, # (K,) seconds, increasing
     values:np.ndarray, # (K, ...) keys
     t:np.ndarray, # (T,) seconds
 )->np.ndarray: # (T, ...)
@@ -68,8 +65,7 @@ def interpolate(
     return values[k] + s.reshape(-1, *[1]*(values.ndim-1))*(values[k+1]-values[k])
 
 # %% ../../nbs/21d_data.curves.ipynb #4408d7fa
-def smooth_noise(
-    rng:np.random.Generator, # source of phases
+def smooth_noise(rng:np.random.Generator, # source of phases
     t:np.ndarray, # (T,) seconds
     channels:int, # number of independent signals
     band:tuple=(.15,2.), # lowest and highest frequency, Hz

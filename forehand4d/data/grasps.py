@@ -47,8 +47,7 @@ def posture_to_mat(q:np.ndarray, # (..., 5, 4) radians
 ALONG = ((0,.5),(1,.0),(1,.5),(2,0.),(2,.4),(2,.75)) # phalanx and position of each contact point
 RADII = np.array([[9,8.5,7.5,7.5,7,6.3]]*4 + [[12,10,9.5,9,8.5,7.5]])/1000 # metres
 
-def finger_points(
-    rest:np.ndarray, # (21, 3) rest joints of the right hand, wrist at the origin
+def finger_points(rest:np.ndarray, # (21, 3) rest joints of the right hand, wrist at the origin
     R:np.ndarray, # (..., 5, 3, 3, 3) from posture_to_mat
 )->np.ndarray: # (..., 5, 6, 3) contact points in the hand's frame
     "Points inside the fingers"
@@ -194,8 +193,7 @@ class Grasp:
 
 WIDE = {'wrap':(.35,.3,.2), 'pinch':(.22,.1,.05), 'palm':(.2,.15,.1), 'flat':(.05,.05,.05)} # opening beyond the closed posture
 
-def plan_grasp(
-    rest:np.ndarray, # (21, 3) rest joints of the right hand, wrist at the origin
+def plan_grasp(rest:np.ndarray, # (21, 3) rest joints of the right hand, wrist at the origin
     obj:Object, # thing
     grips:list, # some of its grips
     R_obj:np.ndarray, # (3, 3) world from object

@@ -147,8 +147,7 @@ def _target(key): return _rng(*key, 'target').uniform([-.12,.1,0], [.12,.22,1e-9
 def _room(key:tuple): return sample_room(_rng(*key), _target(key))
 
 # %% ../../nbs/21h_data.handworld.ipynb #fe7dfe25
-def draw(
-    seq:Sequence, # scene and motion
+def draw(seq:Sequence, # scene and motion
     frame:int=0, # which moment
     size:int=224, # pixels
     cam_from_world:Tensor=None, # (4, 4) another camera
@@ -197,8 +196,7 @@ def _detector_noise(px, seen, size, g):
     return x, seen & ~torch.from_numpy(gone | away[...,None] | (g.random((T,2,21))<.02))
 
 # %% ../../nbs/21h_data.handworld.ipynb #76fe1d8d
-def make_clip(
-    domain:str, # a key of DOMAINS
+def make_clip(domain:str, # a key of DOMAINS
     split:str, # train, val or test
     index:int, # number within the split
     frames:int=64, # at 30 fps
@@ -241,8 +239,7 @@ def _job(args):
     torch.set_num_threads(1)
     return encode_clip(make_clip(**args))
 
-def generate(
-    domain:str, # a key of DOMAINS
+def generate(domain:str, # a key of DOMAINS
     split:str, # train, val or test
     n:int, # number of clips
     frames:int=64, # at 30 fps

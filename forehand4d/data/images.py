@@ -51,8 +51,7 @@ def _given_intrinsics(K, w:int, h:int)->Tensor:
         raise ValueError(f'principal point {K[:2, 2].tolist()} lies outside the {w}x{h} image: expected the intrinsics of this very image')
     return K
 
-def intrinsics_for(
-    image:np.ndarray|str|Path, # (H, W, 3) image, or its file, whose EXIF is read
+def intrinsics_for(image:np.ndarray|str|Path, # (H, W, 3) image, or its file, whose EXIF is read
     fov:float|None=None, # field of view of the longer side in degrees, if known
     K=None, # (3, 3) intrinsics or fx, fy, cx, cy in pixels, if known
 )->tuple[Tensor, str]: # (3, 3) and a sentence on where they come from

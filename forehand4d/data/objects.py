@@ -210,8 +210,7 @@ FAMILIES = {f.__name__[1:]: f for f in (
     _cup, _sponge, _remote, _brush, _pan, _kettle, _carton, _plate)}
 UNSEEN = ('remote', 'brush', 'pan', 'kettle', 'carton', 'plate') # kept out of every training domain
 
-def make_object(
-    family:str, # a key of FAMILIES
+def make_object(family:str, # a key of FAMILIES
     rng:np.random.Generator, # source of sizes and colours
 )->Object:
     "Sample one object"

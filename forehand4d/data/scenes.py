@@ -93,8 +93,7 @@ def _mesh(part, seed=0, R=None, t=0., smooth=True):
     return Mesh(v + t, part.faces, part.color, smooth=smooth and len(part.vertices)>8,
                 texture=_pattern(part.texture, seed, part.vertices), uv=part.vertices, specular=.05)
 
-def sample_room(
-    rng:np.random.Generator, # source
+def sample_room(rng:np.random.Generator, # source
     target:np.ndarray, # (3,) marked place on the table, metres
 )->Room:
     "Table, walls, floor, clutter, light"
@@ -127,8 +126,7 @@ def sample_room(
 # %% ../../nbs/21g_data.scenes.ipynb #5ab07287
 SKIN = ((.93,.76,.66), (.87,.67,.55), (.78,.57,.44), (.62,.43,.31), (.45,.30,.21), (.30,.20,.15))
 
-def forearm_curve(
-    wrist:np.ndarray, # (3,) metres
+def forearm_curve(wrist:np.ndarray, # (3,) metres
     R:np.ndarray, # (3, 3) orientation of the hand
     side:int, # 0 right, 1 left
     u:np.ndarray, # (N,) 0 at the wrist, 1 at the elbow
@@ -183,8 +181,7 @@ def sample_person(rng:np.random.Generator, # source
     return Person(np.clip(skin, .05, 1), cloth, sleeve, betas, .0255*(1+.05*betas[0]+.03*betas[9]))
 
 # %% ../../nbs/21g_data.scenes.ipynb #882f68a0
-def camera_path(
-    t:np.ndarray, # (T,) seconds
+def camera_path(t:np.ndarray, # (T,) seconds
     gaze:list, # of (time, (3,) point) that the person attends to
     view:str, # ego or tripod
     eye:np.ndarray, # (3,) where the head is, metres
@@ -208,8 +205,7 @@ def camera_path(
     return look_at(*(torch.from_numpy(np.ascontiguousarray(x)).float() for x in (eyes, look, up)))
 
 # %% ../../nbs/21g_data.scenes.ipynb #73a88e6e
-def object_meshes(
-    obj, # Object
+def object_meshes(obj, # Object
     R:np.ndarray, # (3, 3) world from object
     t:np.ndarray, # (3,) metres
     lid:float=0., # opening angle, radians

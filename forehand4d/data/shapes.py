@@ -32,8 +32,7 @@ def _strip(m, n):
     p, q, r, s = i*n+j, i*n+(j+1)%n, (i+1)*n+j, (i+1)*n+(j+1)%n
     return np.stack([p,q,s,p,s,r], -1).reshape(-1, 3)
 
-def lathe(
-    profile, # (N, 2) radius and height from bottom to top, metres
+def lathe(profile, # (N, 2) radius and height from bottom to top, metres
     color, # (3,) 0..1
     n:int=20, # segments around
     texture:str="plain", # pattern
@@ -46,8 +45,7 @@ def lathe(
     return Part(np.stack([r*np.cos(a), r*np.sin(a), z+0*a], -1).reshape(-1, 3), _strip(len(prof), n), color, texture)
 
 # %% ../../nbs/21a_data.shapes.ipynb #9f19b17e
-def cuboid(
-    size, # (3,) full edge lengths, metres
+def cuboid(size, # (3,) full edge lengths, metres
     center, # (3,) metres
     color, # (3,) 0..1
     texture:str="plain", # pattern
@@ -65,8 +63,7 @@ def frame_along(z, # (..., 3) direction
     x = unit(np.cross(np.where(np.abs(z[...,:1])<.8, [1.,0,0], [0,1.,0]), z))
     return np.stack([x, np.cross(z, x), z], -1)
 
-def rod(
-    points, # (N, 3) centre line
+def rod(points, # (N, 3) centre line
     radii, # (N,) or one radius, metres
     color, # (3,) 0..1
     n:int=10, # segments around
