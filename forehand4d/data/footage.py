@@ -105,7 +105,7 @@ def _hands(t:dict, order:str, size:tuple)->list: # (keypoints (21, 2), probabili
     if k.shape[-1] not in (2, 3): raise ValueError(f'joints2d should be ({len(k)}, {N}, 2 or 3), is {np.shape(t["joints2d"])}')
     k = to_mano21(torch.from_numpy(np.dstack([k, np.ones(k.shape[:2])])[..., :3]), order).numpy()
     score, k = _numbers(t, 'score') if 'score' in t else np.nanmean(k[..., 2].clip(0, 1), -1), np.where(k[..., 2:] > LEAST, k[..., :2], np.nan)
-    return [h for h in zip(k, right.clip(.1, .9), score) if np.isfinite(h[0]).all(-1).sum() > 3 and h[2] > 0]
+    return [h for h in zip(k, right.clip(.2, .8), score) if np.isfinite(h[0]).all(-1).sum() > 3 and h[2] > 0]
 
 def _read_hands(path:str|Path, names:list, size:tuple, fps:float, order:str='openpose21')->Tracks:
     if JOINT_ORDERS.get(order, (42,))[0] == 42: raise ValueError(f'expected the joint order of one hand ({", ".join(JOINT_ORDERS)}), got {order!r}')
