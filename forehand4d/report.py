@@ -91,6 +91,6 @@ def file_artefact(run:Run, # of the table or figure notebook
         for s in sources: run.add_input(s.run.name, s.run)
         run.finish(dict(sources=[s.path for s in sources], still_to_run=list(missing)))
     if not out['refused']:
-        profile = sources[-1].run.params.get('profile')
-        out['paper'] = [relative(p, run.root) for p in save(run.root/'paper', f'-{profile}' if profile else '')]
+        label = 'shipped' if sources[-1].run.name == 'shipped' else sources[-1].run.params.get('profile')
+        out['paper'] = [relative(p, run.root) for p in save(run.root/'paper', f'-{label}' if label else '')]
     return out
