@@ -28,8 +28,7 @@ def find_sequences(
     **options, # of the module's `sequences`; `hand_id` counts where there are parameters
 )->SequenceList: # loaded when they are asked for
     "The sequences of a dataset"
-    there = [d for d in DATASETS if importlib.util.find_spec(f'forehand4d.data.{d}')]
-    if name not in there: raise ValueError(f'no dataset {name!r}; there is {", ".join(there)}')
+    if name not in (there := [d for d in DATASETS if importlib.util.find_spec(f'forehand4d.data.{d}')]): raise ValueError(f'no dataset {name!r}; there is {", ".join(there)}')
     if not Path(root).is_dir(): raise FileNotFoundError(f'{name}: expected the folder of the download, there is none at {root}')
     read = importlib.import_module(f'forehand4d.data.{name}').sequences
     known = [k for k in inspect.signature(read).parameters if k not in ('root', 'split')]
