@@ -18,8 +18,7 @@ from .backbones import normalise_image
 LIFTING_KINDS = ('kps', 'extrinsics', 'plucker', 'kpe')
 LIFTING_DIMS = {'kps': 84, 'extrinsics': 9, 'plucker': 252, 'kpe': 672, 'seen': 42}
 
-def lifting_conditions(
-    keypoints2d:Tensor, # (..., T, 2, 21, 2) pixels
+def lifting_conditions(keypoints2d:Tensor, # (..., T, 2, 21, 2) pixels
     valid2d:Tensor, # (..., T, 2, 21) bool
     intrinsics:Tensor, # (..., T, 3, 3)
     cam_from_view:Tensor, # (..., T, 4, 4)
@@ -41,16 +40,14 @@ def lifting_conditions(
 # %% ../nbs/31_conditioning.ipynb #b22f8888
 RAY_DIM, HANDS2D_DIM = 18, 21*11
 
-def ray_features(
-    K:Tensor, # (B, 3, 3) intrinsics of the network's square input
+def ray_features(K:Tensor, # (B, 3, 3) intrinsics of the network's square input
     centres:Tensor, # (N, 2) pixels that the tokens look at
 )->Tensor: # (B, N, RAY_DIM)
     "Viewing angles of the tokens"
     a = kpe_angles(centres.to(K)[None], K[:, None])
     return torch.cat([a, fourier(a)], -1)
 
-def hands2d_features(
-    keypoints:Tensor, # (B, 2, 21, 2) pixels
+def hands2d_features(keypoints:Tensor, # (B, 2, 21, 2) pixels
     valid:Tensor, # (B, 2, 21) bool
     K:Tensor, # (B, 3, 3) intrinsics of the same image
 )->Tensor: # (B, 2, HANDS2D_DIM)
@@ -70,8 +67,7 @@ def _legacy_rays(points:Tensor, cam_from_view:Tensor)->Tensor: # (..., N, 6) dir
     n = n/(n.norm(dim=-1, keepdim=True) + 1e-8)
     return torch.cat([n, torch.linalg.cross(o, n)], -1)
 
-def legacy_conditions(
-    keypoints2d:Tensor, # (..., T, 2, 21, 2) pixels of the crop
+def legacy_conditions(keypoints2d:Tensor, # (..., T, 2, 21, 2) pixels of the crop
     valid2d:Tensor, # (..., T, 2, 21) bool
     intrinsics:Tensor, # (..., T, 3, 3) of the crop
     cam_from_view:Tensor, # (..., T, 4, 4)
@@ -90,16 +86,14 @@ def legacy_conditions(
     return {'j2d': flat(2*px/LEGACY_SIDE - 1), 'cam': cam_from_view*keep, 'plucker': flat(rays), 'kpe': (kpe*m).transpose(-3, -2).flatten(-3)}
 
 # %% ../nbs/31_conditioning.ipynb #75bc21ab
-def legacy_crop_matrix(
-    size:tuple, # width and height of the image
+def legacy_crop_matrix(size:tuple, # width and height of the image
 )->Tensor: # (3, 3) pixel of the image → pixel of the crop
     "The square crop of the released code as a matrix"
     w, h = size
     s = LEGACY_SIDE/max(w, h)
     return torch.tensor([[s, 0, LEGACY_SIDE/2 - s*w/2], [0, s, LEGACY_SIDE/2 - s*h/2], [0, 0, 1]])
 
-def legacy_image(
-    image:Tensor, # (H, W, 3) uint8
+def legacy_image(image:Tensor, # (H, W, 3) uint8
 )->Tensor: # (1, 3, 224, 224) normalised
     "Blur, crop, warp and normalise as the released code does"
     h, w = image.shape[:2]

@@ -13,8 +13,7 @@ from torch import Tensor, nn
 from .backbones import Block
 
 # %% ../nbs/32_denoiser.ipynb #96e6dc0b
-def sinusoid(
-    pos:Tensor, # (...) positions
+def sinusoid(pos:Tensor, # (...) positions
     dim:int, # channels, even
     interleaved:bool=False, # sines on the even channels, cosines on the odd ones; else one half each
 )->Tensor: # (..., dim)

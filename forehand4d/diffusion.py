@@ -15,8 +15,7 @@ from torch import Tensor
 STEPS = 1000 # diffusion steps
 
 @lru_cache
-def cosine_betas(
-    steps:int=STEPS, # number of steps
+def cosine_betas(steps:int=STEPS, # number of steps
 )->Tensor: # (steps,) float64
     "Variance added at each step"
     s = torch.arange(steps + 1, dtype=torch.float64)/steps
@@ -24,8 +23,7 @@ def cosine_betas(
     return (1 - abar[1:]/abar[:-1]).clamp(max=0.999)
 
 @lru_cache
-def alphas_bar(
-    steps:int=STEPS, # number of steps
+def alphas_bar(steps:int=STEPS, # number of steps
 )->Tensor: # (steps,) float64
     "Share of the signal's variance left after each step"
     return torch.cumprod(1 - cosine_betas(steps), 0)
@@ -35,8 +33,7 @@ def _at(table:Tensor, t:Tensor, like:Tensor)->Tensor: # table (steps,), t (B,), 
     "Look up per-sample numbers"
     return table.to(like.device)[t].to(like.dtype).view(-1, *[1]*(like.dim() - 1))
 
-def q_sample(
-    x0:Tensor, # (B, ...) clean
+def q_sample(x0:Tensor, # (B, ...) clean
     t:Tensor, # (B,) steps
     eps:Tensor, # (B, ...) standard normal noise
 )->Tensor: # (B, ...) noisy
@@ -44,8 +41,7 @@ def q_sample(
     a = _at(alphas_bar(), t, x0)
     return a.sqrt()*x0 + (1 - a).sqrt()*eps
 
-def posterior(
-    x0:Tensor, # (B, ...) clean
+def posterior(x0:Tensor, # (B, ...) clean
     xt:Tensor, # (B, ...) noisy
     t:Tensor, # (B,) steps
 )->tuple[Tensor,Tensor]: # mean (B, ...) and variance (B, 1, …) of the step before
@@ -56,15 +52,13 @@ def posterior(
     c1, c2 = b*prev.sqrt()/(1 - abar), (1 - prev)*(1 - b).sqrt()/(1 - abar)
     return _at(c1, t, x0)*x0 + _at(c2, t, x0)*xt, _at(b*(1 - prev)/(1 - abar), t, x0)
 
-def log_variance(
-    t:Tensor, # (B,) steps
+def log_variance(t:Tensor, # (B,) steps
 )->Tensor: # (B,) log of the posterior variance; at t = 0 the value of t = 1
     "Clipped posterior log-variance"
     zero = torch.zeros(len(t), 1, dtype=torch.float64)
     return posterior(zero, zero, t.clamp(min=1))[1].flatten().log()
 
-def ancestral_step(
-    x0:Tensor, # (B, ...) predicted clean
+def ancestral_step(x0:Tensor, # (B, ...) predicted clean
     xt:Tensor, # (B, ...) noisy
     t:Tensor, # (B,) steps
     eps:Tensor, # (B, ...) standard normal noise, unused where t = 0

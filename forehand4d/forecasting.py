@@ -27,8 +27,7 @@ from .imputation import Observation, RefineConfig, refine_batch
 # %% ../nbs/55b_forecasting.ipynb #a3ddffab
 TEMPERATURE = 0.7 # chosen on training clips, see `sample`
 
-def smooth_in_time(
-    x:Tensor, # (..., T, C) curves
+def smooth_in_time(x:Tensor, # (..., T, C) curves
     sigma:float, # of the Gaussian in frames; 0 changes nothing
 )->Tensor: # same shape
     "Gaussian average over time, renormalised at the ends"
@@ -78,8 +77,7 @@ def forecast(self:ForecastModel,
     return decode198(x, self.stats, None if betas is None else betas[:, None].expand(-1, samples, -1, -1), hand_id=cfg.hand_id)
 
 # %% ../nbs/55b_forecasting.ipynb #8b5a906b
-def anchor_start(
-    motion:HandMotion, # (S, T) samples
+def anchor_start(motion:HandMotion, # (S, T) samples
     keypoints:Tensor, # (2, 21, 2) pixels
     valid:Tensor, # (2, 21) bool
     K:Tensor, # (3, 3) intrinsics of the same image
@@ -170,8 +168,7 @@ class LoadedForecaster:
         if seen is not None: m = anchor_start(m, hands.keypoints.float(), hands.valid, K)
         return Forecast(m, K, 30.0, image, self.path.name)
 
-def load_forecaster(
-    spec=None, # None: the weights that ship; a run, its folder or name, or a file
+def load_forecaster(spec=None, # None: the weights that ship; a run, its folder or name, or a file
     device=None, # where it runs; default: the GPU if there is one
 )->LoadedForecaster: # call it with an image
     "Load a forecasting model"

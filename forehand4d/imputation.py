@@ -51,8 +51,7 @@ class Observation:
         return Observation(*(getattr(self, k)[ids] for k in self.__dataclass_fields__))
 
 # %% ../nbs/54_imputation.ipynb #f44b4939
-def observe(
-    batch:dict, # from `collate`
+def observe(batch:dict, # from `collate`
     use3d:bool=True, # use 3D joints where the clip has them
 )->Observation: # of all clips in it
     "Collect what the refinement compares with"
@@ -114,8 +113,7 @@ def _adam(p:dict, g:dict, state:dict, step:int, lr:float, clip:float):
         p[k].sub_(lr*(0.1 if k == 'bones' else 1)*(a/(1 - 0.9**step))/((b/(1 - 0.999**step)).sqrt() + 1e-8))
 
 # %% ../nbs/54_imputation.ipynb #fff67b5f
-def refine_batch(
-    motion:HandMotion, # (B, T) start, e.g. from the lifting model
+def refine_batch(motion:HandMotion, # (B, T) start, e.g. from the lifting model
     o:Observation, # what was seen
     cfg:RefineConfig=RefineConfig(), # settings
     bar=None, # optional progress bar, updated once per iteration
@@ -159,8 +157,7 @@ def _median(x:Tensor, m:Tensor)->Tensor: # x (B, ...), m (B, ...); returns (B,),
     return torch.where(m, x, torch.nan).flatten(1).nanmedian(1).values
 
 @torch.no_grad()
-def quality(
-    motion:HandMotion, # (B, T)
+def quality(motion:HandMotion, # (B, T)
     o:Observation, # what was seen
 )->dict: # name → (B,)
     "How well a motion agrees with the observations"
@@ -177,8 +174,7 @@ def quality(
     return dict(residual2d=_median(off, seen), residual3d=_median((J - o.joints3d).norm(dim=-1), o.valid3d), seen=_mean(seen.any(-1).float(), motion.valid.float()),
                 jitter=_median(acc, both) if acc.shape[1] else torch.zeros(len(off)).to(off), behind=behind)
 
-def trust(
-    q:dict, # from `quality`
+def trust(q:dict, # from `quality`
     limit:float=0.15, # median 2D residual, as a share of the hand, beyond which a clip is dropped; infinite: nothing is
     least:float=0.3, # share of frames in which hands must have been observed
 )->Tensor: # (B,) weight between 0 (dropped) and 1
@@ -189,8 +185,7 @@ def trust(
     return torch.where((r > limit) | (q['seen'] < least) | (q['behind'] > 0.02), 0.0, w)
 
 # %% ../nbs/54_imputation.ipynb #3f724ebf
-def refine(
-    motion:HandMotion, # (T, ...) start in the view frame of the clip
+def refine(motion:HandMotion, # (T, ...) start in the view frame of the clip
     clip:Clip, # with 2D (and perhaps 3D) keypoints
     iterations:int=1000, # gradient steps
     lr:float=0.01, # of Adam
@@ -207,8 +202,7 @@ def refine(
     return out.map(lambda x: x[0]), dict(before=tell(quality(start, o)), after=tell(quality(out, o)), energy=(float(info['before'][0]), float(info['after'][0])), iterations=int(info['iterations'][0]))
 
 # %% ../nbs/54_imputation.ipynb #870f4d5b
-def impute(
-    data:ClipDataset, # clips with keypoints
+def impute(data:ClipDataset, # clips with keypoints
     lifter, # `LoadedLifter`
     cfg:RefineConfig=RefineConfig(), # refinement
     batch:int=64, # clips at a time

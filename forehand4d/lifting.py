@@ -98,8 +98,7 @@ def lift(self:Lifter,
     present = valid2d.any(-1).float().mean(1, keepdim=True) > 0.05  # a hand that is hardly ever seen is not there
     return decode198(x, self.stats, betas, present.expand(valid2d.shape[:3]).contiguous(), self.cfg.hand_id)
 
-def build_lifter(
-    p, # `Profile` with the sizes
+def build_lifter(p, # `Profile` with the sizes
     data=None, # clips to take the wrist statistics from
     kinds:tuple=LIFTING_KINDS, # conditions
     seed:int=0, # of the initial weights and the statistics
@@ -178,8 +177,7 @@ class LoadedLifter:
         m = self.model.lift_long(*args, betas=None if betas is None else betas.to(device).expand(samples, 2, 10), steps=steps, seed=seed).cpu()
         return m if samples > 1 else HandMotion(m.rot[0], m.wrist[0], m.betas[0], m.valid[0], m.hand_id)
 
-def load_lifter(
-    spec=None, # None: the weights that ship; a run, its folder or name, or a file
+def load_lifter(spec=None, # None: the weights that ship; a run, its folder or name, or a file
     device=None, # where it runs; default: the GPU if there is one
 )->LoadedLifter: # call it with tracks and cameras
     "Load a lifting model"

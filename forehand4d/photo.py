@@ -19,8 +19,7 @@ from .interactive import interactive_html
 from .viz import overlay_forecast
 
 # %% ../nbs/56_photo.ipynb #29c59a0c
-def find_hands(
-    image:np.ndarray, # (H, W, 3) uint8
+def find_hands(image:np.ndarray, # (H, W, 3) uint8
     detect:bool=True, # use the detector where it is installed?
 )->tuple[HandDetections|None, str]: # None where none is known; a sentence
     "Detected hands, or the reason why there are none"
@@ -44,8 +43,7 @@ class PhotoForecast:
         return f'{self.photo.name}: ' + ' '.join(self.notes) + ''.join(f'\n  {os.path.relpath(f)}' for f in self.files)
 
 # %% ../nbs/56_photo.ipynb #cb181bd6
-def write_forecast(
-    forecast, # `Forecast` with an image
+def write_forecast(forecast, # `Forecast` with an image
     out:Path, # files to be, without suffix
     hands:HandDetections|None=None, # to draw beside it
 )->tuple: # the three files
@@ -61,8 +59,7 @@ def write_forecast(
         interactive_html(forecast.motion, html, drawn, fps=forecast.fps, self_contained=True)
     return files
 
-def forecast_photo(
-    path:str|Path, # photograph
+def forecast_photo(path:str|Path, # photograph
     out_dir:str|Path='forecast', # folder for the results
     forecaster=None, # `LoadedForecaster`, loaded once for many photographs
     intrinsics=None, # (3, 3) or fx, fy, cx, cy in pixels, if known

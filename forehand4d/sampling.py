@@ -13,8 +13,7 @@ from .diffusion import STEPS, ancestral_step
 # %% ../nbs/41_sampling.ipynb #aa7b7af8
 SAMPLERS = ('ddim', 'dpm++', 'ddpm')
 
-def _scheduler(
-    name:str, # one of `SAMPLERS`
+def _scheduler(name:str, # one of `SAMPLERS`
 ):
     "Scheduler of the library with the cosine schedule and an x0 target"
     from diffusers import DDIMScheduler, DDPMScheduler, DPMSolverMultistepScheduler
@@ -25,8 +24,7 @@ def _scheduler(
     raise ValueError(f'unknown sampler {name!r}; choose one of {", ".join(SAMPLERS)}')
 
 @torch.no_grad()
-def sample(
-    f, # function (xt (B, T, C), t (B,), *extra) -> x0 (B, T, C)
+def sample(f, # function (xt (B, T, C), t (B,), *extra) -> x0 (B, T, C)
     shape:tuple, # (B, T, C) of the result
     steps:int=20, # network calls
     sampler:str='ddim', # one of `SAMPLERS`

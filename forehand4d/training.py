@@ -23,8 +23,7 @@ from .data.loaders import ClipDataset, loader
 from .hands import require_hand
 
 # %% ../nbs/52_training.ipynb #575a3b99
-def save_weights(
-    model:nn.Module, # with a `.config()` of plain values
+def save_weights(model:nn.Module, # with a `.config()` of plain values
     path:str|Path, # `.safetensors`
     small:bool=False, # 8 bits a number with a scale per row, for weights that ship
 ):
@@ -36,8 +35,7 @@ def save_weights(
             state |= {k: (v/scale.view(-1, *[1]*(v.dim() - 1))).round().to(torch.int8), f'{k}.scale': scale}
     with atomic_path(path) as tmp: save_file(state, str(tmp), {'config': json.dumps(model.config())})
 
-def read_weights(
-    path:str|Path, # `.safetensors` written by `save_weights`
+def read_weights(path:str|Path, # `.safetensors` written by `save_weights`
     kind:str|tuple, # expected kind of model, or several
     hand_id:str|None=None, # refuse weights of another hand model
 )->tuple[dict,dict]: # state (float32) and configuration
@@ -57,8 +55,7 @@ def read_weights(
     return {k: v.float()*scales[f'{k}.scale'].view(-1, *[1]*(v.dim() - 1)) if v.dtype == torch.int8 else v for k, v in state.items()}, cfg
 
 # %% ../nbs/52_training.ipynb #f2c2ebdf
-def find_weights(
-    spec, # None or 'pretrained': what ships; a run, its folder or name, or a file
+def find_weights(spec, # None or 'pretrained': what ships; a run, its folder or name, or a file
     notebook:str, # notebook whose runs are searched by name
     shipped:str, # file among the package's weights
 )->Path: # `.safetensors`
@@ -71,8 +68,7 @@ def find_weights(
     raise FileNotFoundError(f"no weights at {spec}: expected a .safetensors file, a run folder with model.safetensors, the name of a finished {notebook} run, or 'pretrained'")
 
 # %% ../nbs/52_training.ipynb #862d1c0c
-def pick_weights(
-    spec:str, # '' for the latest finished run with the wanted parameters; otherwise see `find_weights`
+def pick_weights(spec:str, # '' for the latest finished run with the wanted parameters; otherwise see `find_weights`
     notebook:str, # notebook that trains such weights
     shipped:str, # what to fall back to among the package's weights; '' for nothing
     **wanted, # parameters that the run must have
@@ -86,8 +82,7 @@ def pick_weights(
     return (find_weights(None, notebook, shipped) if shipped else None), None
 
 # %% ../nbs/52_training.ipynb #ce6d10c5
-def load_model(
-    spec, # see `find_weights`
+def load_model(spec, # see `find_weights`
     notebook:str, # notebook whose runs are searched by name
     shipped:str, # file among the package's weights
     builders:dict, # kind → function of the configuration that builds the network
@@ -119,8 +114,7 @@ class TrainConfig:
     workers: int = 0 # processes that decode clips
     seed: int = 0 # of everything
 
-def learning_rate(
-    cfg:TrainConfig, # settings
+def learning_rate(cfg:TrainConfig, # settings
     step:int, # 0-based
 )->float: # of that step
     "Linear warm-up, cosine decay"
@@ -148,8 +142,7 @@ def _load_state(path:Path, model:nn.Module, average:nn.Module, optimiser)->int: 
     return s['step']
 
 # %% ../nbs/52_training.ipynb #902a4ad8
-def train(
-    model:nn.Module, # has `.loss(batch, generator) → (scalar, dict)` and `.config()`
+def train(model:nn.Module, # has `.loss(batch, generator) → (scalar, dict)` and `.config()`
     data:ClipDataset, # training clips
     cfg:TrainConfig, # settings
     run, # record: `.log`, `.rewind`, `.ckpt_dir`, `.dir`
@@ -170,8 +163,7 @@ def train(
     acc.wait_for_everyone()
     return average
 
-def _loop(
-    acc, # accelerator
+def _loop(acc, # accelerator
     model:nn.Module, # trained in place
     average:nn.Module, # updated in place
     optimiser, # updated in place
@@ -217,8 +209,7 @@ def _average(average:nn.Module, model:nn.Module, decay:float):
     f = [i for i, v in enumerate(a) if v.is_floating_point()]
     torch._foreach_lerp_([a[i] for i in f], [m[i].detach() for i in f], 1 - decay)
 
-def loss_curve(
-    run, # record with a log
+def loss_curve(run, # record with a log
     ax=None, # matplotlib axes
 ):
     "Plot the smoothed loss of a run"

@@ -60,8 +60,7 @@ def _recording(name:str, joints:np.ndarray, fps:float, up, viewer, **meta)->Reco
     joints = torch.from_numpy(np.where(valid[..., None], joints, 0).astype(np.float32))
     return Recording(name, joints, torch.from_numpy(valid), fps, unit(up), unit(viewer), meta)
 
-def load_leap(
-    path:str|Path, # .npz with NAME__joints (T, 2, 21, 3) and NAME__t (T,) for each recording
+def load_leap(path:str|Path, # .npz with NAME__joints (T, 2, 21, 3) and NAME__t (T,) for each recording
 )->list[Recording]: # in order of their names
     "Leap recordings, at 30 fps: OpenPose order, left hand first, y up, uneven times"
     data = _open(path, [])
@@ -76,8 +75,7 @@ def _side(joints:Tensor)->int: # 0 right, 1 left, of (T, 21, 3) with fingers ben
     bent = (joints[:, 16:] - joints[:, [13, 1, 4, 10, 7]]).mean(1)
     return int((bent*normal).sum() < 0)
 
-def load_taco(
-    path:str|Path, # .npz with joints (T, 21, 3) of one hand in MANO order, camera frame
+def load_taco(path:str|Path, # .npz with joints (T, 21, 3) of one hand in MANO order, camera frame
 )->list[Recording]: # one
     "TACO recording, at 30 fps: MANO joints of one hand seen by a camera; the geometry says which hand"
     j = _open(path, ['joints'])['joints']
@@ -86,8 +84,7 @@ def load_taco(
     two[:, side] = j
     return [_recording('taco', two, 30., (0, -1, 0), -np.nanmean(j, (0, 1)), source='taco', side=side)]
 
-def recording_of(
-    clip:Clip, # with 3D joints
+def recording_of(clip:Clip, # with 3D joints
 )->Recording: # the same joints, to be seen by other cameras
     "The joints of any clip as a recording, in its view frame"
     joints = clip.joints3d*clip.valid3d[..., None]
@@ -124,8 +121,7 @@ def _head_camera(rec:Recording, distance:float=.45, sway:float=0., seed:int=0)->
     return look_at(mid + distance*rec.viewer + wave, mid + .7*(follow - mid), rec.up)
 
 # %% ../../nbs/27_data.recordings.ipynb #dfeb1af5
-def recording_clip(
-    rec:Recording, # joints
+def recording_clip(rec:Recording, # joints
     start:int=0, # first frame, the view frame
     length:int|None=None, # number of frames, None: to the end
     sway:float=0., # 0: static camera; else metres that a moving one drifts by
@@ -153,8 +149,7 @@ def recording_clip(
     return check_clip(Clip('recordings', f'{rec.name}-{start}', rec.fps, torch.arange(start, stop), K.expand(stop - start, 3, 3).clone(), extrinsics,
                            px*ok[..., None], view*valid[..., None], ok, valid, labels='joints', meta=meta))
 
-def measured(
-    clip:Clip, # from a recording
+def measured(clip:Clip, # from a recording
 )->Clip: # without the 2D keypoints that nobody measured
     "Drop guessed joints from the 2D keypoints: what is estimated should not be fitted"
     guessed = (clip.meta or {}).get('guessed', [])
@@ -163,8 +158,7 @@ def measured(
     valid[:, :, guessed] = False
     return replace(clip, valid2d=valid)
 
-def recording_clips(
-    recs:list[Recording], # recordings
+def recording_clips(recs:list[Recording], # recordings
     length:int=64, # frames of each window
     **kwargs, # of `recording_clip`
 )->list[Clip]: # windows that cover every recording; the last one ends at its end
