@@ -106,9 +106,10 @@ def build_lifter(p, # `Profile` with the sizes
     "Lifting model of a profile"
     cfg = LifterConfig(p.frames, p.patch, p.width, p.layers, p.ff, tuple(kinds))
     if data is not None:
+        cfg = replace(cfg, hand_id=data.hand_id or cfg.hand_id)
         g = torch.Generator().manual_seed(seed)
         batch = next(iter(loader(data, min(256, len(data)), 0, 1, p.frames, seed=seed, cache=False)))
-        m = augment_lifting(batch_motion(batch), batch['intrinsics'], g)['motion']
+        m = augment_lifting(batch_motion(batch, cfg.hand_id), batch['intrinsics'], g)['motion']
         s = fit_stats(m.wrist, m.valid)
         cfg = replace(cfg, mean=s.mean, std=s.std)
     torch.manual_seed(seed)
