@@ -121,8 +121,7 @@ def _links(run:Run)->list[str]: # what a person wants to look at
     found = [run.dir/p for p in run.manifest['artifacts'] if Path(p).suffix in ('.md', '.png', '.pdf', '.gif', '.mp4', '.html')]
     return [os.path.relpath(p) if p.is_relative_to(Path.cwd()) else str(p) for p in found]
 
-def demo(
-    profile:str='cpu', # size of the demo
+def demo(profile:str='cpu', # size of the demo
     steps=DEMO, # the runs
     photos:str|Path|None=None, # a photograph or a folder of them to forecast; `PHOTOS` without it, else images of HandWorld
     out=None, # where progress goes; `sys.stderr` without it
@@ -248,8 +247,7 @@ def parser(
     return top
 
 # %% ../nbs/90_cli.ipynb #8b3f4d46
-def main(
-    argv:list[str]|None=None, # arguments; those of the process without it
+def main(argv:list[str]|None=None, # arguments; those of the process without it
 )->int: # exit code
     "The command `forehand4d`"
     args = parser().parse_args(argv)

@@ -54,8 +54,7 @@ def _load(root:Path, table:Path|None, hand_id:str, name:str)->Sequence:
     K, files = resize_intrinsics(K, scale, scale), [root/folder/name/'0'/f'{i:05d}.jpg' for i in ids]
     return Sequence('arctic', name, 30., ids, K, T, joints, valid[..., None].expand(-1, -1, 21), size, motion, image=partial(_image, files, size, K, dist))
 
-def sequences(
-    root:str|Path, # folder `data` of the download, or one above it
+def sequences(root:str|Path, # folder `data` of the download, or one above it
     split:str='train', # train, val or test
     raw:bool|None=None, # True: read `raw_seqs`; None: only where `splits` is not there
     hand_id:str|None='mano', # hand model of the parameters; None: joints only, from `splits`

@@ -63,8 +63,7 @@ def _load(folder:Path, images:Path, rate:float, name:str)->Sequence:
     step = int(ids.diff().mode().values) if len(ids) > 1 else 1
     return Sequence('assemblyhands', name, rate, ids, K.expand(len(ids), 3, 3), T, joints, ok, size, valid2d=ok & seen, image=image, seconds=ids.double()/(step*rate))
 
-def sequences(
-    root:str|Path, # folder with `annotations` and `images`, or one above it
+def sequences(root:str|Path, # folder with `annotations` and `images`, or one above it
     split:str='train', # one of `SPLITS`
     rate:float=30., # labelled frames per second
 )->SequenceList: # names as "SEQ/HMC_21176623_mono10bit"

@@ -45,8 +45,7 @@ class Clip:
     length = property(lambda self: int((self.frame_ids >= 0).sum())) # frames before padding, which has frame number -1
 
 # %% ../../nbs/20_data.clips.ipynb #b0e1010f
-def check_clip(
-    clip:Clip, # to be checked
+def check_clip(clip:Clip, # to be checked
 )->Clip: # the same clip
     "Raise a ValueError that names what is wrong with a clip"
     T, where = len(clip), f'{clip.dataset}/{clip.sequence}'
@@ -62,8 +61,7 @@ def check_clip(
     return clip
 
 # %% ../../nbs/20_data.clips.ipynb #fa1617a5
-def window(
-    clip:Clip, # any clip
+def window(clip:Clip, # any clip
     start:int, # first frame of the window; it becomes the view frame
     stop:int, # frame after the last
 )->Clip: # without image unless `start` is 0
@@ -77,8 +75,7 @@ def window(
     motion = None if clip.motion is None else clip.motion.slice(start, stop).to_frame(T0)
     return replace(clip, **cut, cam_from_view=cam, joints3d=joints, motion=motion, image=clip.image if start == 0 else None)
 
-def pad_clip(
-    clip:Clip, # at most `length` frames
+def pad_clip(clip:Clip, # at most `length` frames
     length:int, # wanted number of frames
 )->Clip: # padding is invalid and has frame number -1
     "Lengthen a clip with invalid frames"
@@ -93,8 +90,7 @@ def pad_clip(
                    motion=None if clip.motion is None else clip.motion.pad(length))
 
 # %% ../../nbs/20_data.clips.ipynb #a2c29720
-def square_image(
-    image:np.ndarray, # (H, W, 3) uint8
+def square_image(image:np.ndarray, # (H, W, 3) uint8
     K:Tensor, # (..., 3, 3) intrinsics of the image
     size:int, # wanted width and height
 )->tuple[np.ndarray,Tensor]: # (size, size, 3) uint8, (..., 3, 3)
@@ -115,8 +111,7 @@ QUALITY = 92 # of the JPEG images in a store, colours at full resolution
 _SCHEMA = pa.schema([('dataset', pa.string()), ('sequence', pa.string()), ('fps', pa.float64()), ('frames', pa.int32()), ('labels', pa.string()), ('hand_id', pa.string()),
                      ('meta', pa.string()), ('image', pa.binary()), ('betas', pa.binary()), *((k, pa.binary()) for k in _ARRAYS if k != 'betas')])
 
-def encode_clip(
-    clip:Clip, # checked before it is encoded
+def encode_clip(clip:Clip, # checked before it is encoded
 )->dict: # one row of the store
     "Clip to a row of bytes and strings"
     check_clip(clip)
@@ -133,8 +128,7 @@ def encode_clip(
     return row
 
 # %% ../../nbs/20_data.clips.ipynb #a72c8faf
-def decode_clip(
-    row:dict, # row of the store
+def decode_clip(row:dict, # row of the store
     image:bool=True, # decode the JPEG
     copy:bool=True, # tensors own their memory; False: they are views of the store, to be read only
 )->Clip:
@@ -159,8 +153,7 @@ def _write_shard(path:Path, rows:list):
         for i in range(0, len(rows), 16):  # small batches: a row is found without reading its neighbours
             writer.write_batch(pa.record_batch([pa.array(columns[k.name][i:i + 16], k.type) for k in _SCHEMA], schema=_SCHEMA))
 
-def write_clips(
-    clips, # iterable of clips, or of rows from `encode_clip` (workers encode in parallel)
+def write_clips(clips, # iterable of clips, or of rows from `encode_clip` (workers encode in parallel)
     folder:str|Path, # new store
     info:dict|None=None, # kept in the manifest: parameters, version, provenance
     shard_size:int=256, # clips per file

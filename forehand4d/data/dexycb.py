@@ -44,8 +44,7 @@ def _load(root:Path, hand_id:str, name:str)->Sequence:
     return Sequence('dexycb', name, 30., torch.tensor(ids), K.expand(N, 3, 3), torch.eye(4).repeat(N, 1, 1), to_mano21(joints, 'openpose21'), ok, (640, 480), motion,
                     to_mano21(px, 'openpose21'), ok, partial(read_image, [folder/f'color_{i:06d}.jpg' for i in ids], (640, 480)))
 
-def sequences(
-    root:str|Path, # folder with `20200709-subject-01` … and `calibration`, or one above it
+def sequences(root:str|Path, # folder with `20200709-subject-01` … and `calibration`, or one above it
     split:str|None='train', # train, val or test of s3; None: everything that is there
     hand_id:str|None='mano', # hand model of the parameters; None: joints only
 )->SequenceList: # names as "20200709-subject-01/20200709_141754/836212060125"

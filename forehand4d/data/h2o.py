@@ -41,8 +41,7 @@ def _load(folders:dict, hand_id:str, name:str)->Sequence:
     return Sequence('h2o', name, 30., torch.tensor([int(i) for i in frames]), K, invert(pose), joints, valid[..., None].expand(-1, -1, 21), size, motion,
                     image=partial(read_image, [f/'rgb'/f'{i}.png' for i in frames], size))
 
-def sequences(
-    root:str|Path, # folder with `subject1_ego` …, or one above it
+def sequences(root:str|Path, # folder with `subject1_ego` …, or one above it
     split:str='train', # train, val or test
     hand_id:str|None='mano', # hand model of the parameters; None: joints only
 )->SequenceList: # names as "subject1/h1/0/cam4"

@@ -43,8 +43,7 @@ def _load(root:Path, hand_id:str, name:str)->Sequence:
     return Sequence('h2o3d', name, 30., torch.tensor([int(f.stem) for f in files]), K, torch.eye(4).repeat(len(files), 1, 1), joints, ok, (640, 480), motion,
                     image=partial(read_image, images, (640, 480)))
 
-def sequences(
-    root:str|Path, # folder with `train` and `evaluation`, or one above it
+def sequences(root:str|Path, # folder with `train` and `evaluation`, or one above it
     split:str='train', # train or test
     hand_id:str|None='mano', # hand model of the parameters; None: joints only
 )->SequenceList: # names of the folders

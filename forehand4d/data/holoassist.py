@@ -69,8 +69,7 @@ def _load(root:Path, inferred:bool, name:str)->Sequence:
     image = partial(read_image, [pictures[0].with_name(f'{i:06d}.jpg') for i in ids], size) if pictures else partial(_image, video, (seconds - .5/fps).tolist(), size)
     return Sequence('holoassist', name, 1/period, ids, K.expand(len(ids), 3, 3), AXES@invert(P), joints, valid, size, image=image, seconds=seconds)
 
-def sequences(
-    root:str|Path, # folder of the videos' folders, or one above it
+def sequences(root:str|Path, # folder of the videos' folders, or one above it
     split:str|None='train', # one of `SPLITS`, by the lists beside the videos; None: everything that is there
     inferred:bool=False, # count joints that the device did not track, too
 )->SequenceList: # names of the videos

@@ -134,8 +134,7 @@ def _load(found:dict, hand_id:str|None, name:str)->Sequence:
     return Sequence('hot3d', name, 30., ids, K, make_T(turn, torch.zeros(3).double())@invert(camera), joints, valid, size, motion, valid2d=valid & seen[..., None],
                     image=read and partial(_image, read, params, K, size, turn), seconds=seconds, meta=meta)
 
-def sequences(
-    root:str|Path, # folder with clips (`train_aria` …) or recordings (`P0003_c701bd11` …), or one above it
+def sequences(root:str|Path, # folder with clips (`train_aria` …) or recordings (`P0003_c701bd11` …), or one above it
     split:str|None='train', # train or val, by participants; None: everything that has labels
     hand_id:str|None='mano-left-fixed', # hand model of the parameters; `mano`: as the paper's authors read them; None: UmeTrack's landmarks
     every:bool=False, # also the monochrome cameras of Aria

@@ -39,8 +39,7 @@ class ClipDataset(Dataset):
     def __getitem__(self, i:int)->Clip: s, j = self.index[i]; return self.stores[s][j]
     def view(self, i:int)->Clip: s, j = self.index[i]; return self.stores[s].view(j) # for reading only
 
-def parse_mixture(
-    name:str, # names joined by `+`, each optionally with `*weight`
+def parse_mixture(name:str, # names joined by `+`, each optionally with `*weight`
 )->list: # (name, weight) pairs, groups resolved
     "Read a mixture"
     out = []
@@ -50,8 +49,7 @@ def parse_mixture(
         out += [(b, int(w)) for b in GROUPS.get(base, (base,))]
     return out
 
-def open_dataset(
-    name:str, # domain, group, store folder, or a mixture of them
+def open_dataset(name:str, # domain, group, store folder, or a mixture of them
     root:str|Path|None=None, # folder that holds a prepared store of that name
     split:str='train', # train, val or test
     n:int|None=None, # clips of a HandWorld split
@@ -78,8 +76,7 @@ def open_dataset(
     return ClipDataset(stores, weights)
 
 # %% ../../nbs/28_data.loaders.ipynb #230407a0
-def profile_dataset(
-    name:str, # domain, group, store folder, or a mixture of them
+def profile_dataset(name:str, # domain, group, store folder, or a mixture of them
     split:str, # train, val or test
     p, # `Profile` with the sizes
     n:int|None=None, # clips of each HandWorld domain; the profile's number without it
@@ -110,16 +107,14 @@ def _fields(c:Clip, frames:int, image_size:int)->dict: # tensors of one clip
     image, K = square_image(c.image, c.intrinsics[0], image_size)
     return out | dict(image=torch.from_numpy(image.copy()), image_K=K)
 
-def collate(
-    clips:list, # clips
+def collate(clips:list, # clips
     frames:int, # T
     image_size:int=0, # side of the square image, 0 for none
 )->dict: # tensors with leading axis B
     "Clips to a batch"
     return default_collate([_fields(c, frames, image_size) for c in clips])
 
-def batch_motion(
-    batch:dict, # from `collate`
+def batch_motion(batch:dict, # from `collate`
     hand_id:str='open-hand', # hand model of the labels
 )->HandMotion: # (B, T)
     "The motion of a batch"
@@ -128,8 +123,7 @@ def batch_motion(
     return HandMotion(batch['rot'], batch['wrist'], batch['betas'], batch['hand'], hand_id)
 
 # %% ../../nbs/28_data.loaders.ipynb #66a3052a
-def step_indices(
-    n:int, # clips in the dataset
+def step_indices(n:int, # clips in the dataset
     batch:int, # clips per step
     step:int, # which step
     seed:int=0, # of the order
@@ -163,8 +157,7 @@ class _Collated(Dataset):
             if i not in self.kept: self.kept[i] = {k: v[0] for k, v in self.make([self.data[i]]).items()}
         return {k: torch.stack([self.kept[i][k] for i in ids]) for k in self.kept[ids[0]]} | extra
 
-def loader(
-    data:ClipDataset, # clips
+def loader(data:ClipDataset, # clips
     batch:int, # clips per step, over all processes
     start:int, # first step
     stop:int, # step after the last

@@ -71,8 +71,7 @@ class SequenceList:
         return self.load(i if isinstance(i, str) else self.names[i])
 
 # %% ../../nbs/23a_data.sequences.ipynb #3d9f16e3
-def resampled(
-    s:Sequence, # recording
+def resampled(s:Sequence, # recording
     rows:np.ndarray, # its rows to be used, increasing
     fps:float, # wanted rate
     frames:int=100_000, # at most so many
@@ -112,8 +111,7 @@ def _clip(u:Sequence, name:str, **kwargs)->Clip: # uniform rows, in the camera o
     return check_clip(Clip(u.dataset, name, u.fps, u.frame_ids.int(), u.intrinsics.float(), cam.float(), px.float(), joints.float(), valid2d, u.valid3d,
                            u.labels or ('joints' if motion is None else 'mano'), motion, **kwargs))
 
-def windows(
-    s:Sequence, # recording
+def windows(s:Sequence, # recording
     frames:int=256, # frames of a clip at most, the first one is the view frame
     stride:int|None=None, # frames from one window to the next; None: `frames`, no overlap
     fps:float|None=30., # rate of the clips; None: the recording's
@@ -145,8 +143,7 @@ def windows(
     return out
 
 # %% ../../nbs/23a_data.sequences.ipynb #c3e72f0a
-def read_npy(
-    path:str|Path, # `.npy`
+def read_npy(path:str|Path, # `.npy`
 ): # array, or the object that it holds
     "Read an .npy file; a pickle inside is read as plain data, nothing is run"
     if not Path(path).is_file(): raise FileNotFoundError(f'{path}: no such file')
@@ -157,8 +154,7 @@ def read_npy(
             return data.item() if data.shape == () else data
     except Exception as e: raise ValueError(f'{path}: not a readable .npy of plain data ({e})') from None  # a damaged stream raises whatever its bytes say
 
-def read_split(
-    path:str|Path, # pickle with `names` and `ranges`
+def read_split(path:str|Path, # pickle with `names` and `ranges`
     skip:int=0, # leading `subsampled_indices` that positions do not count
 )->list: # (name, first, last): frame numbers, inclusive
     "Read a split of the paper's authors"
@@ -173,8 +169,7 @@ def read_split(
         except (TypeError, ValueError, IndexError) as e: raise ValueError(f'{path}: entry {i} ({name!r}, {d["ranges"][i]!r}) is not a range of frames ({e})') from None
     return out
 
-def find_folder(
-    root:str|Path, # given by the user
+def find_folder(root:str|Path, # given by the user
     dataset:str, # named in the error
     holds:str, # glob of something that must be inside
     places:tuple=(), # folders below `root` to look at, after `root` itself
@@ -185,8 +180,7 @@ def find_folder(
     raise FileNotFoundError(f'{dataset}: expected {holds} in {root}' + ''.join(f' or {p}' for p in places))
 
 # %% ../../nbs/23a_data.sequences.ipynb #1c62a10b
-def hand_motion(
-    dataset:str, # named in errors
+def hand_motion(dataset:str, # named in errors
     orient:Tensor, # (N, 2, 3) axis-angle, right hand first
     pose:Tensor, # (N, 2, 45) or (N, 2, n)
     transl:Tensor, # (N, 2, 3) metres
@@ -204,8 +198,7 @@ def hand_motion(
     rot, wrist = from_mano(pair, orient, pose, transl, betas, kind)
     return HandMotion(rot, wrist, betas.sum(0)/valid.sum(0).clamp(min=1)[:, None], valid, hand_id)
 
-def read_image(
-    files:list, # image file of each row, or (archive, first byte, bytes)
+def read_image(files:list, # image file of each row, or (archive, first byte, bytes)
     size:tuple, # width and height it must have
     row:int, # which
 )->np.ndarray: # (H, W, 3) uint8 RGB
@@ -219,8 +212,7 @@ def read_image(
     return image
 
 # %% ../../nbs/23a_data.sequences.ipynb #efa5e00f
-def brown_conrady(
-    K:Tensor, # (3, 3) intrinsics
+def brown_conrady(K:Tensor, # (3, 3) intrinsics
     dist:Tensor, # (8,) k1 k2 p1 p2 k3 k4 k5 k6
     points:Tensor, # (..., 3) camera frame
 )->Tensor: # (..., 2) pixels of the distorted image
@@ -232,8 +224,7 @@ def brown_conrady(
     bent = torch.stack([x*radial + 2*p1*x*y + p2*(r2 + 2*x*x), y*radial + p1*(r2 + 2*y*y) + 2*p2*x*y, torch.ones_like(x)], -1)
     return project(bent, K)
 
-def fisheye624(
-    params:Tensor, # (..., 16) fx fy cx cy k1…k6 p1 p2 s1…s4, or (..., 15) with one focal length
+def fisheye624(params:Tensor, # (..., 16) fx fy cx cy k1…k6 p1 p2 s1…s4, or (..., 15) with one focal length
     points:Tensor, # (..., 3) camera frame
 )->Tensor: # (..., 2) pixels of the fisheye image
     "Projection by the lens model of Aria and Quest; leading dimensions broadcast"
@@ -245,8 +236,7 @@ def fisheye624(
     q = (uv*uv).sum(-1, keepdim=True)
     return f*(uv + p*q + 2*uv*(uv*p).sum(-1, keepdim=True) + s[..., ::2]*q + s[..., 1::2]*q*q) + c
 
-def undistort(
-    image:np.ndarray, # (H, W, 3) uint8 of any camera
+def undistort(image:np.ndarray, # (H, W, 3) uint8 of any camera
     K:Tensor, # (3, 3) intrinsics of the wanted pinhole image
     size:tuple, # its width and height
     to_pixels, # points (..., 3) in the camera frame → (..., 2) pixels of `image`: the lens
@@ -260,8 +250,7 @@ def undistort(
 BOUNDS = dict(reprojection_px=(0, 3), motion_mm=(0, 20), shortest_bone_mm=(8, 45), longest_bone_mm=(60, 130), stretch_mm=(0, 10), hand_mm=(130, 240), in_front=(.99, 1),
               sides=(.7, 1), rate=(.97, 1.03), nans=(0, 0)) # of what `check_sequence` measures
 
-def check_sequence(
-    s:Sequence, # recording
+def check_sequence(s:Sequence, # recording
 )->dict: # measures (NaN: not applicable), and in `off` the names of those out of `BOUNDS`
     "Properties that real labels have"
     stat = lambda x, f=torch.median: float(f(x.double())) if x.numel() else math.nan

@@ -21,8 +21,7 @@ from .sequences import BOUNDS, Sequence, SequenceList, check_sequence, read_spli
 # %% ../../nbs/24_data.store.ipynb #d549bd18
 DATASETS = ('arctic', 'h2o', 'h2o3d', 'dexycb', 'hot3d', 'assemblyhands', 'holoassist', 'egoexo4d', 'epic') # modules of `forehand4d.data`
 
-def find_sequences(
-    name:str, # one of `DATASETS`
+def find_sequences(name:str, # one of `DATASETS`
     root:str|Path, # the download
     split:str='train', # as the dataset names it
     **options, # of the module's `sequences`; `hand_id` counts where there are parameters
@@ -67,8 +66,7 @@ def _rows(parts:list): # encoded clips
             yield {k: v.to_pybytes() if isinstance(v, pa.Buffer) else v for k, v in store.row(i).items()}
 
 # %% ../../nbs/24_data.store.ipynb #84faeb58
-def convert(
-    name:str, # one of `DATASETS`
+def convert(name:str, # one of `DATASETS`
     root:str|Path, # the download; only read
     split:str='train', # as the dataset names it
     out:str|Path|None=None, # new store; NAME/SPLIT in `data_root()` without it
@@ -128,8 +126,7 @@ def _overlay(s:Sequence)->np.ndarray: # (H, W, 3) uint8
     row = int(ok.flatten(1).sum(1).argmax())
     return draw_keypoints(s.image(row), px[row].nan_to_num(0), ok[row])
 
-def check_dataset(
-    name:str, # one of `DATASETS`
+def check_dataset(name:str, # one of `DATASETS`
     root:str|Path, # the download
     split:str='train', # as the dataset names it
     limit:int=0, # so many sequences, evenly spread; 0: all
