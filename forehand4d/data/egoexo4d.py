@@ -59,8 +59,7 @@ def _load(root:Path, split:str, kind:str, upright:bool, takes:dict, name:str)->S
     return Sequence('egoexo4d', name, 30., torch.tensor(frames), K.expand(len(T), 3, 3), T, joints, ok, SIZE, None, px if seen.any() else None, seen if seen.any() else None,
                     partial(_image, files, SIZE, int(upright)), meta=dict(take_uid=uid, kind=kind, label_fps=30/steps.median().item() if len(steps) else None))
 
-def sequences(
-    root:str|Path, # folder with `takes.json`, or one above it
+def sequences(root:str|Path, # folder with `takes.json`, or one above it
     split:str='val', # train, val or test
     kind:str='annotation', # by hand; or automatic
     upright:bool=True, # False: landscape, as images and labels are stored

@@ -38,8 +38,7 @@ def _straight(px:torch.Tensor, K:torch.Tensor, lens:torch.Tensor)->torch.Tensor:
     return torch.where((bend(at) - px).norm(dim=-1, keepdim=True) < .05, at, torch.nan)
 
 # %% ../../nbs/23j_data.epic.ipynb #afd4dc7e
-def hand_masks(
-    root:str|Path, # folder with `campose` and `GroundTruth-SparseAnnotations`
+def hand_masks(root:str|Path, # folder with `campose` and `GroundTruth-SparseAnnotations`
     name:str, # of a video, as "P01_01"
 )->dict: # frame number → (2, H, W) bool, right hand first, in the undistorted image
     "Hands of the frames that VISOR annotated"
@@ -90,8 +89,7 @@ def _load(root:Path, scale, name:str)->Sequence:
     meta = dict(scale=metres, scale_from='given' if given else f'guess: half of the points ahead within {DEPTH:g} m', swapped=int(swap.sum()))
     return Sequence('epic', name, rate, torch.from_numpy(ids), K.expand(N, 3, 3), T, none, none[..., 0] > 0, size, None, px, ok, partial(_image, frames, ids, size, K, bend), None, 'keypoints', meta)
 
-def sequences(
-    root:str|Path, # folder with `campose`, `epic_hands`, `P01` …, or one above it
+def sequences(root:str|Path, # folder with `campose`, `epic_hands`, `P01` …, or one above it
     split:str|None='train', # train or val of VISOR; None: every video that has cameras
     scale:float|dict|None=None, # metres per unit of the cameras, of all videos or by name; None: guessed
 )->SequenceList: # names of the videos, as "P01_01"

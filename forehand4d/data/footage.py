@@ -132,8 +132,7 @@ def _pictures(film:str|Path, fps:float, K:Tensor, lens:Tensor): # row → pinhol
         return undistort(picture, K[row], picture.shape[1::-1], partial(brown_conrady, K[row], lens[row])) if lens[row].any() else picture
     return image
 
-def film_sequence(
-    film:str|Path, # video, or folder of images
+def film_sequence(film:str|Path, # video, or folder of images
     hands:Tracks|str|Path|None=None, # tracks, or what another detector wrote; None: `track_video`
     cameras:str|Path|float=60., # file or folder of cameras, or degrees of a camera at rest
     scale:float=1., # metres of a unit of length in the file of cameras

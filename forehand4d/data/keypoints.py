@@ -102,8 +102,7 @@ def _assign(found:list)->list: # [right or None, left or None] from [(keypoints,
     if max(min(p, q), min(1 - p, 1 - q)) < .9: return best if p*(1 - q) >= q*(1 - p) else best[::-1]
     return [None, None] if not best else [best[0], None] if best[0][1] >= .5 else [None, best[0]]
 
-def detect_hands(
-    image:np.ndarray, # (H, W, 3) uint8 RGB
+def detect_hands(image:np.ndarray, # (H, W, 3) uint8 RGB
 )->HandDetections:
     "Find the two hands of a photograph; where none is found, in 90 turned, shrunk and enlarged parts of it too, for 2 s"
     if image.ndim != 3 or image.shape[-1] != 3 or image.dtype != np.uint8:
@@ -141,8 +140,7 @@ class Tracks:
         "Write as .npz"
         with atomic_path(path) as tmp, open(tmp, 'wb') as f: np.savez_compressed(f, **vars(self))
 
-def load_tracks(
-    path:str|Path, # .npz written by `Tracks.save`
+def load_tracks(path:str|Path, # .npz written by `Tracks.save`
 )->Tracks:
     "Read tracks"
     if not Path(path).is_file(): raise FileNotFoundError(f'no tracks at {path}')
@@ -159,8 +157,7 @@ def _step(last:tuple, t:int, det:tuple, hand:int)->float: # cost of calling `det
     if last is None or t - last[1] > MEMORY: return cost
     return cost + min(JUMP*max(_gap(last[0], k) - .1, 0)/math.sqrt(t - last[1]), 6.)
 
-def identify(
-    frames:list, # T lists of (keypoints (21, 2), probability of a right hand, …)
+def identify(frames:list, # T lists of (keypoints (21, 2), probability of a right hand, …)
 )->list: # T pairs [index of the right hand or None, index of the left or None]
     "The most plausible identities over the whole video"
     paths = [(0., (None, None), None)]   # cost, where each hand was seen last (keypoints, frame), linked list of choices
@@ -181,8 +178,7 @@ def identify(
 # %% ../../nbs/29_data.keypoints.ipynb #e50c268f
 MAX_GAP, SHRUNK, TURNED = 8, .6, .25 # frames of a hole that is bridged; share of the size among 21 frames; change of shape, in hand sizes, over a hole
 
-def clean_tracks(
-    keypoints:Tensor, # (T, 2, 21, 2) pixels, NaN where a joint is missing
+def clean_tracks(keypoints:Tensor, # (T, 2, 21, 2) pixels, NaN where a joint is missing
     score:Tensor, # (T, 2), 0 where nothing was detected
     fps:float, # frames per second
     size:tuple, # width and height, pixels
@@ -207,16 +203,14 @@ def clean_tracks(
     return Tracks(k.nan_to_num()*filled[..., None], valid, score, fps, tuple(size))
 
 # %% ../../nbs/29_data.keypoints.ipynb #f900d829
-def image_files(
-    folder:str|Path, # of images
+def image_files(folder:str|Path, # of images
 )->list: # paths
     "The images of a folder, in the order of the numbers in their names"
     files = [p for p in Path(folder).iterdir() if p.suffix.lower() in ('.jpg', '.jpeg', '.png', '.bmp', '.webp', '.tif', '.tiff')]
     if not files: raise FileNotFoundError(f'{folder}: no images in this folder')
     return sorted(files, key=lambda p: [int(s) if s.isdigit() else s for s in re.split(r'(\d+)', p.name)])
 
-def read_film(
-    path:str|Path, # video, or folder of images of one size
+def read_film(path:str|Path, # video, or folder of images of one size
     fps:float=30., # frames per second of a folder
 ):
     "Yield (fps, (width, height), number of frames), then the frames, (H, W, 3) uint8 RGB"
@@ -227,8 +221,7 @@ def read_film(
         if (image := load_image(f)).shape[:2] != (h, w): raise ValueError(f'{f}: {image.shape[1]}x{image.shape[0]} pixels, the first image of the folder has {w}x{h}')
         yield image
 
-def make_tracks(
-    found:list, # T lists of (keypoints (21, 2), probability of a right hand) or, with it, the confidence
+def make_tracks(found:list, # T lists of (keypoints (21, 2), probability of a right hand) or, with it, the confidence
     fps:float, # frames per second
     size:tuple, # width and height, pixels
 )->Tracks:
@@ -247,8 +240,7 @@ def _look(frame:np.ndarray, tracker, places:list)->list: # detections of one fra
         found = found + [d for v in views for d in _view(frame, v)]
     return [g[1:] for g in _group(found)][:4]
 
-def track_video(
-    path:str|Path, # video file, or folder of images
+def track_video(path:str|Path, # video file, or folder of images
     max_frames:int|None=None, # stop after so many, None: the whole video
     start:int=0, # first frame
     cache:bool=True, # keep and reuse the result among the outputs
