@@ -23,7 +23,7 @@ class RefineConfig:
     "Settings of the refinement"
     iterations: int = 1000 # gradient steps (paper: 1000)
     lr: float = 0.01 # of Adam, for radians and metres alike (paper: 0.01)
-    clip: float = 1.0 # gradient norm of each clip (paper: 1)
+    max_norm: float = 1.0 # gradient norm of each clip (paper: 1); 0: no limit
     sigma2d: float = 0.006 # expected 2D residual, tangent of the viewing angle
     sigma3d: float = 0.004 # expected 3D residual, metres
     anneal: float = 1.0 # `sigma2d` starts so many times wider and narrows over the first two thirds of the iterations
@@ -147,7 +147,7 @@ def refine_batch(motion:HandMotion, # (B, T) start, e.g. from the lifting model
                 ids, o, p = ids[on], o.take(on), {k: v[on] for k, v in p.items()}
                 m, state = m.map(lambda x: x[on]), {k: (a[on], b[on]) for k, (a, b) in state.items()}
                 grads = {k: v[on] for k, v in grads.items()}
-        _adam(p, grads, state, step, cfg.lr*(0.1 + 0.9*(1 - step/cfg.iterations)), cfg.clip)
+        _adam(p, grads, state, step, cfg.lr*(0.1 + 0.9*(1 - step/cfg.iterations)), cfg.max_norm)
         if bar is not None: bar.update(1)
     return _apply(motion, best_p), dict(before=first, after=best, iterations=used, bones=best_p['bones'])
 
