@@ -181,16 +181,16 @@ def test_arctic_split_pickle(tmp_path):
 def test_arctic_refusals(tmp_path):
     write_arctic(tmp_path)
     with pytest.raises(FileNotFoundError, match="expected a list 'val'"): arctic.sequences(tmp_path, 'val')
-    with pytest.raises(FileNotFoundError, match='s03/box_use_01.mano.npy: no such file'): arctic.sequences(tmp_path, 'test')[0]
+    with pytest.raises(FileNotFoundError, match='arctic: expected .*s03/box_use_01.mano.npy .FileNotFound'): arctic.sequences(tmp_path, 'test')[0]
     with pytest.raises(FileNotFoundError, match='arctic: expected meta/misc.json'): arctic.sequences(tmp_path/'nowhere')
     assert arctic.sequences(tmp_path, hand_id=None)[0].motion is None and windows(arctic.sequences(tmp_path, hand_id=None)[0])[0].labels == 'joints'
     path = tmp_path/'raw_seqs/s01/box_grab_01.mano.npy'
     write(path, path.read_bytes()[:400])
-    with pytest.raises(ValueError, match='mano.npy: not a readable .npy of plain data'): arctic.sequences(tmp_path, raw=True)[0]
+    with pytest.raises(ValueError, match='expected an array or plain data in .*mano.npy'): arctic.sequences(tmp_path, raw=True)[0]
     npy(path, dict(right=os.system, left={}))
     with pytest.raises(ValueError, match='refused (posix|nt).system'): arctic.sequences(tmp_path, raw=True)[0]
     npy(path, dict(right=dict(rot=np.zeros((N, 3)))))
-    with pytest.raises(ValueError, match='arctic/s01/box_grab_01.*lacks'): arctic.sequences(tmp_path, raw=True)[0]
+    with pytest.raises(ValueError, match='arctic: expected s01/box_grab_01 .*KeyError'): arctic.sequences(tmp_path, raw=True)[0]
     write(tmp_path/'cropped_images/s01/box_grab_01/0/00003.jpg', jpg(64, 48))
     seq = arctic.sequences(tmp_path)[0]
     with pytest.raises(ValueError, match='00003.jpg: 64x48 pixels, expected 840x600'): windows(seq)
@@ -246,7 +246,7 @@ def test_h2o_refusals(tmp_path):
     write(f/'rgb/000000.png', PNG[:50])
     with pytest.raises(ValueError, match='000000.png: damaged image'): windows(h2o.sequences(tmp_path)[0])
     write(f/'hand_pose/000003.txt', '1 2 3')
-    with pytest.raises(ValueError, match=r'h2o: expected 128 numbers in .*000003.txt, found 3'): h2o.sequences(tmp_path)[0]
+    with pytest.raises(ValueError, match=r'h2o: expected 128 numbers in .*000003.txt .*size 3'): h2o.sequences(tmp_path)[0]
     write(f/'hand_pose/000003.txt', 'one two')
     with pytest.raises(ValueError, match=r'h2o: expected 128 numbers in .*000003.txt'): h2o.sequences(tmp_path)[0]
     (f/'hand_pose/000003.txt').unlink(); (f/'cam_intrinsics.txt').unlink()
@@ -313,9 +313,9 @@ def test_h2o3d_refusals(tmp_path):
     write(meta, b"cos\nsystem\n(S'touch hacked'\ntR.")
     with pytest.raises(ValueError, match='refused os.system'): h2o3d.sequences(tmp_path)[0]
     write(meta, pickle.dumps({'camMat': None}))
-    with pytest.raises(ValueError, match='0004.pkl: not an annotation of H2O-3D: KeyError'): h2o3d.sequences(tmp_path)[0]
+    with pytest.raises(ValueError, match='h2o3d: expected an annotation in .*0004.pkl .KeyError'): h2o3d.sequences(tmp_path)[0]
     write(meta, pickle.dumps([1, 2]))
-    with pytest.raises(ValueError, match='0004.pkl: not an annotation of H2O-3D'): h2o3d.sequences(tmp_path)[0]
+    with pytest.raises(ValueError, match='h2o3d: expected an annotation in .*0004.pkl'): h2o3d.sequences(tmp_path)[0]
     meta.unlink()    # a frame without file is a hole, not a shift
     seq = h2o3d.sequences(tmp_path)[0]
     clip, = windows(seq)
@@ -382,11 +382,11 @@ def test_dexycb_refusals(tmp_path):
     name, *_ = write_dexycb(tmp_path, 0, 0, seed=5)
     labels, calib = tmp_path/name/'labels_000004.npz', next((tmp_path/'calibration').glob('mano_*'))/'mano.yml'
     write(labels, labels.read_bytes()[:300])
-    with pytest.raises(ValueError, match='labels_000004.npz: expected pose_m, joint_3d and joint_2d'): dexycb.sequences(tmp_path)[name]
+    with pytest.raises(ValueError, match='dexycb: expected pose_m, joint_3d and joint_2d in .*labels_000004.npz'): dexycb.sequences(tmp_path)[name]
     np.savez(labels, pose_m=np.array([print], dtype=object), joint_3d=0, joint_2d=0)
-    with pytest.raises(ValueError, match='labels_000004.npz: expected pose_m'): dexycb.sequences(tmp_path)[name]
+    with pytest.raises(ValueError, match='dexycb: expected pose_m.* in .*labels_000004.npz'): dexycb.sequences(tmp_path)[name]
     write(calib, 'shape: [1, 2]')
-    with pytest.raises(ValueError, match='mano.yml: expected betas'): dexycb.sequences(tmp_path)[name]
+    with pytest.raises(ValueError, match='dexycb: expected betas in .*mano.yml'): dexycb.sequences(tmp_path)[name]
     calib.unlink()
     with pytest.raises(FileNotFoundError, match='dexycb: expected betas in .*mano.yml'): dexycb.sequences(tmp_path)[name]
     (tmp_path/'20200709-subject-01/20200709_100050').rmdir()

@@ -12,7 +12,7 @@ import numpy as np, torch
 from torch import Tensor
 from ..core import read_json
 from ..cameras import invert, make_T, resize_intrinsics, transform
-from .sequences import Sequence, SequenceList, brown_conrady, find_folder, hand_motion, read_image, read_npy, undistort
+from .sequences import Sequence, SequenceList, brown_conrady, expect, find_folder, hand_motion, read_image, read_npy, undistort
 
 # %% ../../nbs/23b_data.arctic.ipynb #51dc7f40
 SIDES = dict(right='r', left='l') # names of a hand in `raw_seqs` and in `splits`
@@ -37,8 +37,8 @@ def _table(path:Path)->dict: # name → the tuple of `_raw`, joints (F, 2, 21, 3
 def _image(files, size, K, dist, row): return undistort(read_image(files, size, row), K[row], size, partial(brown_conrady, K[row], dist[row]))
 
 def _load(root:Path, table:Path|None, hand_id:str, name:str)->Sequence:
-    try: data, first = _table(table)[name] if table else _raw(root, name), read_json(root/'meta'/'misc.json')[name.split('/')[0]]['ioi_offset']
-    except (KeyError, TypeError, IndexError) as e: raise ValueError(f'arctic/{name}: {table or root/"raw_seqs"} or meta/misc.json lacks {e}') from None
+    with expect('arctic', table or root/'raw_seqs', f'{name} (and its ioi_offset in meta/misc.json)'):
+        data, first = _table(table)[name] if table else _raw(root, name), read_json(root/'meta'/'misc.json')[name.split('/')[0]]['ioi_offset']
     *hands, T, K, dist, joints, valid = (None if x is None else torch.from_numpy(np.array(x)) for x in data)
     T, K, dist = T.double(), K.double(), dist.double()
     motion = hand_motion('arctic', *hands, torch.ones(len(T), 2, dtype=torch.bool), 'relative', hand_id)

@@ -12,56 +12,45 @@ import numpy as np, pandas as pd, torch
 from ..core import read_json
 from ..cameras import make_T
 from ..mano import to_mano21
-from .sequences import Sequence, SequenceList, find_folder, read_image
+from .sequences import Sequence, SequenceList, expect, find_folder, read_image, turned
 
 # %% ../../nbs/23g_data.assemblyhands.ipynb #a18fdfb8
 SPLITS = ('train', 'val', 'test')
 UPRIGHT = {'84347414': 2, '84355350': 3, '84358933': 3, '21110305': 3, '21176623': 2, '21179183': 3} # serial → quarter turns clockwise; others stand upright
-_ROLL = torch.tensor([[0., -1, 0], [1, 0, 0], [0, 0, 1]]).double()
 _PLACES = ('assembly', 'assemblyhands', 'data/assembly', 'data/assemblyhands') # the release has images in one of them, and annotations in another
 
-def _turned(K:torch.Tensor, T:torch.Tensor, size:tuple, turns:int)->tuple: # K (3, 3), T (N, 4, 4), size after quarter turns of the image clockwise
-    for _ in range(turns):
-        A = _ROLL.clone()
-        A[0, 2] = size[1] - 1
-        K, T, size = A@K@_ROLL.mT, make_T(_ROLL, torch.zeros(3).double())@T, size[::-1]
-    return K, T, size
-
-def _image(files, size, turns, row): return np.rot90(read_image(files, size, row), -turns).copy()
-
-# %% ../../nbs/23g_data.assemblyhands.ipynb #6efc3d9d
+# %% ../../nbs/23g_data.assemblyhands.ipynb #57ced680
 @lru_cache(maxsize=2)
 def _table(folder:Path)->dict: # "SEQ/CAMERA" → frame numbers, size, K (3, 3), T (N, 3, 4), world (N, 42, 3), valid and seen (N, 42): as stored, millimetres
     files = [next(iter(sorted(folder.glob(f'assemblyhands_*_{k}_v*.json'), reverse=True)), None) for k in ('ego_data', 'ego_calib', 'joint_3d')]
     if None in files: raise FileNotFoundError(f'assemblyhands: expected ego_data, ego_calib and joint_3d, as assemblyhands_{folder.name}_joint_3d_v1-1.json, in {folder} '
                                               '(the 3D joints of the test split are not public)')
-    (data, calib, joints), out, where = map(read_json, files), {}, 'its lists of images and annotations'
-    try:
+    with expect('assemblyhands', folder, 'lists of images and annotations'):
+        (data, calib, joints), out = map(read_json, files), {}
         seen = {a['image_id']: a['joint_valid'] for a in data['annotations']}
-        for (seq, cam), part in pd.DataFrame(data['images']).sort_values('frame_idx').groupby(['seq_name', 'camera']):
-            where = f'{seq}/{(cam := cam.removesuffix("_mono10bit") + "_mono10bit")}'
+        parts = pd.DataFrame(data['images']).sort_values('frame_idx').groupby(['seq_name', 'camera'])
+    for (seq, cam), part in parts:
+        name = f'{seq}/{(cam := cam.removesuffix("_mono10bit") + "_mono10bit")}'
+        with expect('assemblyhands', folder, f'cameras and joints of {name} (otherwise download {", ".join(f.name for f in files)} again)'):
             poses, labels = calib['calibration'][seq]['extrinsics'], joints['annotations'][seq]
             rows = [(i, poses[k][cam], labels[k], seen[n]) for i, n in zip(part.frame_idx, part.id) if (k := f'{i:06d}') in labels and cam in poses.get(k, ()) and n in seen]
             if not rows: continue
             ids, T, label, here = zip(*rows)
-            out[where] = (np.array(ids), (int(part.width.iloc[0]), int(part.height.iloc[0])), np.array(calib['calibration'][seq]['intrinsics'][cam], float).reshape(3, 3),
-                          np.array(T, float).reshape(-1, 3, 4), np.array([a['world_coord'] for a in label], np.float32).reshape(-1, 42, 3),
-                          np.array([a['joint_valid'] for a in label], float).reshape(-1, 42) > 0, np.array(here, float).reshape(-1, 42) > 0)
-    except (KeyError, TypeError, ValueError, AttributeError) as e:
-        raise ValueError(f'assemblyhands: {where} in {folder} is not as expected ({type(e).__name__}: {e}); download {", ".join(f.name for f in files)} again') from None
+            out[name] = (np.array(ids), (int(part.width.iloc[0]), int(part.height.iloc[0])), np.array(calib['calibration'][seq]['intrinsics'][cam], float).reshape(3, 3),
+                         np.array(T, float).reshape(-1, 3, 4), np.array([a['world_coord'] for a in label], np.float32).reshape(-1, 42, 3),
+                         np.array([a['joint_valid'] for a in label], float).reshape(-1, 42) > 0, np.array(here, float).reshape(-1, 42) > 0)
     return out
 
 def _load(folder:Path, images:Path, rate:float, name:str)->Sequence:
     ids, size, K, T, world, *valid = (torch.from_numpy(x) if isinstance(x, np.ndarray) else x for x in _table(folder)[name])
     turns = UPRIGHT.get(name.rpartition('HMC_')[2].removesuffix('_mono10bit'), 0)
-    image = partial(_image, [images/name/f'{i:06d}.jpg' for i in ids], size, turns)
-    K, T, size = _turned(K, make_T(T[..., :3], T[..., 3]/1000), size, turns)
+    image, T = partial(read_image, [images/name/f'{i:06d}.jpg' for i in ids], size), make_T(T[..., :3], T[..., 3]/1000)
     joints = to_mano21(world, 'assemblyhands42')/1000
     ok, seen = (to_mano21(v[..., None], 'assemblyhands42')[..., 0] for v in valid)
     ok &= joints.isfinite().all(-1)
     ok &= ok[..., :1] & (ok.sum(-1, keepdim=True) > 3)
     step = int(ids.diff().mode().values) if len(ids) > 1 else 1
-    return Sequence('assemblyhands', name, rate, ids, K.expand(len(ids), 3, 3), T, joints, ok, size, valid2d=ok & seen, image=image, seconds=ids.double()/(step*rate))
+    return turned(Sequence('assemblyhands', name, rate, ids, K.expand(len(ids), 3, 3), T, joints, ok, size, valid2d=ok & seen, image=image, seconds=ids.double()/(step*rate)), turns)
 
 def sequences(root:str|Path, # folder with `annotations` and `images`, or one above it
     split:str='train', # one of `SPLITS`

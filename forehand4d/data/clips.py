@@ -137,12 +137,12 @@ def decode_clip(row:dict, # row of the store
         dtype, shape = _ARRAYS[k]
         return torch.frombuffer(bytearray(row[k]) if copy else row[k], dtype={'<i4': torch.int32, '<f4': torch.float32, 'u1': torch.bool}[dtype]).view(-1, *shape)
     motion = None
-    if row['rot6d'] is not None:
+    if row.get('rot6d') is not None:
         two = array('rot6d').unflatten(-1, (2, 3))   # orthonormal, as they were written: nothing to straighten
         rot = torch.cat([two, torch.linalg.cross(two[..., :1, :], two[..., 1:, :])], -2)
         motion = HandMotion(rot, array('wrist'), array('betas')[0], array('hand_valid'), row['hand_id'])
     plain = {k: array(k) for k in ('frame_ids', 'intrinsics', 'cam_from_view', 'keypoints2d', 'joints3d', 'valid2d', 'valid3d')}
-    pixels = np.asarray(Image.open(io.BytesIO(row['image'])).convert('RGB')) if image and row['image'] is not None else None
+    pixels = np.asarray(Image.open(io.BytesIO(row['image'])).convert('RGB')) if image and row.get('image') is not None else None
     return Clip(row['dataset'], row['sequence'], row['fps'], **plain, labels=row['labels'], motion=motion, image=pixels, meta=json.loads(row['meta']))
 
 # %% ../../nbs/20_data.clips.ipynb #790818b0

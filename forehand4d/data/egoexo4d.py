@@ -6,7 +6,6 @@
 __all__ = ['NAMES', 'SIZE', 'VIEWS', 'FAR', 'FEWEST', 'sequences']
 
 # %% ../../nbs/23i_data.egoexo4d.ipynb #059a77fa
-from contextlib import contextmanager
 from functools import partial
 from itertools import product
 from pathlib import Path
@@ -14,21 +13,14 @@ import numpy as np, torch
 from ..core import read_json
 from ..cameras import make_T, project, transform
 from ..mano import to_mano21
-from .sequences import Sequence, SequenceList, find_folder
-from .assemblyhands import _image, _turned
+from .sequences import Sequence, SequenceList, expect, find_folder, read_image, turned
 
 # %% ../../nbs/23i_data.egoexo4d.ipynb #9ebc7291
 NAMES = [f'{side}_{joint}' for side in ('right', 'left') for joint in ('wrist', *map('_'.join, product(('thumb', 'index', 'middle', 'ring', 'pinky'), '1234')))]
 SIZE, VIEWS, FAR, FEWEST = (512, 512), 3, 30., 10 # undistorted images; cameras that saw a joint, pixels from its annotation, joints of a hand
 
-@contextmanager
-def _expect(dataset:str, path:Path, what:str): # what is to be read there; else an error says so
-    if not path.is_file(): raise FileNotFoundError(f'{dataset}: expected {what} in {path}: no such file')
-    try: yield
-    except Exception as e: raise ValueError(f'{dataset}: expected {what} in {path} ({type(e).__name__}: {e})') from None  # a damaged file raises whatever its bytes say
-
 def _camera(path:Path, egos:list)->tuple: # name, K (3, 3), frames, cam_from_world (N, 4, 4)
-    with _expect('egoexo4d', path, f'the camera of the head, one of {egos}, with camera_intrinsics 3x3, and camera_extrinsics 3x4 by frame'):
+    with expect('egoexo4d', path, f'the camera of the head, one of {egos}, with camera_intrinsics 3x3, and camera_extrinsics 3x4 by frame'):
         data = read_json(path)
         cam = next(c for c in egos if c in data)
         poses = {int(k): v for k, v in data[cam]['camera_extrinsics'].items()}
@@ -37,7 +29,7 @@ def _camera(path:Path, egos:list)->tuple: # name, K (3, 3), frames, cam_from_wor
         return cam, K, sorted(poses), make_T(E[..., :3], E[..., 3])
 
 def _labels(path:Path, cam:str, frames:list)->torch.Tensor: # (N, 2, 21, 6): x y z, cameras that saw it, u v; NaN where absent
-    with _expect('egoexo4d', path, 'frame → [annotation3D, annotation2D], with joints by name'):
+    with expect('egoexo4d', path, 'frame → [annotation3D, annotation2D], with joints by name'):
         data, out, joint, row = read_json(path), np.full((len(frames), len(NAMES), 6), np.nan), {n: i for i, n in enumerate(NAMES)}, {f: i for i, f in enumerate(frames)}
         for i, a in [(row[int(k)], v[0]) for k, v in data.items() if v and int(k) in row]:
             for name, p in (a.get('annotation3D') or {}).items(): out[i, joint[name], :4] = p['x'], p['y'], p['z'], p.get('num_views_for_3d')
@@ -54,10 +46,10 @@ def _load(root:Path, split:str, kind:str, upright:bool, takes:dict, name:str)->S
     if (n := int((miss > FAR).sum())) > .5*miss.isfinite().sum(): raise ValueError(f'{path}: {n} joints are over {FAR:g} px from their annotations: not the cameras of these labels?')
     ok = joints.isfinite().all(-1) & ~(miss > FAR) & ((views[..., 0] >= VIEWS) | (kind == 'automatic'))
     ok &= ok.sum(-1, keepdim=True) >= FEWEST
-    if upright: px, (K, T, _) = torch.stack([SIZE[1] - 1 - px[..., 1], px[..., 0]], -1), _turned(K, T, SIZE, 1)
     files, steps = [root/'image'/'undistorted'/split/name/f'{i:06d}.jpg' for i in frames], torch.tensor(frames)[ok.flatten(1).any(-1)].diff().double()
-    return Sequence('egoexo4d', name, 30., torch.tensor(frames), K.expand(len(T), 3, 3), T, joints, ok, SIZE, None, px if seen.any() else None, seen if seen.any() else None,
-                    partial(_image, files, SIZE, int(upright)), meta=dict(take_uid=uid, kind=kind, label_fps=30/steps.median().item() if len(steps) else None))
+    s = Sequence('egoexo4d', name, 30., torch.tensor(frames), K.expand(len(T), 3, 3), T, joints, ok, SIZE, None, px if seen.any() else None, seen if seen.any() else None,
+                 partial(read_image, files, SIZE), meta=dict(take_uid=uid, kind=kind, label_fps=30/steps.median().item() if len(steps) else None))
+    return turned(s, int(upright))
 
 def sequences(root:str|Path, # folder with `takes.json`, or one above it
     split:str='val', # train, val or test
@@ -67,8 +59,8 @@ def sequences(root:str|Path, # folder with `takes.json`, or one above it
     "The takes of a split that have hand labels, seen by the head camera"
     root = find_folder(root, 'egoexo4d', 'takes.json', ('egoexo4d', 'egoexo', 'data/egoexo4d', 'data/egoexo'))
     labels, splits = root/'annotations'/'ego_pose'/split/'hand'/kind, root/'annotations'/'splits.json'
-    with _expect('egoexo4d', splits, f'split_to_take_uids of the split {split!r}'): have = {p.stem for p in labels.glob('*.json')} & set(read_json(splits)['split_to_take_uids'][split])
-    with _expect('egoexo4d', root/'takes.json', 'take_uid, take_name, and capture: cameras: cam_id, is_ego of each take'):
+    with expect('egoexo4d', splits, f'split_to_take_uids of the split {split!r}'): have = {p.stem for p in labels.glob('*.json')} & set(read_json(splits)['split_to_take_uids'][split])
+    with expect('egoexo4d', root/'takes.json', 'take_uid, take_name, and capture: cameras: cam_id, is_ego of each take'):
         takes = {t['take_name']: (t['take_uid'], [c['cam_id'] for c in t['capture']['cameras'] if str(c['is_ego']).lower() == 'true'])
                  for t in read_json(root/'takes.json') if t['take_uid'] in have}
     return SequenceList(sorted(takes), partial(_load, root, split, kind, upright, takes), f'{labels}/TAKE_UID.json of a take of {split!r}')

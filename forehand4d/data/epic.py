@@ -13,9 +13,8 @@ import numpy as np, torch
 from PIL import Image, ImageDraw
 from scipy.spatial.transform import Rotation
 from ..core import read_json
-from ..cameras import make_T, transform, unproject
-from .sequences import Sequence, SequenceList, brown_conrady, find_folder, read_image, undistort
-from .egoexo4d import _expect
+from ..cameras import make_T, transform
+from .sequences import Sequence, SequenceList, brown_conrady, expect, find_folder, read_image, straighten, undistort
 
 # %% ../../nbs/23j_data.epic.ipynb #36e011ea
 VISOR, SIDES, _MASKS = (1920, 1080), ('right hand', 'left hand'), 'GroundTruth-SparseAnnotations/annotations' # its images, pixels; its names; its folder
@@ -24,7 +23,7 @@ DEPTH = 2. # metres; half of the points ahead of a camera are nearer, a guess
 def _number(name:str)->int: return int(Path(name).stem.rpartition('_')[2])
 
 def _camera(path:Path)->tuple: # K (3, 3), lens (8,), size, frames (N,), cam_from_world (N, 4, 4) and points (P, 3) in COLMAP's units
-    with _expect('epic', path, 'the cameras of EPIC-Fields: an OPENCV camera, images, points'):
+    with expect('epic', path, 'the cameras of EPIC-Fields: an OPENCV camera, images, points'):
         c, images, points = (read_json(path)[k] for k in ('camera', 'images', 'points'))
         (ids, x), (fx, fy, cx, cy, *lens) = zip(*sorted((_number(k), v) for k, v in images.items())), c['params']
         if c['model'] != 'OPENCV' or len(lens) != 4 or not np.isfinite(c['params']).all(): raise ValueError(f'a camera {c}')
@@ -32,22 +31,17 @@ def _camera(path:Path)->tuple: # K (3, 3), lens (8,), size, frames (N,), cam_fro
         T = make_T(torch.from_numpy(Rotation.from_quat(x[:, :4].numpy(), scalar_first=True).as_matrix()), x[:, 4:])
         return K, torch.tensor([*lens, 0, 0, 0, 0]).double(), (c['width'], c['height']), np.array(ids), T, torch.tensor(points).double().view(-1, 6)[:, :3]
 
-def _straight(px:torch.Tensor, K:torch.Tensor, lens:torch.Tensor)->torch.Tensor: # (..., 2) pixels as taken → undistorted, NaN where there is none
-    bend, at = lambda p: brown_conrady(K, lens, unproject(p, K, torch.ones_like(p[..., 0]))), px
-    for _ in range(40): at = at + px - bend(at)
-    return torch.where((bend(at) - px).norm(dim=-1, keepdim=True) < .05, at, torch.nan)
-
-# %% ../../nbs/23j_data.epic.ipynb #afd4dc7e
+# %% ../../nbs/23j_data.epic.ipynb #a36a94b6
 def hand_masks(root:str|Path, # folder with `campose` and `GroundTruth-SparseAnnotations`
     name:str, # of a video, as "P01_01"
 )->dict: # frame number → (2, H, W) bool, right hand first, in the undistorted image
     "Hands of the frames that VISOR annotated"
     root, (K, lens, size, *_) = Path(root), _camera(Path(root)/'campose'/f'{name}.json')
     path, mapping = next(root.glob(f'{_MASKS}/*/{name}.json'), root/_MASKS/'SPLIT'/f'{name}.json'), root/'frame_mapping.json'
-    with _expect('epic', path, 'video_annotations of VISOR: image, annotations: name, segments'):
+    with expect('epic', path, 'video_annotations of VISOR: image, annotations: name, segments'):
         out, names, shrink = {}, read_json(mapping).get(name, {}) if mapping.is_file() else {}, torch.tensor(size)/torch.tensor(VISOR)
         for frame, hands in [(f, [Image.new('1', size) for _ in SIDES]) for f in read_json(path)['video_annotations']]:
-            for h, px in [(SIDES.index(a['name']), _straight((torch.tensor(p).double() + .5)*shrink - .5, K, lens)) for a in frame['annotations'] if a['name'] in SIDES for p in a['segments']]:
+            for h, px in [(SIDES.index(a['name']), straighten((torch.tensor(p).double() + .5)*shrink - .5, K, lens)) for a in frame['annotations'] if a['name'] in SIDES for p in a['segments']]:
                 if len(px := px[px.isfinite().all(-1)]) > 2: ImageDraw.Draw(hands[h]).polygon(px.flatten().tolist(), fill=1)
             out[_number(names.get(frame['image']['name'], frame['image']['name']))] = np.stack(hands)
         return out
@@ -63,20 +57,20 @@ def _swapped(masks:dict, ids:np.ndarray, px:torch.Tensor, ok:torch.Tensor, rate:
     near = np.interp(ids, ids[rows], np.arange(len(rows))).round().astype(int)
     return ((hit[:, 0, 1] + hit[:, 1, 0] > hit[:, 0, 0] + hit[:, 1, 1])[near] ^ ((turns - turns[rows][near])%2 > 0)) & torch.from_numpy(np.abs(ids - ids[rows][near]) <= rate)
 
-# %% ../../nbs/23j_data.epic.ipynb #c5b40ab1
+# %% ../../nbs/23j_data.epic.ipynb #afd4dc7e
 def _image(folder, ids, size, K, bend, row):
     file, tar = folder/f'frame_{ids[row]:010d}.jpg', folder.with_suffix('.tar')
     if tar.is_file() and not folder.is_dir():
-        with _expect('epic', tar, file.name), tarfile.open(tar) as t: file = next((tar, m.offset_data, m.size) for m in t if m.name.endswith(file.name))
+        with expect('epic', tar, file.name), tarfile.open(tar) as t: file = next((tar, m.offset_data, m.size) for m in t if m.name.endswith(file.name))
     return undistort(read_image([file], size, 0), K, size, bend)
 
 def _load(root:Path, scale, name:str)->Sequence:
     (K, lens, size, ids, T, points), rate = _camera(root/'campose'/f'{name}.json'), 50. if len(name.rpartition('_')[2]) > 2 else 60.
     N, path, frames, bend = len(ids), root/'epic_hands'/f'{name}.npz', root/name.partition('_')[0]/'rgb_frames'/name, partial(brown_conrady, K, lens)
     px, ok, none = torch.zeros(N, 2, 21, 2).double(), torch.zeros(N, 2, 21) > 0, torch.zeros(N, 2, 21, 3)
-    with _expect('epic', path, f'keypoints, valid, fps, size (track_video("{frames}", fps={rate:g}).save("{path}") of forehand4d.data.keypoints makes it)'):
+    with expect('epic', path, f'keypoints, valid, fps, size (track_video("{frames}", fps={rate:g}).save("{path}") of forehand4d.data.keypoints makes it)'):
         with np.load(path, allow_pickle=False) as z: hands = {k: torch.from_numpy(z[k]) for k in z.files}
-        found = _straight((hands['keypoints'].double() + .5)*torch.tensor(size)/hands['size'] - .5, K, lens)
+        found = straighten((hands['keypoints'].double() + .5)*torch.tensor(size)/hands['size'] - .5, K, lens)
         _, a, b = np.intersect1d(ids, hands.get('frames', (1 + torch.arange(len(found))*rate/hands['fps']).round()), return_indices=True)
         if not len(a): raise ValueError(f'no frame that has a camera, {ids[0]}…{ids[-1]}')
         px[a], ok[a] = found[b], hands['valid'][b] & found[b].isfinite().all(-1)

@@ -15,9 +15,9 @@ from scipy.spatial.transform import Rotation
 from torch import Tensor
 from ..core import read_json
 from ..pickles import read_pickle
-from ..cameras import intrinsics_from_fov, project, resize_intrinsics, unproject
+from ..cameras import intrinsics_from_fov, resize_intrinsics
 from ..mano import JOINT_ORDERS, to_mano21
-from .sequences import Sequence, brown_conrady, undistort
+from .sequences import Sequence, brown_conrady, straighten, undistort
 from .keypoints import Tracks, image_files, load_tracks, make_tracks, read_film, track_video
 
 # %% ../../nbs/29b_data.footage.ipynb #4a441fbc
@@ -74,13 +74,6 @@ def _cameras(path, names:list, size:tuple, scale:float=1.)->tuple: # intrinsics 
     return resize_intrinsics(K, sx, sy), T, x[:, 6:14]
 
 # %% ../../nbs/29b_data.footage.ipynb #e94ed439
-def _straighten(px:Tensor, K:Tensor, lens:Tensor)->Tensor: # (..., 2), float64, NaN where the lens model has no answer
-    rays = lambda p: unproject(p, K, torch.ones_like(p[..., 0]))
-    seen = at = rays(px.double())
-    for _ in range(60): at = at + seen - rays(brown_conrady(K, lens, at))
-    return torch.where(((brown_conrady(K, lens, at) - px).norm(dim=-1) < .05)[..., None], project(at, K), math.nan)
-
-# %% ../../nbs/29b_data.footage.ipynb #dc836ab8
 _SIDED, LEAST = dict(hand_right_keypoints_2d=1., righthand_kpts=1., hand_left_keypoints_2d=0., lefthand_kpts=0.), .1 # is it a right hand; confidence of a joint
 _PLAIN = {'.json': read_json, '.pkl': read_pickle, '.npz': lambda p: dict(np.load(p))}
 
@@ -123,7 +116,7 @@ def _read_hands(path:str|Path, names:list, size:tuple, fps:float, order:str='ope
     except Exception as e: raise ValueError(f'{where}: no hands could be read ({type(e).__name__}: {e})') from None  # files of others fail in many ways
     return make_tracks(out, fps, size)
 
-# %% ../../nbs/29b_data.footage.ipynb #8f1b550a
+# %% ../../nbs/29b_data.footage.ipynb #9ccba4bf
 def _pictures(film:str|Path, fps:float, K:Tensor, lens:Tensor): # row → pinhole image, fast for rows in increasing order
     kept = [0, None]   # next frame, those to come
     def image(row:int)->np.ndarray:
@@ -146,7 +139,7 @@ def film_sequence(film:str|Path, # video, or folder of images
     if not isinstance(hands, Tracks): hands = track_video(film, fps=fps) if hands is None else _read_hands(hands, names, size, fps, order)
     K, T, lens = _cameras(cameras, names[:len(hands)], size, scale)
     if len(K) != len(hands) or tuple(hands.size) != tuple(size): raise ValueError(f'{film}: {N} frames of {size}, tracks of {len(hands)} frames of {tuple(hands.size)} pixels')
-    px = _straighten(hands.keypoints, K[:, None, None], lens[:, None, None])
+    px = straighten(hands.keypoints, K[:, None, None], lens[:, None, None])
     ok = hands.valid & px.isfinite().all(-1)
     return Sequence('footage', Path(film).stem, fps, torch.arange(len(K)), K, T, torch.zeros(*ok.shape, 3), torch.zeros_like(ok), size, None, torch.where(ok[..., None], px, 0), ok,
                     _pictures(film, fps, K, lens), labels='keypoints', meta=dict(score=round(float(hands.score[hands.score > 0].mean()), 3)))

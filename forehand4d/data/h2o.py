@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np, torch
 from ..cameras import invert, transform
 from ..mano import to_mano21
-from .sequences import Sequence, SequenceList, find_folder, hand_motion, read_image
+from .sequences import Sequence, SequenceList, expect, find_folder, hand_motion, read_image
 
 # %% ../../nbs/23c_data.h2o.ipynb #a4667d16
 SPLITS = dict(train=('subject1/*', 'subject2/*', 'subject3/h1', 'subject3/h2', 'subject3/k1'), val=('subject3/k2', 'subject3/o1', 'subject3/o2'),
@@ -19,10 +19,7 @@ SPLITS = dict(train=('subject1/*', 'subject2/*', 'subject3/h1', 'subject3/h2', '
 
 def _numbers(path:Path, n:int, must:bool=True)->np.ndarray:
     if not path.is_file() and not must: return np.full(n, np.nan)
-    try: v = np.array(path.read_text().split(), float)
-    except (FileNotFoundError, ValueError) as e: raise (ValueError if isinstance(e, ValueError) else FileNotFoundError)(f'h2o: expected {n} numbers in {path} ({e})') from None
-    if len(v) != n: raise ValueError(f'h2o: expected {n} numbers in {path}, found {len(v)}')
-    return v
+    with expect('h2o', path, f'{n} numbers'): return np.array(path.read_text().split(), float).reshape(n)
 
 def _load(folders:dict, hand_id:str, name:str)->Sequence:
     f = folders[name]

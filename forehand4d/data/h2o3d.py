@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 import numpy as np, torch
 from ..pickles import read_pickle
-from .sequences import Sequence, SequenceList, find_folder, hand_motion, read_image
+from .sequences import Sequence, SequenceList, expect, find_folder, hand_motion, read_image
 
 # %% ../../nbs/23d_data.h2o3d.ipynb #d7476ad5
 SPLITS = dict(train='train', test='evaluation') # folder of each
@@ -22,7 +22,7 @@ def _load(root:Path, hand_id:str, name:str)->Sequence:
     new = lambda *shape: torch.full((len(files), *shape), torch.nan)
     joints, pose, transl, betas, K, ok = new(2, 21, 3), new(2, 48), new(2, 3), new(10), new(3, 3), new(2, 21) == 0
     for i, f in enumerate(files):
-        try:
+        with expect('h2o3d', f, 'an annotation'):
             a, num = read_pickle(f), lambda v: torch.from_numpy(np.array(v, np.float32))
             if a.get('camMat') is not None: K[i] = num(a['camMat'])
             if a.get('objRot', 0) is None: continue
@@ -31,7 +31,6 @@ def _load(root:Path, hand_id:str, name:str)->Sequence:
                 joints[i, h, :len(j)] = j*FLIP
                 ok[i, h, :len(j)] = num(a.get(f'jointValid{side.title()}', np.ones(len(j))))[:len(j)] > 0
                 if len(j) == 21: pose[i, h], transl[i, h], betas[i] = num(a[f'{side}HandPose']), num(a[f'{side}HandTrans']), num(a['handBeta'])
-        except (KeyError, TypeError, AttributeError, IndexError, RuntimeError) as e: raise ValueError(f'{f}: not an annotation of H2O-3D: {type(e).__name__} {e}') from None
     known = K.isfinite().flatten(1).all(-1).nonzero()[:, 0]
     if not len(known): raise ValueError(f'h2o3d/{name}: expected camMat in {root/name}/meta, found none')
     K[K.isnan()] = K[known[0]].expand_as(K)[K.isnan()]    # the camera stands still

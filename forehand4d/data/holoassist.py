@@ -6,24 +6,24 @@
 __all__ = ['SPLITS', 'AXES', 'sequences']
 
 # %% ../../nbs/23h_data.holoassist.ipynb #d1fa2c38
+from contextlib import closing
 from functools import partial
 from pathlib import Path
 import imageio_ffmpeg, numpy as np, torch
 from ..core import read_json
 from ..cameras import invert
 from ..mano import to_mano21
-from .sequences import Sequence, SequenceList, find_folder, read_image
+from .sequences import Sequence, SequenceList, expect, find_folder, read_image
 
 # %% ../../nbs/23h_data.holoassist.ipynb #b1d6f212
 SPLITS = ('train', 'val', 'test', 'trainval')
 AXES = torch.tensor([[0., -1, 0, 0], [0, 0, -1, 0], [1, 0, 0, 0], [0, 0, 0, 1]]).double() # to OpenCV's camera from the device's: x forward, y left, z up
 
 def _rows(path:Path, *widths, start:int|None=None, dtype=float)->np.ndarray: # (n, one of `widths`); with `start`, the second column becomes seconds, rows in order of it
-    need = f'holoassist: expected {" or ".join(map(str, widths))} numbers a row in {path}'
-    if not (path.is_file() and path.stat().st_size): raise FileNotFoundError(f'{need}: no such file, or nothing in it; unpack every modality into the same folder')
-    try: v = np.loadtxt(path, dtype, ndmin=2, converters=None if start is None else {1: lambda ticks: (int(ticks) - start)/1e7})
-    except ValueError as e: raise ValueError(f'{need} ({e}); unpack it again') from None
-    if v.shape[1] not in widths: raise ValueError(f'{need}, found {v.shape[1]}')
+    with expect('holoassist', path, f'{" or ".join(map(str, widths))} numbers a row (unpack every modality into the same folder)'):
+        if not path.stat().st_size: raise ValueError('found nothing')
+        v = np.loadtxt(path, dtype, ndmin=2, converters=None if start is None else {1: lambda ticks: (int(ticks) - start)/1e7})
+        if v.shape[1] not in widths: raise ValueError(f'found {v.shape[1]}')
     return v if start is None else v[np.unique(v[:, 1], return_index=True)[1]]
 
 def _joints(v:np.ndarray, seconds:np.ndarray, gap:float, inferred:bool)->tuple: # rows of one hand → joints (N, 21, 3) and valid (N, 21) at these moments
@@ -38,18 +38,14 @@ def _joints(v:np.ndarray, seconds:np.ndarray, gap:float, inferred:bool)->tuple: 
     return to_mano21(torch.from_numpy(joints), 'hololens26'), to_mano21(torch.from_numpy(ok)[..., None], 'hololens26')[..., 0]
 
 # %% ../../nbs/23h_data.holoassist.ipynb #eb88f3df
-def _frame(video:Path, second:float)->tuple: # frames per second, and the first one (H, W, 3) that is not before `second`
-    if not video.is_file(): raise FileNotFoundError(f'holoassist: expected {video}, or its frames in {video.parent}/Video/images_jpg')
-    frames = imageio_ffmpeg.read_frames(str(video), input_params=['-ss', f'{max(second, 0):.6f}'], output_params=['-frames:v', '1'])
-    try: info, data = next(frames), next(frames)
-    except (OSError, RuntimeError, StopIteration, IndexError) as e: raise ValueError(f'{video}: expected a frame at {max(second, 0):.2f} s, is the file whole? ({e})') from None
-    finally: frames.close()
-    return info['fps'], np.frombuffer(data, np.uint8).reshape(*info['size'][::-1], 3)
+def _frame(video:Path, second:float, size:tuple|None=None)->tuple: # frames per second, and the first one (H, W, 3) that is not before `second`, of this size
+    inputs, outputs = ['-ss', f'{(second := max(second, 0)):.6f}'], ['-frames:v', '1']
+    with expect('holoassist', video, f'a frame at {second:.2f} s (or all frames in {video.parent}/Video/images_jpg)'), closing(imageio_ffmpeg.read_frames(str(video), input_params=inputs, output_params=outputs)) as frames:
+        info, data = next(frames), next(frames)
+        if size not in (None, found := tuple(info['size'])): raise ValueError(f'{found[0]}x{found[1]} pixels, expected {size[0]}x{size[1]}')
+        return info['fps'], np.frombuffer(data, np.uint8).reshape(*found[::-1], 3)
 
-def _image(video:Path, seconds:list, size:tuple, row:int)->np.ndarray: # (H, W, 3) uint8 RGB
-    image = _frame(video, seconds[row])[1]
-    if image.shape[1::-1] != size: raise ValueError(f'{video}: {image.shape[1]}x{image.shape[0]} pixels, expected {size[0]}x{size[1]}')
-    return image
+def _image(video, seconds, size, row): return _frame(video, seconds[row], size)[1]
 
 def _load(root:Path, inferred:bool, name:str)->Sequence:
     f = root/name/'Export_py'
@@ -80,7 +76,6 @@ def sequences(root:str|Path, # folder of the videos' folders, or one above it
     if split:    # the newest list
         lists = [p for d in (folder, folder.parent, Path(root)) for k in (f'{split}[-_.]*txt', f'data-annotation-{split}-*.json') for p in sorted(d.glob(k), reverse=True)]
         if not lists: raise FileNotFoundError(f'holoassist: expected {split}-v1_2.txt or data-annotation-{split}-v1_1.json in {folder} or {folder.parent} (split=None reads what there is)')
-        try: listed = {v['video_name'] for v in read_json(lists[0])} if lists[0].suffix == '.json' else set(lists[0].read_text().split())
-        except (TypeError, KeyError) as e: raise ValueError(f'{lists[0]}: expected a list of videos with video_name ({type(e).__name__} {e})') from None
+        with expect('holoassist', lists[0], 'a list of videos with video_name'): listed = {v['video_name'] for v in read_json(lists[0])} if lists[0].suffix == '.json' else set(lists[0].read_text().split())
         names = [n for n in names if n in listed]
     return SequenceList(names, partial(_load, folder, inferred), f'VIDEO/Export_py in {folder}, of a VIDEO that {lists[0] if split else "there is"} names')
