@@ -96,13 +96,13 @@ def test_swapped_sides_are_repaired(filmed):
 def test_misfits_are_named(filmed, tmp_path):
     film, model, hands, *_ = filmed
     (model/'cameras.txt').write_text('1 OPENCV 320 240 250 252 155.5\n')
-    with pytest.raises(ValueError, match='colmap: no cameras.*OPENCV with 3 parameters'): film_sequence(film, hands, model)
+    with pytest.raises(ValueError, match='footage: expected cameras in .*colmap .*OPENCV with 3 parameters'): film_sequence(film, hands, model)
     (model/'cameras.txt').unlink()
-    with pytest.raises(ValueError, match='cameras.txt'): film_sequence(film, hands, model)
+    with pytest.raises(FileNotFoundError, match='cameras.txt'): film_sequence(film, hands, model)
     (tmp_path/'t.json').write_text(json.dumps(dict(fl_x=250., w=320, h=240, frames=[dict(file_path='1.png', transform_matrix=(2*np.eye(4)).tolist())])))
     with pytest.raises(ValueError, match='no rotation'): film_sequence(film, hands, tmp_path/'t.json')
     (hands/'film_000000000003_keypoints.json').write_text('{"people": [{"hand_right_keypoints_2d": [1, 2')
-    with pytest.raises(ValueError, match='film_000000000003_keypoints.json'): film_sequence(film, hands)
+    with pytest.raises(ValueError, match='footage: expected hands in .*film_000000000003_keypoints.json'): film_sequence(film, hands)
     with pytest.raises(ValueError, match='tracks of 3 frames'): film_sequence(film, Tracks(torch.zeros(3, 2, 21, 2), torch.zeros(3, 2, 21).bool(), torch.zeros(3, 2), 30., (160, 120)))
 
 

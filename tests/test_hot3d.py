@@ -300,13 +300,13 @@ def test_splits(tmp_path):
     for f, i in (('train_aria', 10), ('train_aria', 11), ('train_quest3', 20), ('test_aria', 30)): write(tmp_path/f'clips/{f}/clip-{i:06d}.tar', b'')
     clips = tmp_path/'clips'
     assert hot3d.sequences(clips, None).names == [f'clip-{i:06d}/{s}/undistorted' for i, s in ((10, '214-1'), (11, '214-1'), (20, '1201-1'), (20, '1201-2'))]
-    with pytest.raises(FileNotFoundError, match='hot3d: expected the participant of each clip .* in .*clip_definitions.json: no such file'): hot3d.sequences(clips)
+    with pytest.raises(FileNotFoundError, match='hot3d: expected the participant of each clip .* in .*clip_definitions.json .FileNotFound'): hot3d.sequences(clips)
     write(clips/'clip_definitions.json', json.dumps({'10': dict(sequence_id='P0001_x'), '20': dict(sequence_id='P0012_x'), '30': dict(sequence_id='P0004_x')}))
-    with pytest.raises(ValueError, match='clip-000011.tar: expected headset and participant_id, or for clips clip_definitions.json'): hot3d.sequences(clips)
+    with pytest.raises(ValueError, match=r'hot3d: expected headset and participant_id, or for clips clip_definitions.json.* in .*clip-000011.tar'): hot3d.sequences(clips)
     write(clips/'clip_definitions.json', json.dumps({str(i): dict(sequence_id=f'{p}_x') for i, p in ((10, 'P0001'), (11, 'P0002'), (20, 'P0012'), (30, 'P0004'))}))
     assert hot3d.sequences(clips).names == ['clip-000010/214-1/undistorted'] and len(hot3d.sequences(clips, 'val')) == 3
     with pytest.raises(ValueError, match="split must be train, val or None, got 'test'"): hot3d.sequences(clips, 'test')
-    with pytest.raises(FileNotFoundError, match=r'hot3d: expected train_aria/clip-\*.tar … or P\*/metadata.json'): hot3d.sequences(tmp_path/'nowhere')
+    with pytest.raises(FileNotFoundError, match=r'hot3d: expected clip-\*.tar or .* or P\*/metadata.json or .* in '): hot3d.sequences(tmp_path/'nowhere')
 
 
 def test_split_pickle(tmp_path):
@@ -346,29 +346,29 @@ def test_vrs(tmp_path, monkeypatch):
     assert image.shape == (1408, 1408, 3) and (image == 77).all()
     assert calls == [('214-1', START + round(7e9/30), 3, 2)]
     Image_.to_numpy_array = lambda self: np.zeros((480, 640), np.uint8)
-    with pytest.raises(ValueError, match='recording.vrs: expected images 1408x1408 of 214-1'): seq.image(7)
+    with pytest.raises(ValueError, match=r'hot3d: expected images 1408x1408 of 214-1.* in .*recording.vrs'): seq.image(7)
     core.data_provider.create_vrs_data_provider = lambda path: None
-    with pytest.raises(ValueError, match='recording.vrs: expected images 1408x1408 of 214-1'): seq.image(7)
+    with pytest.raises(ValueError, match=r'hot3d: expected images 1408x1408 of 214-1.* in .*recording.vrs'): seq.image(7)
 
 
 DAMAGE = [ # file, what happens to it (None: gone), error
-    ('headset_trajectory.csv', None, r'hot3d: expected t_wo_x\[m\].* in .*headset_trajectory.csv: no such file'),
-    ('headset_trajectory.csv', 'timestamp[ns],t_wo_x[m]\n1,2\n', r'headset_trajectory.csv: expected t_wo_x\[m\], t_wo_y'),
-    ('headset_trajectory.csv', lambda s: s.replace('0.', 'zero.'), r'headset_trajectory.csv: expected t_wo_x'),
-    ('masks/mask_hand_visible.csv', None, r'hot3d: expected mask in .*mask_hand_visible.csv: no such file'),
-    ('masks/mask_hand_visible.csv', lambda s: s.replace('True', 'maybe', 1), r'mask_hand_visible.csv: expected mask of HOT3D'),
-    ('masks/mask_headset_pose_available.csv', 'timestamp[ns],stream_id,mask\n1,9-9,True\n', r'masks: expected images of camera 214-1 of HOT3D, found none'),
-    ('box2d_hands.csv', '', r'box2d_hands.csv: expected visibility_ratio'),
-    ('mano_hand_pose_trajectory.jsonl', None, r'hot3d: expected hand_poses in .*mano_hand_pose_trajectory.jsonl: no such file'),
-    ('mano_hand_pose_trajectory.jsonl', lambda s: s[:300], r'mano_hand_pose_trajectory.jsonl: expected hand_poses'),
-    ('mano_hand_pose_trajectory.jsonl', lambda s: s.replace('betas', 'shape', 1), r"mano_hand_pose_trajectory.jsonl, frame 0: expected a hand of HOT3D"),
-    ('mano_hand_pose_trajectory.jsonl', lambda s: s.replace('"pose": [', '"pose": [1, ', 1), r"mano_hand_pose_trajectory.jsonl, frame 0: expected a hand of HOT3D"),
-    ('mps/slam/online_calibration.jsonl', None, r'hot3d: expected a calibration of camera 214-1 in .*online_calibration.jsonl: no such file'),
-    ('mps/slam/online_calibration.jsonl', lambda s: s.replace('camera-rgb', 'camera'), r"online_calibration.jsonl: expected a calibration of camera 214-1 of HOT3D \(KeyError: 'camera-rgb'\)"),
-    ('mps/slam/online_calibration.jsonl', lambda s: s.replace('"UnitQuaternion": [', '"UnitQuaternion": [0, '), 'online_calibration.jsonl: expected a calibration of camera 214-1'),
-    ('mps/slam/online_calibration.jsonl', lambda s: s.replace('"Params": [', '"Params": [1, 2, '), 'P0003_c701bd11: expected images of camera 214-1 with a lens and a pose of HOT3D .* got 17'),
-    ('metadata.json', '{}', r"metadata.json: expected headset and participant_id"),
-    ('metadata.json', '{', r"metadata.json: expected headset and participant_id")]
+    ('headset_trajectory.csv', None, r'hot3d: expected t_wo_x\[m\].* in .*headset_trajectory.csv .FileNotFound'),
+    ('headset_trajectory.csv', 'timestamp[ns],t_wo_x[m]\n1,2\n', r'hot3d: expected t_wo_x\[m\], t_wo_y.* in .*headset_trajectory.csv'),
+    ('headset_trajectory.csv', lambda s: s.replace('0.', 'zero.'), r'hot3d: expected t_wo_x.* in .*headset_trajectory.csv'),
+    ('masks/mask_hand_visible.csv', None, r'hot3d: expected mask in .*mask_hand_visible.csv .FileNotFound'),
+    ('masks/mask_hand_visible.csv', lambda s: s.replace('True', 'maybe', 1), r'hot3d: expected mask.* in .*mask_hand_visible.csv'),
+    ('masks/mask_headset_pose_available.csv', 'timestamp[ns],stream_id,mask\n1,9-9,True\n', r'hot3d: expected images of camera 214-1 in .*masks, found none'),
+    ('box2d_hands.csv', '', r'hot3d: expected visibility_ratio.* in .*box2d_hands.csv'),
+    ('mano_hand_pose_trajectory.jsonl', None, r'hot3d: expected hand_poses in .*mano_hand_pose_trajectory.jsonl .FileNotFound'),
+    ('mano_hand_pose_trajectory.jsonl', lambda s: s[:300], r'hot3d: expected hand_poses.* in .*mano_hand_pose_trajectory.jsonl'),
+    ('mano_hand_pose_trajectory.jsonl', lambda s: s.replace('betas', 'shape', 1), r"hot3d: expected a hand.* in .*mano_hand_pose_trajectory.jsonl, frame 0"),
+    ('mano_hand_pose_trajectory.jsonl', lambda s: s.replace('"pose": [', '"pose": [1, ', 1), r"hot3d: expected a hand.* in .*mano_hand_pose_trajectory.jsonl, frame 0"),
+    ('mps/slam/online_calibration.jsonl', None, r'hot3d: expected a calibration of camera 214-1 in .*online_calibration.jsonl .FileNotFound'),
+    ('mps/slam/online_calibration.jsonl', lambda s: s.replace('camera-rgb', 'camera'), r"hot3d: expected a calibration of camera 214-1 in .*online_calibration.jsonl \(KeyError: 'camera-rgb'\)"),
+    ('mps/slam/online_calibration.jsonl', lambda s: s.replace('"UnitQuaternion": [', '"UnitQuaternion": [0, '), r'hot3d: expected a calibration of camera 214-1.* in .*online_calibration.jsonl'),
+    ('mps/slam/online_calibration.jsonl', lambda s: s.replace('"Params": [', '"Params": [1, 2, '), r'hot3d: expected images of camera 214-1 with a lens and a pose.* in .*P0003_c701bd11 .* got 17'),
+    ('metadata.json', '{}', r"hot3d: expected headset and participant_id.* in .*metadata.json"),
+    ('metadata.json', '{', r"hot3d: expected headset and participant_id.* in .*metadata.json")]
 
 
 @lru_cache
@@ -391,19 +391,19 @@ def test_damaged_clip(tmp_path):
         pack(tar, {k: v for k, v in (members | change).items() if v is not None})
         with pytest.raises(error, match=match): act(hot3d.sequences(tmp_path, None, hand_id)[0])
     image = lambda s: windows(s)
-    damaged(r'clip-001849.tar:000003: expected camera 214-1 in cameras.json', {'000003.cameras.json': b'{'})
-    damaged(r"clip-001849.tar:000003: expected camera 214-1 in cameras.json.*KeyError: '214-1'", {'000003.cameras.json': {}})
-    damaged(r'clip-001849.tar, frame 5: expected a hand of HOT3D', {'000005.hands.json': {'left': {'mano_pose': {'thetas': [1.]}}}})
-    damaged(r"clip-001849.tar:__hand_shapes.json__: expected mano of HOT3D \(KeyError: 'mano'\)", {'__hand_shapes.json__': {}})
-    damaged(r"clip-001849.tar:__hand_shapes.json__: expected umetrack of HOT3D", {'__hand_shapes.json__': dict(mano=[0]*10)}, hand_id=None)
+    damaged(r'hot3d: expected camera 214-1 in cameras.json.* in .*clip-001849.tar:000003', {'000003.cameras.json': b'{'})
+    damaged(r"hot3d: expected camera 214-1 in cameras.json.* in .*clip-001849.tar:000003.*KeyError: '214-1'", {'000003.cameras.json': {}})
+    damaged(r'hot3d: expected a hand.* in .*clip-001849.tar, frame 5', {'000005.hands.json': {'left': {'mano_pose': {'thetas': [1.]}}}})
+    damaged(r"hot3d: expected mano.* in .*clip-001849.tar:__hand_shapes.json__ \(KeyError: 'mano'\)", {'__hand_shapes.json__': {}})
+    damaged(r"hot3d: expected umetrack.* in .*clip-001849.tar:__hand_shapes.json__", {'__hand_shapes.json__': dict(mano=[0]*10)}, hand_id=None)
     damaged(r'clip-001849.tar: damaged image', {'000000.image_214-1.jpg': members['000000.image_214-1.jpg'][:400]}, act=image)
     damaged(r'clip-001849.tar: no such image for row 0', {'000000.image_214-1.jpg': None}, FileNotFoundError, act=image)
     damaged(r'640x480 pixels, expected 704x704', {'000000.image_214-1.jpg': jpg(640, 480)}, act=image)
     pack(tar, {'__hand_shapes.json__': members['__hand_shapes.json__']})
-    with pytest.raises(ValueError, match='clip-001849.tar: expected images of camera 214-1 with a lens and a pose'): hot3d.sequences(tmp_path, None, 'mano')[0]
+    with pytest.raises(ValueError, match=r'hot3d: expected images of camera 214-1 with a lens and a pose.* in .*clip-001849.tar'): hot3d.sequences(tmp_path, None, 'mano')[0]
     pack(tar, members)
     write(tar, tar.read_bytes()[:300_000])
-    with pytest.raises(ValueError, match='clip-001849.tar: expected an uncompressed tar file'): hot3d.sequences(tmp_path, None, 'mano')[0]
+    with pytest.raises(ValueError, match=r'hot3d: expected an uncompressed tar file.* in .*clip-001849.tar'): hot3d.sequences(tmp_path, None, 'mano')[0]
 
 
 # ---- a genuine recording

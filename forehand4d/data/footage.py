@@ -17,7 +17,8 @@ from ..core import read_json
 from ..pickles import read_pickle
 from ..cameras import intrinsics_from_fov, resize_intrinsics
 from ..mano import JOINT_ORDERS, to_mano21
-from .sequences import Sequence, brown_conrady, straighten, undistort
+from .sequences import Sequence, brown_conrady, expect, straighten, undistort
+from .epic import read_campose
 from .keypoints import Tracks, image_files, load_tracks, make_tracks, read_film, track_video
 
 # %% ../../nbs/29b_data.footage.ipynb #4a441fbc
@@ -57,15 +58,14 @@ def _given(z:dict, names:list, size:tuple)->dict: # as `_colmap`
 
 # %% ../../nbs/29b_data.footage.ipynb #1a7af133
 def _cameras(path, names:list, size:tuple, scale:float=1.)->tuple: # intrinsics (N, 3, 3), cam_from_world (N, 4, 4), NaN where there is none, lens (N, 8); float64
-    try:
+    with expect('footage', path, 'cameras'):
         if isinstance(path, (int, float)): found = _given(dict(intrinsics=intrinsics_from_fov(path, *size), cam_from_world=np.eye(4)), names, size)
         elif Path(path).is_dir(): found = _colmap(Path(path))
         elif Path(path).suffix == '.npz': found = _given(dict(np.load(path)), names, size)
         elif 'frames' in (d := read_json(path)): found = {f['file_path']: _opengl(dict(w=size[0], h=size[1]) | d | f) for f in d['frames']}
-        else: found = {n: _lens(*(d['camera'][k] for k in ('width', 'height', 'model')), *d['camera']['params']) + _pose(*q) for n, q in d['images'].items()}
+        else: K, dist, whole, ids, T, _ = read_campose(path); found = _given(dict(intrinsics=K, cam_from_world=T, dist=dist), [*map(str, ids)], whole)
         x = torch.tensor([v or [math.nan]*30 for v in _match(found, names, path)], dtype=torch.float64)
         if not (known := x.isfinite().all(-1)).any(): raise ValueError('every one holds NaN')
-    except Exception as e: raise ValueError(f'{path}: no cameras could be read ({type(e).__name__}: {e})') from None  # files of others fail in many ways
     x[~known], T = torch.cat([x[known][:1, :14], torch.full((1, 16), math.nan)], -1), x[:, 14:].unflatten(-1, (4, 4))
     (sx, sy), R, K = (torch.tensor(size)/x[0, :2]).tolist(), T[known, :3, :3], torch.eye(3).double().repeat(len(x), 1, 1)
     if (x[:, :2] != x[0, :2]).any() or abs(sx/sy - 1) > .02: raise ValueError(f'{path}: cameras of {x[0, 0]:g}x{x[0, 1]:g} pixels, the film has {size[0]}x{size[1]}')
@@ -102,8 +102,8 @@ def _hands(t:dict, order:str, size:tuple)->list: # (keypoints (21, 2), probabili
 
 def _read_hands(path:str|Path, names:list, size:tuple, fps:float, order:str='openpose21')->Tracks:
     if JOINT_ORDERS.get(order, (42,))[0] == 42: raise ValueError(f'expected the joint order of one hand ({", ".join(JOINT_ORDERS)}), got {order!r}')
-    path = where = Path(path)
-    try:
+    path = Path(path)
+    with expect('footage', path, 'hands'):
         found, out = {p.name: p for p in sorted(path.iterdir()) if p.suffix in _PLAIN} if path.is_dir() else {}, []
         d = {} if found else _PLAIN[path.suffix](path)
         if {'keypoints', 'valid', 'fps'} <= {*d}: return load_tracks(path)
@@ -111,9 +111,7 @@ def _read_hands(path:str|Path, names:list, size:tuple, fps:float, order:str='ope
         for a in d.get('annotations', ()): found.setdefault(files[a['image_id']], []).append(a)
         if not found: found = {str(int(f)): {k: np.asarray(v)[_numbers(d, 'frame') == f] for k, v in d.items()} for f in np.unique(_numbers(d, 'frame'))}
         for v in _match(found, names, path):
-            where = v if isinstance(v, Path) else path
-            out.append([h for t in _tables(_PLAIN[v.suffix](v) if isinstance(v, Path) else v or []) for h in _hands(t, order, size)])
-    except Exception as e: raise ValueError(f'{where}: no hands could be read ({type(e).__name__}: {e})') from None  # files of others fail in many ways
+            with expect('footage', v if isinstance(v, Path) else path, 'hands'): out.append([h for t in _tables(_PLAIN[v.suffix](v) if isinstance(v, Path) else v or []) for h in _hands(t, order, size)])
     return make_tracks(out, fps, size)
 
 # %% ../../nbs/29b_data.footage.ipynb #9ccba4bf

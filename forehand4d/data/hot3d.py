@@ -6,7 +6,7 @@
 __all__ = ['CAMERAS', 'TEST', 'VAL', 'sequences']
 
 # %% ../../nbs/23f_data.hot3d.ipynb #8e272c21
-import contextlib, json, re, tarfile
+import json, re, tarfile
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
@@ -17,7 +17,7 @@ from ..core import read_json
 from ..rotations import aa_to_mat, mat_to_aa
 from ..cameras import invert, make_T, transform
 from ..mano import to_mano21
-from .sequences import Sequence, SequenceList, fisheye624, hand_motion, read_image, undistort
+from .sequences import Sequence, SequenceList, expect, find_folder, fisheye624, hand_motion, read_image, turned, undistort
 
 # %% ../../nbs/23f_data.hot3d.ipynb #895a02b0
 def _umetrack(profile:dict, angles:Tensor, wrist:Tensor)->Tensor: # (..., 2, 22) radians, right hand first, and (..., 2, 4, 4) in the world → (..., 2, 21, 3) metres
@@ -32,14 +32,8 @@ def _umetrack(profile:dict, angles:Tensor, wrist:Tensor)->Tensor: # (..., 2, 22)
     return transform(wrist, moved*torch.tensor([[[-.001, .001, .001]], [[.001]*3]]))
 
 # %% ../../nbs/23f_data.hot3d.ipynb #b095870e
-@contextlib.contextmanager
-def _reading(path:str|Path, what:str):
-    try: yield
-    except FileNotFoundError: raise FileNotFoundError(f'hot3d: expected {what} in {path}: no such file') from None
-    except (LookupError, TypeError, ValueError, AttributeError, RuntimeError, OSError, tarfile.TarError) as e: raise ValueError(f'{path}: expected {what} of HOT3D ({type(e).__name__}: {e})') from None
-
 def _csv(path:Path, columns:list, where=slice(None))->pd.DataFrame: # by timestamp
-    with _reading(path, ', '.join(columns)): return pd.read_csv(path).loc[where].groupby('timestamp[ns]')[columns].first().astype(float)
+    with expect('hot3d', path, ', '.join(columns)): return pd.read_csv(path).loc[where].groupby('timestamp[ns]')[columns].first().astype(float)
 
 def _xform(T:dict)->np.ndarray: # (7,) translation, quaternion: t_xyz, translation_xyz or Translation; q_wxyz, quaternion_wxyz or UnitQuaternion [w, [x, y, z]]
     d = {k[0].lower(): v for k, v in T.items()}
@@ -53,7 +47,7 @@ def _poses(v:Tensor)->Tensor: # (..., 7) → (..., 4, 4), NaN where a number is
 def _hands(path:Path, frames:list, n:int, betas:list|None=None)->Tensor: # (N, 2, n): wrist, then angles, or coefficients and shape; NaN where a hand is not there
     out = np.full((len(frames), 2, n), np.nan)
     for i, h, p in ((i, h, f[k]) for i, f in enumerate(frames) for h, k in enumerate('10') if f.get(k)):
-        with _reading(f'{path}, frame {i}', 'a hand'):
+        with expect('hot3d', f'{path}, frame {i}', 'a hand'):
             x = p.get('T_world_from_wrist') or p['wrist_xform']
             out[i, h] = np.hstack([_xform(x) if isinstance(x, dict) else x, *([p['joint_angles']] if n == 29 else [p.get('pose') or p['thetas'], p.get('betas') or betas])])
     return torch.from_numpy(out)
@@ -63,23 +57,23 @@ CAMERAS = {'214-1': ('camera-rgb', (1408, 1408)), '1201-1': ('camera-slam-left',
 
 def _vrs(path:Path, stream:str, times:np.ndarray, size:tuple, row:int)->np.ndarray: # (H, W, 3) uint8 RGB
     from projectaria_tools.core import data_provider, sensor_data, stream_id
-    with _reading(path, f'images {size[0]}x{size[1]} of {stream}, as projectaria_tools reads them,'):
+    with expect('hot3d', path, f'images {size[0]}x{size[1]} of {stream}, as projectaria_tools reads them,'):
         which = stream_id.StreamId(stream), int(times[row]), sensor_data.TimeDomain.TIME_CODE, sensor_data.TimeQueryOptions.CLOSEST
         image = data_provider.create_vrs_data_provider(str(path)).get_image_data_by_time_ns(*which)[0].to_numpy_array()
         return np.broadcast_to(image.reshape(*size[::-1], -1), (*size[::-1], 3))
 
 def _folder(folder:Path, stream:str, aria:bool, kind:str)->tuple: # frames, seconds, device (N, 4, 4), N (lens, pose in the device, size), hands (N, 2, n), shape, posed, seen, images, meta
     masks = [_csv(folder/f'masks/mask_{k}.csv', ['mask'], lambda d: d['stream_id'] == stream) for k in ('headset_pose_available', 'hand_pose_available', 'hand_visible', 'good_exposure')]
-    if not len(t := masks[0].index.to_numpy()): raise ValueError(f'{folder}/masks: expected images of camera {stream} of HOT3D, found none')
+    if not len(t := masks[0].index.to_numpy()): raise ValueError(f'hot3d: expected images of camera {stream} in {folder}/masks, found none')
     at = lambda d, fill=np.nan: torch.tensor(d.reindex(t).fillna(fill).to_numpy())
     tracked, posed, shown, exposed = (at(d, 0) > 0 for d in masks)
     seen = torch.cat([at(_csv(folder/'box2d_hands.csv', ['visibility_ratio[%]'], lambda d: (d['stream_id'] == stream) & (d['hand_index'] == h)), 1) for h in (1, 0)], 1) > 0
     head = _poses(at(_csv(folder/'headset_trajectory.csv', [f't_wo_{k}[m]' for k in 'xyz'] + [f'q_wo_{k}' for k in 'wxyz'])).masked_fill(~tracked, torch.nan))
-    with _reading(path := folder/f'{kind}_hand_pose_trajectory.jsonl', 'hand_poses'): found = {s['timestamp_ns']: s['hand_poses'] for s in map(json.loads, path.read_text().splitlines())}
+    with expect('hot3d', path := folder/f'{kind}_hand_pose_trajectory.jsonl', 'hand_poses'): found = {s['timestamp_ns']: s['hand_poses'] for s in map(json.loads, path.read_text().splitlines())}
     hands = _hands(path, [found.get(i, {}) for i in t.tolist()], 32 if kind == 'mano' else 29)
     if kind == 'mano': hands = torch.cat([mat_to_aa(_poses(hands[..., :7])[..., :3, :3]), hands[..., :3], hands[..., 7:]], -1)
-    with _reading(path := folder/'umetrack_hand_user_profile.json', 'a hand_model'): shape = None if kind == 'mano' else read_json(path)['hand_model']
-    with _reading(path := folder/('mps/slam/online_calibration.jsonl' if aria else 'camera_models.json'), f'a calibration of camera {stream}'):
+    with expect('hot3d', path := folder/'umetrack_hand_user_profile.json', 'a hand_model'): shape = None if kind == 'mano' else read_json(path)['hand_model']
+    with expect('hot3d', path := folder/('mps/slam/online_calibration.jsonl' if aria else 'camera_models.json'), f'a calibration of camera {stream}'):
         if aria:
             (label, size), cal = CAMERAS[stream], [json.loads(s) for s in path.read_text().splitlines()]
             clock = pd.Index([c['tracking_timestamp_us']*1000 for c in cal])
@@ -94,13 +88,13 @@ def _folder(folder:Path, stream:str, aria:bool, kind:str)->tuple: # frames, seco
 
 # %% ../../nbs/23f_data.hot3d.ipynb #7b4dfa2f
 def _clip(path:Path, stream:str, aria:bool, kind:str)->tuple: # as `_folder`
-    with _reading(path, 'an uncompressed tar file'): tar = tarfile.open(path, 'r:'); at = {m.name.rpartition('/')[2]: m for m in tar if m.isfile()}
+    with expect('hot3d', path, 'an uncompressed tar file'): tar = tarfile.open(path, 'r:'); at = {m.name.rpartition('/')[2]: m for m in tar if m.isfile()}
     get = lambda member: json.load(tar.extractfile(at[member]))
     ids, cams, hands, seen = sorted(n[:-13] for n in at if n.endswith('.cameras.json')), [], [], []
     with tar:
-        with _reading(f'{path}:__hand_shapes.json__', kind): shape = get('__hand_shapes.json__')[kind]
+        with expect('hot3d', f'{path}:__hand_shapes.json__', kind): shape = get('__hand_shapes.json__')[kind]
         for n in ids:
-            with _reading(f'{path}:{n}', f'camera {stream} in cameras.json, hands in hands.json'):
+            with expect('hot3d', f'{path}:{n}', f'camera {stream} in cameras.json, hands in hands.json'):
                 c, h = get(f'{n}.cameras.json')[stream], get(f'{n}.hands.json') if f'{n}.hands.json' in at else {}
                 k, h = c['calibration'], [h.get(s) or {} for s in ('right', 'left')]
                 cams.append((k['projection_params'], _xform(c['T_world_from_camera']), (k['image_width'], k['image_height'])))
@@ -112,12 +106,12 @@ def _clip(path:Path, stream:str, aria:bool, kind:str)->tuple: # as `_folder`
 # %% ../../nbs/23f_data.hot3d.ipynb #6ea37f6c
 TEST, VAL = ('P0004', 'P0005', 'P0006', 'P0008', 'P0016', 'P0020'), ('P0002', 'P0012') # participants without labels (official), held out here
 
-def _image(read, params, K, size, turn, row): return undistort(read(row), K[row], size, lambda points: fisheye624(params[row], points@turn))
+def _image(read, params, K, size, row): return undistort(read(row), K[row], size, partial(fisheye624, params[row]))
 
 def _load(found:dict, hand_id:str|None, name:str)->Sequence:
     path, stream, aria = found[name]
     ids, seconds, head, cams, hands, shape, posed, seen, read, meta = (_clip if path.suffix == '.tar' else _folder)(path, stream, aria, 'mano' if hand_id else 'umetrack')
-    with _reading(path, f'images of camera {stream} with a lens and a pose'):
+    with expect('hot3d', path, f'images of camera {stream} with a lens and a pose'):
         params, camera, (size, *_) = (torch.from_numpy(np.array(x)).double() if i < 2 else x for i, x in enumerate(zip(*cams)))
         fisheye624(params, torch.ones(3).double())    # refuses another lens
     camera, read = head@_poses(camera), read and partial(read, size)
@@ -127,12 +121,10 @@ def _load(found:dict, hand_id:str|None, name:str)->Sequence:
         motion = hand_motion('hot3d', orient, pose, transl, betas, ok, 'pca', hand_id)
         joints = motion.joints().double()
     else: motion, joints = None, to_mano21(_umetrack(shape.get('hand_model', shape), hands[..., 7:], _poses(hands[..., :7]))[..., :20, :], 'hot3d20')
-    K, f, c, turn = torch.eye(3).double().repeat(len(ids), 1, 1), params[:, [0, params.shape[-1] - 15]], params[:, -14:-12], torch.eye(3).double()
-    if aria: f, c, turn, size = f.flip(-1), torch.stack([size[1] - 1 - c[:, 1], c[:, 0]], -1), torch.tensor([[0., -1, 0], [1, 0, 0], [0, 0, 1]]).double(), size[::-1]   # upright
-    K[:, [0, 1], [0, 1]], K[:, :2, 2] = f, c
-    valid = ok[..., None] & joints.isfinite().all(-1)
-    return Sequence('hot3d', name, 30., ids, K, make_T(turn, torch.zeros(3).double())@invert(camera), joints, valid, size, motion, valid2d=valid & seen[..., None],
-                    image=read and partial(_image, read, params, K, size, turn), seconds=seconds, meta=meta)
+    K, valid = torch.eye(3).double().repeat(len(ids), 1, 1), ok[..., None] & joints.isfinite().all(-1)
+    K[:, [0, 1], [0, 1]], K[:, :2, 2] = params[:, [0, params.shape[-1] - 15]], params[:, -14:-12]
+    return turned(Sequence('hot3d', name, 30., ids, K, invert(camera), joints, valid, size, motion, valid2d=valid & seen[..., None],
+                           image=read and partial(_image, read, params, K, size), seconds=seconds, meta=meta), int(aria))   # upright
 
 def sequences(root:str|Path, # folder with clips (`train_aria` …) or recordings (`P0003_c701bd11` …), or one above it
     split:str|None='train', # train or val, by participants; None: everything that has labels
@@ -141,14 +133,12 @@ def sequences(root:str|Path, # folder with clips (`train_aria` …) or recording
 )->SequenceList: # names as "clip-001849/214-1/undistorted" or "P0003_c701bd11/214-1"
     "The sequences of a split, each camera on its own"
     if split not in ('train', 'val', None): raise ValueError(f'hot3d: split must be train, val or None, got {split!r}; the labels of the official test participants are hidden')
-    for p in (Path(root)/p for p in ('', 'hot3d', 'data/hot3d')):
-        tars, folders = (sorted(f for g in ('', '*/') for f in p.glob(g + end)) for end in ('clip-*.tar', 'P*/metadata.json'))
-        if tars or folders: break
-    else: raise FileNotFoundError(f'hot3d: expected train_aria/clip-*.tar … or P*/metadata.json in {root}, {root}/hot3d or {root}/data/hot3d')
-    with _reading(p/'clip_definitions.json', 'the participant of each clip (split=None needs none)'):
+    p = find_folder(root, 'hot3d', 'clip-*.tar or */clip-*.tar or P*/metadata.json or */P*/metadata.json', ('hot3d', 'data/hot3d'))
+    tars, folders = (sorted(f for g in ('', '*/') for f in p.glob(g + end)) for end in ('clip-*.tar', 'P*/metadata.json'))
+    with expect('hot3d', p/'clip_definitions.json', 'the participant of each clip (split=None needs none)'):
         owner, found = {int(re.sub(r'\D', '', k)): re.search(r'P\d{4}', json.dumps(v))[0] for k, v in read_json(p/'clip_definitions.json').items()} if tars and split else {}, {}
     for f in tars or folders:
-        with _reading(f, 'headset and participant_id, or for clips clip_definitions.json with it'):
+        with expect('hot3d', f, 'headset and participant_id, or for clips clip_definitions.json with it'):
             headset, who = (f.parent.name, owner[int(f.stem[5:])] if split else None) if tars else map(read_json(f).__getitem__, ('headset', 'participant_id'))
         if who in TEST or headset.startswith('test') or split and (who in VAL) != (split == 'val'): continue
         for stream in (list(CAMERAS) if every else ['214-1']) if (aria := 'quest' not in headset.lower()) else ['1201-1', '1201-2']:

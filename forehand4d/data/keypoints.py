@@ -4,8 +4,7 @@
 
 # %% auto #0
 __all__ = ['MISSING', 'JUMP', 'MEMORY', 'MAX_GAP', 'SHRUNK', 'TURNED', 'HandDetections', 'detector_available', 'detect_hands',
-           'Tracks', 'load_tracks', 'identify', 'clean_tracks', 'image_files', 'read_film', 'make_tracks',
-           'track_video']
+           'Tracks', 'load_tracks', 'identify', 'image_files', 'read_film', 'make_tracks', 'track_video']
 
 # %% ../../nbs/29_data.keypoints.ipynb #ed2f7593
 import math, os, re
@@ -178,12 +177,7 @@ def identify(frames:list, # T lists of (keypoints (21, 2), probability of a righ
 # %% ../../nbs/29_data.keypoints.ipynb #e50c268f
 MAX_GAP, SHRUNK, TURNED = 8, .6, .25 # frames of a hole that is bridged; share of the size among 21 frames; change of shape, in hand sizes, over a hole
 
-def clean_tracks(keypoints:Tensor, # (T, 2, 21, 2) pixels, NaN where a joint is missing
-    score:Tensor, # (T, 2), 0 where nothing was detected
-    fps:float, # frames per second
-    size:tuple, # width and height, pixels
-)->Tracks:
-    "Drop outliers, bridge short holes"
+def _clean(keypoints:Tensor, score:Tensor, fps:float, size:tuple)->Tracks: # outliers dropped, short holes bridged, of joints (T, 2, 21, 2), NaN where missing, and (T, 2), 0 where nothing was found
     k, score, filled = keypoints.numpy().astype(np.float64), score.clone(), np.zeros(score.shape, bool)
     for h in (0, 1):
         t = np.flatnonzero(score[:, h] > 0)
@@ -230,7 +224,7 @@ def make_tracks(found:list, # T lists of (keypoints (21, 2), probability of a ri
     for t, h, i in ((t, h, i) for t, pair in enumerate(identify(found)) for h, i in enumerate(pair) if i is not None):
         k, p, *given = found[t][i]
         px[t, h], score[t, h] = torch.as_tensor(k).float(), given[0] if given else max(p, 1 - p)
-    return clean_tracks(px, score, fps, size)
+    return _clean(px, score, fps, size)
 
 # %% ../../nbs/29_data.keypoints.ipynb #2c8b3fce
 def _look(frame:np.ndarray, tracker, places:list)->list: # detections of one frame
