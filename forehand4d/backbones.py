@@ -55,6 +55,14 @@ class Backbone(nn.Module):
         return torch.stack([u, v], -1).flatten(0, 1)
 
 # %% ../nbs/30_backbones.ipynb #72774119
+class _Residual(nn.Sequential):
+    "Two 3x3 convolutions added to their input"
+    def __init__(self, dim):
+        half = lambda: (nn.GroupNorm(8, dim), nn.GELU(), nn.Conv2d(dim, dim, 3, 1, 1))
+        super().__init__(*half(), *half())
+        for p in self[-1].parameters(): nn.init.zeros_(p)
+    def forward(self, x): return x + super().forward(x)
+
 class SmallViT(Backbone):
     "Convolutional stem of stride 16 and a few transformer layers"
     def __init__(self,
@@ -65,7 +73,8 @@ class SmallViT(Backbone):
     ):
         super().__init__()
         self.dim = dim
-        self.stem = nn.Sequential(nn.Conv2d(3, 48, 7, 4, 3), nn.GELU(), nn.Conv2d(48, 96, 3, 2, 1), nn.GroupNorm(8, 96), nn.GELU(), nn.Conv2d(96, dim, 3, 2, 1))
+        self.stem = nn.Sequential(nn.Conv2d(3, 48, 7, 4, 3), nn.GELU(), nn.Conv2d(48, 96, 3, 2, 1), _Residual(96), _Residual(96),
+                                  nn.Conv2d(96, dim, 3, 2, 1), _Residual(dim), _Residual(dim))
         self.pos = nn.Parameter(torch.randn(1, dim, *self.grid(size))*0.02)
         self.blocks = nn.ModuleList([Block(dim, ff) for _ in range(layers)])
         self.norm = nn.LayerNorm(dim)

@@ -47,8 +47,9 @@ class ForecasterConfig:
     std: tuple = MotionStats.std # metres
     dropout: float = 0.1 # in the layers (paper: 0.1)
     drop_token: float = 0.1 # chance that an image token is hidden (paper: 0.1)
-    drop_rays: float = 0.3 # chance that the intrinsics are hidden
-    drop_hands: float = 0.5 # chance that the detected hands are hidden
+    drop_rays: float = 0.7 # chance that the intrinsics are hidden
+    drop_hands: float = 0.7 # chance that the detected hands are hidden
+    draws: int = 1 # diffusion steps that an image is trained on at once; it is encoded once for all of them
     hand_id: str = 'open-hand' # hand model of the output
     frozen: bool = False # the backbone is not trained
 
@@ -168,11 +169,14 @@ def loss(self:ForecastModel,
     prefix, found = self.prefix(image, K, rand(B) >= cfg.drop_rays, (px, seen), keep, batch['tokens'].float() if image is None else None)
     x0, t = encode198(m, self.stats), torch.zeros(B, dtype=torch.long, device=K.device)
     xt, abar = torch.zeros_like(x0), torch.ones_like(x0[:, 0, 0])
+    real, weight = batch['real'][:, :self.span], batch['weight']
     if cfg.method == 'diffusion':
-        t = torch.randint(0, STEPS, (B,), generator=generator).to(K.device)
+        again = lambda x: x.repeat_interleave(cfg.draws, 0)
+        prefix, x0, m, real, weight = again(prefix), again(x0), m.map(again), again(real), again(weight)
+        t = ((rand(B, 1) + torch.arange(cfg.draws).to(K)/cfg.draws)%1*STEPS).long().clamp(max=STEPS - 1).flatten()  # spread over the schedule
         xt, abar = q_sample(x0, t, torch.randn(x0.shape, generator=generator).to(x0)), alphas_bar().to(t.device)[t].to(x0)
-    pred = self.net(xt, t, prefix=prefix, real=batch['real'][:, :self.span])
-    total, terms = motion_loss(pred.float(), x0, m, self.stats, abar, weight=batch['weight'], stride=self.net.cfg.patch)
+    pred = self.net(xt, t, prefix=prefix, real=real)
+    total, terms = motion_loss(pred.float(), x0, m, self.stats, abar, weight=weight, stride=self.net.cfg.patch)
     terms['found'] = _found_loss(*found, true, near, cfg.image_size, self.backbone.grid(cfg.image_size))
     return total + terms['found'], terms | {'found': terms['found'].detach()}
 
@@ -235,7 +239,7 @@ def build_forecaster(
     frozen:bool=False, # do not train the backbone
 )->ForecastModel: # ready to be trained
     "Forecasting model of a profile"
-    cfg = ForecasterConfig(method, p.frames, p.image_size, p.patch, p.width, p.layers, p.ff, backbone or p.backbone, p.backbone_layers, p.pool, frozen=frozen)
+    cfg = ForecasterConfig(method, p.frames, p.image_size, p.patch, p.width, p.layers, p.ff, backbone or p.backbone, p.backbone_layers, p.pool, draws=2 if (backbone or p.backbone) == 'small' else 1, frozen=frozen)
     if cfg.backbone == 'vit-h' and init is None and not weights:
         weights = str(hamer_path())
         if not Path(weights).is_file():
