@@ -148,8 +148,7 @@ class DinoV2(Backbone):
 _VIT_KEYS = (('pos_embed', 'embeddings.position_embeddings'), ('patch_embed.proj', 'embeddings.patch_embeddings.projection'), ('blocks.', 'encoder.layer.'),
              ('attn.proj', 'attention.output.dense'), ('norm1', 'layernorm_before'), ('norm2', 'layernorm_after'), ('last_norm', 'layernorm'))
 
-def vitpose_state(
-    state:dict, # ViT weights as HaMeR names them, without a prefix
+def vitpose_state(state:dict, # ViT weights as HaMeR names them, without a prefix
 )->dict: # as `transformers` names them
     "HaMeR's names to those of `VitPoseBackbone`"
     out = {}
@@ -159,8 +158,7 @@ def vitpose_state(
         else: out[k] = v
     return out
 
-def vitpose_shape(
-    state:dict, # ViT weights as HaMeR names them, without a prefix
+def vitpose_shape(state:dict, # ViT weights as HaMeR names them, without a prefix
     heads:int|None=None, # attention heads; the file does not say (default: 16 for ViT-H, else 4)
 )->dict: # dim, layers, heads and ff of `VitPose`
     "Size of a ViT from its weights"
@@ -168,8 +166,7 @@ def vitpose_shape(
     layers = 1 + max(int(k.split('.')[1]) for k in state if k.startswith('blocks.'))
     return dict(dim=dim, layers=layers, heads=heads or (16 if dim == 1280 else 4), ff=state['blocks.0.mlp.fc1.weight'].shape[0])
 
-def load_backbone(
-    backbone:Backbone, # filled in place
+def load_backbone(backbone:Backbone, # filled in place
     weights:str|Path, # `hamer.ckpt` (VitPose), or a folder or hub name of `transformers`
 ):
     "Fill a backbone with published weights"
@@ -193,8 +190,7 @@ def _stretch(table:Tensor, n:int)->Tensor: # table (1, 1 + h w, C); returns (1, 
     return torch.cat([first, grid.flatten(2).transpose(1, 2)], 1)
 
 # %% ../nbs/30_backbones.ipynb #658c571a
-def read_state(
-    path:str|Path, # Lightning `.ckpt`, or any file of `torch.save` with a `state_dict`
+def read_state(path:str|Path, # Lightning `.ckpt`, or any file of `torch.save` with a `state_dict`
     prefix:str='', # keep what starts with it, without it
 )->dict: # name → tensor, memory-mapped
     "State of somebody else's checkpoint, without running anything in it"
@@ -213,15 +209,13 @@ def read_state(
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225) # ImageNet statistics of RGB in 0..1
 NAMES = {'vit-h': 'vitpose-1280x32x16', 'dinov2-small': 'dinov2-384x12x6', 'dinov2-base': 'dinov2-768x12x12', 'dinov2-large': 'dinov2-1024x24x16'} # short names
 
-def normalise_image(
-    image:Tensor, # (B, H, W, 3) uint8
+def normalise_image(image:Tensor, # (B, H, W, 3) uint8
 )->Tensor: # (B, 3, H, W) float
     "Bytes to what a backbone expects"
     x = image.permute(0, 3, 1, 2).float()/255
     return (x - x.new_tensor(MEAN)[:, None, None])/x.new_tensor(STD)[:, None, None]
 
-def build_backbone(
-    name:str, # `small`, one of `NAMES`, or `vitpose-` or `dinov2-` with channels x layers x heads
+def build_backbone(name:str, # `small`, one of `NAMES`, or `vitpose-` or `dinov2-` with channels x layers x heads
     size:int, # image side
     dim:int=192, # channels of the small one
     layers:int=4, # its depth

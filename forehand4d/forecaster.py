@@ -115,8 +115,7 @@ def prefix(self:ForecastModel,
     return self.net.embed_context({'image': tokens, 'hands': g, 'found': f}, keep), (found, logp)
 
 # %% ../nbs/55a_forecaster.ipynb #6ef64a87
-def augment_image(
-    image:Tensor, # (B, S, S, 3) uint8
+def augment_image(image:Tensor, # (B, S, S, 3) uint8
     K:Tensor, # (B, 3, 3) intrinsics
     generator:torch.Generator, # source of randomness
 )->tuple[Tensor,Tensor,Tensor]: # (B, 3, S, S) normalised, (B, 3, 3), (B,) bool mirrored
@@ -202,8 +201,7 @@ def hamer_path()->Path:
     "Where a user's `hamer.ckpt` is looked for"
     return data_root()/'hamer'/'hamer.ckpt'
 
-def cache_tokens(
-    model:ForecastModel, # with a frozen backbone
+def cache_tokens(model:ForecastModel, # with a frozen backbone
     data, # `ClipDataset` with images; its batches carry `tokens` from now on
     folder:Path, # where features are kept
     batch:int=16, # images at a time
@@ -228,8 +226,7 @@ def cache_tokens(
     return path
 
 # %% ../nbs/55a_forecaster.ipynb #3e77520c
-def build_forecaster(
-    p, # `Profile` with the sizes
+def build_forecaster(p, # `Profile` with the sizes
     data=None, # clips to take the wrist statistics from
     method:str='diffusion', # one of `METHODS`
     init:str|Path|None=None, # weights whose backbone (and whatever else fits) is the start
@@ -239,7 +236,9 @@ def build_forecaster(
     frozen:bool=False, # do not train the backbone
 )->ForecastModel: # ready to be trained
     "Forecasting model of a profile"
-    cfg = ForecasterConfig(method, p.frames, p.image_size, p.patch, p.width, p.layers, p.ff, backbone or p.backbone, p.backbone_layers, p.pool, draws=2 if (backbone or p.backbone) == 'small' else 1, frozen=frozen)
+    draws = 2 if (backbone or p.backbone) == 'small' else 1
+    cfg = ForecasterConfig(method, p.frames, p.image_size, p.patch, p.width, p.layers, p.ff, backbone or p.backbone, p.backbone_layers, p.pool, draws=draws, frozen=frozen)
+    if data is not None: cfg = replace(cfg, hand_id=data.hand_id or cfg.hand_id)
     if cfg.backbone == 'vit-h' and init is None and not weights:
         weights = str(hamer_path())
         if not Path(weights).is_file():
