@@ -17,7 +17,8 @@ from .sequences import Sequence, SequenceList, expect, find_folder, hand_motion,
 SPLITS = dict(train=[k for k in range(20) if k not in (3, 7, 11, 15, 19)], val=[3, 19], test=[7, 11, 15]) # s3: groups of five sequences
 
 def _yml(path:Path, key:str, after:str='')->list: # values of a key: one, or a list in either notation
-    with expect('dexycb', path, key): found = re.search(rf'\b{key}:[ \t]*(\[[^\]]*\]|[^\s{{}},\[]+|(?:\s*\n[ \t]*-[ \t][^\n]*)+)', path.read_text().partition(after)[2] if after else path.read_text())
+    with expect('dexycb', path, key): text = path.read_text().partition(after)[2] if after else path.read_text()
+    found = re.search(rf'\b{key}:[ \t]*(\[[^\]]*\]|[^\s{{}},\[]+|(?:\s*\n[ \t]*-[ \t][^\n]*)+)', text)
     if not found: raise ValueError(f'dexycb: expected {key} in {path}')
     return re.findall(r"[^\s\[\],'\"]+", re.sub(r'\n[ \t]*-[ \t]', ' ', found[1]))
 
@@ -30,7 +31,8 @@ def _load(root:Path, hand_id:str, name:str)->Sequence:
     beta = torch.tensor([float(v) for v in _yml(root/'calibration'/f'mano_{calib}'/'mano.yml', 'betas')])
     N, data = len(files), []
     for f in files:
-        with expect('dexycb', f, 'pose_m, joint_3d and joint_2d'), np.load(f, allow_pickle=False) as z: data.append([z[k].reshape(s) for k, s in (('pose_m', 51), ('joint_3d', (21, 3)), ('joint_2d', (21, 2)))])
+        with expect('dexycb', f, 'pose_m, joint_3d and joint_2d'), np.load(f, allow_pickle=False) as z:
+            data.append([z[k].reshape(s) for k, s in (('pose_m', 51), ('joint_3d', (21, 3)), ('joint_2d', (21, 2)))])
     both = lambda x: torch.zeros(N, 2, *x.shape[1:]).index_copy(1, torch.tensor([h]), x[:, None].float())
     pose, joints, px = (both(torch.from_numpy(np.stack(x))) for x in zip(*data))
     valid = torch.zeros(N, 2, dtype=torch.bool)

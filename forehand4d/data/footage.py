@@ -111,7 +111,8 @@ def _read_hands(path:str|Path, names:list, size:tuple, fps:float, order:str='ope
         for a in d.get('annotations', ()): found.setdefault(files[a['image_id']], []).append(a)
         if not found: found = {str(int(f)): {k: np.asarray(v)[_numbers(d, 'frame') == f] for k, v in d.items()} for f in np.unique(_numbers(d, 'frame'))}
         for v in _match(found, names, path):
-            with expect('footage', v if isinstance(v, Path) else path, 'hands'): out.append([h for t in _tables(_PLAIN[v.suffix](v) if isinstance(v, Path) else v or []) for h in _hands(t, order, size)])
+            with expect('footage', v if isinstance(v, Path) else path, 'hands'):
+                out.append([h for t in _tables(_PLAIN[v.suffix](v) if isinstance(v, Path) else v or []) for h in _hands(t, order, size)])
     return make_tracks(out, fps, size)
 
 # %% ../../nbs/29b_data.footage.ipynb #9ccba4bf

@@ -39,11 +39,12 @@ def _joints(v:np.ndarray, seconds:np.ndarray, gap:float, inferred:bool)->tuple: 
 
 # %% ../../nbs/23h_data.holoassist.ipynb #eb88f3df
 def _frame(video:Path, second:float, size:tuple|None=None)->tuple: # frames per second, and the first one (H, W, 3) that is not before `second`, of this size
-    inputs, outputs = ['-ss', f'{(second := max(second, 0)):.6f}'], ['-frames:v', '1']
-    with expect('holoassist', video, f'a frame at {second:.2f} s (or all frames in {video.parent}/Video/images_jpg)'), closing(imageio_ffmpeg.read_frames(str(video), input_params=inputs, output_params=outputs)) as frames:
+    found = imageio_ffmpeg.read_frames(str(video), input_params=['-ss', f'{max(second, 0):.6f}'], output_params=['-frames:v', '1'])
+    with expect('holoassist', video, f'a frame at {max(second, 0):.2f} s (or all frames in {video.parent}/Video/images_jpg)'), closing(found) as frames:
         info, data = next(frames), next(frames)
-        if size not in (None, found := tuple(info['size'])): raise ValueError(f'{found[0]}x{found[1]} pixels, expected {size[0]}x{size[1]}')
-        return info['fps'], np.frombuffer(data, np.uint8).reshape(*found[::-1], 3)
+        w, h = info['size']
+        if size not in (None, (w, h)): raise ValueError(f'{w}x{h} pixels, expected {size[0]}x{size[1]}')
+        return info['fps'], np.frombuffer(data, np.uint8).reshape(h, w, 3)
 
 def _image(video, seconds, size, row): return _frame(video, seconds[row], size)[1]
 
@@ -76,6 +77,7 @@ def sequences(root:str|Path, # folder of the videos' folders, or one above it
     if split:    # the newest list
         lists = [p for d in (folder, folder.parent, Path(root)) for k in (f'{split}[-_.]*txt', f'data-annotation-{split}-*.json') for p in sorted(d.glob(k), reverse=True)]
         if not lists: raise FileNotFoundError(f'holoassist: expected {split}-v1_2.txt or data-annotation-{split}-v1_1.json in {folder} or {folder.parent} (split=None reads what there is)')
-        with expect('holoassist', lists[0], 'a list of videos with video_name'): listed = {v['video_name'] for v in read_json(lists[0])} if lists[0].suffix == '.json' else set(lists[0].read_text().split())
+        with expect('holoassist', lists[0], 'a list of videos with video_name'):
+            listed = {v['video_name'] for v in read_json(lists[0])} if lists[0].suffix == '.json' else lists[0].read_text().split()
         names = [n for n in names if n in listed]
     return SequenceList(names, partial(_load, folder, inferred), f'VIDEO/Export_py in {folder}, of a VIDEO that {lists[0] if split else "there is"} names')

@@ -61,9 +61,8 @@ def _convert(job:tuple)->tuple: # clips, and what was left out: (item, reason)
     return len(rows), out
 
 def _rows(parts:list): # encoded clips
-    for store in (ClipStore(p) for p in parts if read_json(p/'manifest.json')['clips']):
-        for i in range(len(store)):
-            yield {k: v.to_pybytes() if isinstance(v, pa.Buffer) else v for k, v in store.row(i).items()}
+    rows = (store.row(i) for store in (ClipStore(p) for p in parts if read_json(p/'manifest.json')['clips']) for i in range(len(store)))
+    return ({k: v.to_pybytes() if isinstance(v, pa.Buffer) else v for k, v in row.items()} for row in rows)
 
 # %% ../../nbs/24_data.store.ipynb #84faeb58
 def convert(name:str, # one of `DATASETS`
