@@ -9,7 +9,6 @@ __all__ = ['SIDES', 'FULL', 'sequences']
 from functools import lru_cache, partial
 from pathlib import Path
 import numpy as np, torch
-from torch import Tensor
 from ..core import read_json
 from ..cameras import invert, make_T, resize_intrinsics, transform
 from .sequences import Sequence, SequenceList, brown_conrady, expect, find_folder, hand_motion, read_image, read_npy, undistort
