@@ -81,7 +81,7 @@ def test_bad_weights(forecast, photo, weights):
     (folder/'cut.safetensors').write_bytes(weights.read_bytes()[:-1000])
     (folder/'text.safetensors').write_text('no weights')
     for path, message in ((folder/'absent', 'absent'), (folder/'cut.safetensors', 'not a complete checkpoint'), (folder/'text.safetensors', 'not a complete checkpoint'),
-                          (variant('kind.safetensors', kind='lifter'), 'lifter'), (variant('hand.safetensors', hand_id='mano'), 'mano')):
+                          (variant('kind.safetensors', kind='lifter'), 'lifter'), (variant('hand.safetensors', hand_id='of-nobody'), 'of-nobody')):
         refused(forecast(photo, '--weights', path), message)
 
 
