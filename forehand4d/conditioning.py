@@ -16,22 +16,23 @@ from .backbones import normalise_image
 
 # %% ../nbs/31_conditioning.ipynb #33099d46
 LIFTING_KINDS = ('kps', 'extrinsics', 'plucker', 'kpe')
-LIFTING_DIMS = {'kps': 84, 'extrinsics': 9, 'plucker': 252, 'kpe': 672, 'seen': 42}
+LIFTING_DIMS = {'kps': 84, 'extrinsics': 9, 'plucker': 252, 'released': 252, 'kpe': 672, 'seen': 42}
 
 def lifting_conditions(keypoints2d:Tensor, # (..., T, 2, 21, 2) pixels
     valid2d:Tensor, # (..., T, 2, 21) bool
     intrinsics:Tensor, # (..., T, 3, 3)
     cam_from_view:Tensor, # (..., T, 4, 4)
-    kinds:tuple=LIFTING_KINDS, # any subset of `LIFTING_KINDS`
+    kinds:tuple=LIFTING_KINDS, # any subset of `LIFTING_KINDS`, or with `released` for `plucker`
 )->dict: # name → (..., T, C), with `seen` for the mask
     "Condition features of a 2D track"
-    if unknown := set(kinds) - set(LIFTING_KINDS): raise ValueError(f'unknown conditions {sorted(unknown)}; choose from {LIFTING_KINDS}')
+    if unknown := set(kinds) - {*LIFTING_KINDS, 'released'}: raise ValueError(f'unknown conditions {sorted(unknown)}; choose from {(*LIFTING_KINDS, "released")}')
     px, K, seen = keypoints2d.flatten(-3, -2), intrinsics, valid2d.flatten(-2)
     m = seen[..., None].to(px)
     px = torch.where(seen[..., None], px, K[..., None, :2, 2])  # a harmless value where nothing was seen
     out = {}
     if 'kps' in kinds: out['kps'] = px/K[..., None, :2, 2] - 1
     if 'plucker' in kinds: out['plucker'] = plucker_rays(px, K, cam_from_view)
+    if 'released' in kinds: out['released'] = _legacy_rays(unproject(px, K[..., None, :, :], px.new_tensor(LEGACY_DEPTH)), cam_from_view)
     if 'kpe' in kinds: out['kpe'] = fourier(kpe_angles(px, K[..., None, :, :]))
     out = {k: (v*m).flatten(-2) for k, v in out.items()}
     if 'extrinsics' in kinds: out['extrinsics'] = torch.cat([mat_to_6d(cam_from_view[..., :3, :3]), cam_from_view[..., :3, 3]], -1)
@@ -85,7 +86,7 @@ def legacy_conditions(keypoints2d:Tensor, # (..., T, 2, 21, 2) pixels of the cro
     flat = lambda x: (x*m).flatten(-3)
     return {'j2d': flat(2*px/LEGACY_SIDE - 1), 'cam': cam_from_view*keep, 'plucker': flat(rays), 'kpe': (kpe*m).transpose(-3, -2).flatten(-3)}
 
-# %% ../nbs/31_conditioning.ipynb #75bc21ab
+# %% ../nbs/31_conditioning.ipynb #4a8df524
 def legacy_crop_matrix(size:tuple, # width and height of the image
 )->Tensor: # (3, 3) pixel of the image → pixel of the crop
     "The square crop of the released code as a matrix"

@@ -34,6 +34,7 @@ class DenoiserConfig:
     conditions: tuple = () # per-frame conditions as (name, channels) pairs
     context: tuple = () # prefix groups as (name, channels) pairs
     channels: int = 198 # of a frame of motion
+    layout: str = 'fused' # or `concatenated`: where the conditions go
 
 # %% ../nbs/32_denoiser.ipynb #14813c74
 class Denoiser(nn.Module):
@@ -42,6 +43,7 @@ class Denoiser(nn.Module):
         cfg:DenoiserConfig, # shape
     ):
         super().__init__()
+        if cfg.layout not in ('fused', 'concatenated'): raise ValueError(f"layout must be 'fused' or 'concatenated', got {cfg.layout!r}")
         W, p = cfg.width, cfg.patch
         mlp = lambda n: nn.Sequential(nn.Linear(n, W), nn.GELU(), nn.Linear(W, W))
         self.cfg, self.inp = cfg, nn.Linear(cfg.channels, W)
@@ -51,6 +53,7 @@ class Denoiser(nn.Module):
         self.merge, self.split = nn.Linear(p*W, W), nn.Linear(W, p*W)
         self.blocks = nn.ModuleList([Block(W, cfg.ff, cfg.dropout) for _ in range(cfg.layers)])
         self.norm, self.norm_frame, self.out = nn.LayerNorm(W), nn.LayerNorm(W), nn.Linear(W, cfg.channels)
+        if cfg.layout == 'concatenated': self.marks = nn.Parameter(torch.randn(len(cfg.conditions), W)*0.02)
 
     def embed_context(self,
         context:dict, # name → (B, N, channels)
@@ -62,26 +65,31 @@ class Denoiser(nn.Module):
     def embed_frames(self,
         conditions:dict, # name → (B, T, channels)
         keep:dict={}, # name → (B, T) bool
-    )->Tensor: # (B, T, width)
-        "Sum of the per-frame conditions; the same for all sampling steps"
-        return sum(self.cond[k](conditions[k])*(keep[k][..., None] if k in keep else 1) for k in self.cond)
+    )->Tensor: # (B, T, width); concatenated (B, K, T, width)
+        "The per-frame conditions, summed up when fused; the same for all sampling steps"
+        each = [self.cond[k](conditions[k])*(keep[k][..., None] if k in keep else 1) for k in self.cond]
+        return sum(each) if self.cfg.layout == 'fused' else torch.stack(each, 1)
 
     def forward(self,
         xt:Tensor, # (B, T, channels) noisy motion
         t:Tensor, # (B,) diffusion step
-        frames:Tensor|None=None, # (B, T, width) from `embed_frames`
+        frames:Tensor|None=None, # from `embed_frames`
         prefix:Tensor|None=None, # (B, N, width) from `embed_context`
         real:Tensor|None=None, # (B, T) bool, false on padding
     )->Tensor: # (B, T, channels) clean motion
         B, T, p = *xt.shape[:2], self.cfg.patch
         if T%p: raise ValueError(f'{T} frames do not fill tokens of {p} frames; pad the clip')
-        h = self.inp(xt) if frames is None else self.inp(xt) + frames
+        beside = frames is not None and frames.dim() == 4
+        h = self.inp(xt) if frames is None or beside else self.inp(xt) + frames
         time = self.time(sinusoid(t, self.cfg.width))[:, None]
-        x = self.merge(h.unflatten(1, (T//p, p)).flatten(2)) + sinusoid(torch.arange(T//p, device=xt.device), self.cfg.width) + time
-        x = torch.cat([time] + ([] if prefix is None else [prefix]) + [x], 1)
+        pos = sinusoid(torch.arange(T//p, device=xt.device), self.cfg.width)
+        token = lambda y: self.merge(y.unflatten(-2, (T//p, p)).flatten(-2)) + pos
+        told = [(token(frames) + self.marks[:, None]).flatten(1, 2)] if beside else []
+        x = torch.cat([time, *([] if prefix is None else [prefix]), *told, token(h) + time], 1)
         n, mask = x.shape[1] - T//p, None
         if real is not None and not bool(real.all()):
-            mask = torch.cat([real.new_ones(B, n), real.unflatten(1, (T//p, p)).any(-1)], 1)
+            some, k = real.unflatten(1, (T//p, p)).any(-1), len(self.marks) if beside else 0
+            mask = torch.cat([real.new_ones(B, n - k*T//p), some.repeat(1, k + 1)], 1)
         for block in self.blocks: x = block(x, mask)
         y = self.split(self.norm(x[:, n:])).unflatten(-1, (p, -1)).flatten(1, 2)
         return self.out(nn.functional.gelu(self.norm_frame(y + h)))

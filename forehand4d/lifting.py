@@ -38,6 +38,7 @@ class LifterConfig:
     drop_token: float = 0.1 # chance that a condition is hidden in a frame (paper: 0.1)
     drop_group: float = 0.05 # chance that a condition is hidden in the whole clip
     hand_id: str = 'open-hand' # hand model of the output
+    layout: str = 'fused' # or `concatenated`, see `Denoiser`
 
 class Lifter(nn.Module):
     "Diffusion model of two-hand motion given 2D tracks and cameras"
@@ -47,7 +48,7 @@ class Lifter(nn.Module):
         super().__init__()
         self.cfg, self.stats = cfg, MotionStats(tuple(cfg.mean), tuple(cfg.std))
         names = tuple(cfg.kinds) + ('seen',)
-        self.net = Denoiser(DenoiserConfig(cfg.frames, cfg.patch, cfg.width, cfg.layers, cfg.ff, cfg.dropout, tuple((k, LIFTING_DIMS[k]) for k in names)))
+        self.net = Denoiser(DenoiserConfig(cfg.frames, cfg.patch, cfg.width, cfg.layers, cfg.ff, cfg.dropout, tuple((k, LIFTING_DIMS[k]) for k in names), layout=cfg.layout))
 
     def config(self)->dict: # plain values
         "What a checkpoint needs to rebuild the model"
@@ -94,7 +95,7 @@ def lift(self:Lifter,
     "One motion for each track of at most `frames` frames"
     c = lifting_conditions(keypoints2d, valid2d, intrinsics, cam_from_view, self.cfg.kinds)
     frames = self.net.embed_frames(c)
-    x = sample(lambda x, t: self.net(x, t, frames, real=real), (*frames.shape[:2], 198), steps, sampler, seed, frames.device)
+    x = sample(lambda x, t: self.net(x, t, frames, real=real), (*valid2d.shape[:2], 198), steps, sampler, seed, frames.device)
     present = valid2d.any(-1).float().mean(1, keepdim=True) > 0.05  # a hand that is hardly ever seen is not there
     return decode198(x, self.stats, betas, present.expand(valid2d.shape[:3]).contiguous(), self.cfg.hand_id)
 
@@ -102,9 +103,10 @@ def build_lifter(p, # `Profile` with the sizes
     data=None, # clips to take the wrist statistics from
     kinds:tuple=LIFTING_KINDS, # conditions
     seed:int=0, # of the initial weights and the statistics
+    layout:str='fused', # see `Denoiser`
 )->Lifter: # untrained
     "Lifting model of a profile"
-    cfg = LifterConfig(p.frames, p.patch, p.width, p.layers, p.ff, tuple(kinds))
+    cfg = LifterConfig(p.frames, p.patch, p.width, p.layers, p.ff, tuple(kinds), layout=layout)
     if data is not None:
         cfg = replace(cfg, hand_id=data.hand_id or cfg.hand_id)
         g = torch.Generator().manual_seed(seed)
