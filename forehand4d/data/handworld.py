@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['GENERATOR_VERSION', 'FPS', 'SEEN', 'DOMAINS', 'SPLITS', 'PARTNERS', 'Domain', 'Sequence', 'draw', 'make_clip',
-           'generate']
+           'generate', 'draw_again']
 
 # %% ../../nbs/21h_data.handworld.ipynb #fecfc73a
 import os
@@ -259,3 +259,15 @@ def generate(domain:str, # a key of DOMAINS
     if workers<=1: return write_clips(bar(map(_job, jobs)), folder, params)
     with ProcessPoolExecutor(workers, mp_context=get_context('spawn')) as pool:
         return write_clips(bar(pool.map(_job, jobs, chunksize=4)), folder, params)
+
+# %% ../../nbs/21h_data.handworld.ipynb #75b2b255
+def draw_again(clip:Clip, # of HandWorld
+    frames, # numbers of its frames, before the padding
+)->np.ndarray: # (n, size, size, 3) uint8
+    "Pictures of any frames of a stored clip"
+    if clip.dataset not in DOMAINS: raise ValueError(f'{clip.dataset}/{clip.sequence}: only clips of HandWorld can be drawn again')
+    (domain, split, index), o, size = clip.sequence.split('/'), clip.meta, round(2*float(clip.intrinsics[0, 0, 2])) + 1
+    for attempt in range(6):
+        seq = _make_sequence(domain, split, int(index), o['length'], o['seed'], attempt)
+        if (float(seq.times[0]), float(seq.fov)) == (o['start'], o['fov']): return np.stack([draw(seq, t, size) for t in frames])
+    raise ValueError(f'{clip.sequence}: another version of the generator made it; delete its store and generate it again')
