@@ -60,6 +60,7 @@ def forecast(self:ForecastModel,
     seed:int=0, # of the noise
     smooth:float=2.0, # frames, see `smooth_in_time`; sampled motions only
     temperature:float=TEMPERATURE, # of the noise, see `sample`
+    guidance:float=1.0, # above 1 exaggerates what the image changes
 )->HandMotion: # (B, samples, T)
     "Several futures for each image of a batch"
     cfg, B = self.cfg, len(image)
@@ -67,7 +68,12 @@ def forecast(self:ForecastModel,
     prefix, _ = self.prefix(normalise_image(image), K, torch.full((B,), rays, device=K.device), hands, {'found': ~given[:, None].expand(B, 2)})
     if cfg.method == 'diffusion':
         prefix = prefix.repeat_interleave(samples, 0)
-        x = sample(lambda x, t: self.net(x, t, prefix=prefix), (B*samples, self.span, 198), steps or 20, sampler, seed, prefix.device, temperature=temperature)
+        f = lambda x, t: self.net(x, t, prefix=prefix)
+        if guidance != 1:
+            if not cfg.drop_image: raise ValueError('guidance needs a network that has been trained with hidden images (drop_image); train it again, or leave guidance at 1')
+            both = torch.cat([prefix, self.hide_image(prefix, torch.ones(len(prefix), dtype=torch.bool, device=prefix.device))])
+            def f(x, t): seen, blind = self.net(x.repeat(2, 1, 1), t.repeat(2), prefix=both).chunk(2); return blind + guidance*(seen - blind)
+        x = sample(f, (B*samples, self.span, 198), steps or 20, sampler, seed, prefix.device, temperature=temperature)
         x = smooth_in_time(x, smooth)
     else:
         samples = 1
@@ -170,9 +176,10 @@ class LoadedForecaster:
 
 def load_forecaster(spec=None, # None: the weights that ship; a run, its folder or name, or a file
     device=None, # where it runs; default: the GPU if there is one
+    builders:dict={}, # further kinds of networks → function of the configuration that builds one
 )->LoadedForecaster: # call it with an image
     "Load a forecasting model"
     build = lambda cfg: ForecastModel(ForecasterConfig(**{k: v for k, v in cfg.items() if k != 'kind'}))
-    model, path = load_model(spec, 'train_forecast', 'forecaster.safetensors', {'forecaster': build, 'official': official_model}, device)
+    model, path = load_model(spec, 'train_forecast', 'forecaster.safetensors', {'forecaster': build, 'official': official_model, **builders}, device)
     if 'image' not in getattr(model, 'cond', {'image': 0}): raise ValueError(f'{path}: holds a released lifting network, not a forecasting one')
     return LoadedForecaster(model, path)

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['GROUPS', 'SPLIT_CLIPS', 'ClipDataset', 'parse_mixture', 'open_dataset', 'profile_dataset', 'collate', 'batch_motion',
-           'step_indices', 'loader']
+           'batch_tracks', 'step_indices', 'loader']
 
 # %% ../../nbs/28_data.loaders.ipynb #34300a06
 import re, zlib
@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset, default_collate, default_convert
 from ..core import data_root, outputs_root
+from ..cameras import unproject
 from .clips import Clip, ClipStore, pad_clip, square_image, window
 from .handworld import DOMAINS, generate
 from .store import DATASETS
@@ -122,7 +123,17 @@ def batch_motion(batch:dict, # from `collate`
         raise ValueError(f'the clips hold parameters of another hand model than {hand_id!r}, which is in use: their numbers are not interchangeable')
     return HandMotion(batch['rot'], batch['wrist'], batch['betas'], batch['hand'], hand_id)
 
-# %% ../../nbs/28_data.loaders.ipynb #66a3052a
+def batch_tracks(batch:dict, # from `collate`
+    flip:torch.Tensor, # (B,) bool: clips that are seen in a mirror
+)->tuple: # tangents (B, T, 2, 21, 2) in camera t, which of them there are (B, T, 2, 21), `cam_from_view` (B, T, 4, 4)
+    "The 2D keypoints of a batch as tangents of the viewing angle: all that a clip without hand parameters has to say"
+    ok = batch['valid2d']
+    rays = unproject(batch['keypoints2d'], batch['intrinsics'][:, :, None, None], ok.float())[..., :2]
+    sign = torch.where(flip[:, None], rays.new_tensor([-1., 1, 1, 1]), 1.)
+    swap = lambda x: torch.where(flip.view(-1, *[1]*(x.dim() - 1)), x.flip(2), x)
+    return swap(rays)*sign[:, None, None, None, :2], swap(ok), batch['cam_from_view']*sign[:, None, :, None]*sign[:, None, None]
+
+# %% ../../nbs/28_data.loaders.ipynb #cabf6bd3
 def step_indices(n:int, # clips in the dataset
     batch:int, # clips per step
     step:int, # which step
