@@ -12,7 +12,8 @@ from bisect import bisect_right
 from dataclasses import dataclass, replace
 from pathlib import Path
 import numpy as np, pyarrow as pa, torch
-from PIL import Image
+from fastcore.basics import chunked
+from PIL import Image, ImageOps
 from torch import Tensor
 from ..core import atomic_path, file_hash, read_json, write_json
 from ..rotations import mat_to_6d
@@ -21,6 +22,10 @@ from ..motion import HandMotion
 
 # %% ../../nbs/20_data.clips.ipynb #115e80b2
 LABELS = ('mano', 'joints', 'keypoints', 'imputed')
+_F, _B = torch.float32, torch.bool
+_ARRAYS = dict(frame_ids=(torch.int32, ()), intrinsics=(_F, (3, 3)), cam_from_view=(_F, (4, 4)), keypoints2d=(_F, (2, 21, 2)), joints3d=(_F, (2, 21, 3)), valid2d=(_B, (2, 21)),
+               valid3d=(_B, (2, 21)), rot6d=(_F, (2, 16, 6)), wrist=(_F, (2, 3)), hand_valid=(_B, (2,)), betas=(_F, (2, 10))) # types, and shapes without time
+_TENSORS = tuple(_ARRAYS)[:7] # of every clip, in the order of its fields
 
 @dataclass(frozen=True)
 class Clip:
@@ -39,7 +44,6 @@ class Clip:
     motion: HandMotion|None = None # hand parameters, view frame
     image: np.ndarray|None = None # (H, W, 3) uint8 RGB of frame 0
     meta: dict|None = None # whatever else is worth keeping, JSON-able
-
     def __len__(self): return len(self.frame_ids)
 
     length = property(lambda self: int((self.frame_ids >= 0).sum())) # frames before padding, which has frame number -1
@@ -49,9 +53,8 @@ def check_clip(clip:Clip, # to be checked
 )->Clip: # the same clip
     "Raise a ValueError that names what is wrong with a clip"
     T, where = len(clip), f'{clip.dataset}/{clip.sequence}'
-    want = dict(intrinsics=(T, 3, 3), cam_from_view=(T, 4, 4), keypoints2d=(T, 2, 21, 2), joints3d=(T, 2, 21, 3), valid2d=(T, 2, 21), valid3d=(T, 2, 21))
-    for k, shape in want.items():
-        x = getattr(clip, k)
+    for k in _TENSORS:
+        x, shape = getattr(clip, k), (T, *_ARRAYS[k][1])
         if tuple(x.shape) != shape: raise ValueError(f'{where}: {k} should be {shape}, is {tuple(x.shape)}')
         if x.is_floating_point() and not x.isfinite().all(): raise ValueError(f'{where}: {k} holds NaN or infinite numbers; set them to 0 and mark them invalid')
     if clip.labels not in LABELS: raise ValueError(f'{where}: labels should be one of {LABELS}, is {clip.labels!r}')
@@ -68,26 +71,21 @@ def window(clip:Clip, # any clip
     "Part of a clip in the view frame of its own first camera"
     if not 0 <= start < stop <= len(clip): raise ValueError(f'window {start}:{stop} does not fit into {len(clip)} frames')
     s, T0 = slice(start, stop), clip.cam_from_view[start]
-    cut = {k: getattr(clip, k)[s] for k in ('frame_ids', 'intrinsics', 'keypoints2d', 'valid2d', 'valid3d')}
-    joints = transform(T0, clip.joints3d[s].flatten(1, 2)).unflatten(1, (2, 21))*clip.valid3d[s][..., None]
-    cam = clip.cam_from_view[s]@invert(T0)
-    cam[0] = torch.eye(4)  # exactly, not up to rounding
-    motion = None if clip.motion is None else clip.motion.slice(start, stop).to_frame(T0)
-    return replace(clip, **cut, cam_from_view=cam, joints3d=joints, motion=motion, image=clip.image if start == 0 else None)
+    cut = {k: getattr(clip, k)[s] for k in _TENSORS}
+    cut['joints3d'] = transform(T0, cut['joints3d'].flatten(1, 2)).unflatten(1, (2, 21))*cut['valid3d'][..., None]
+    cut['cam_from_view'] = cut['cam_from_view']@invert(T0)
+    cut['cam_from_view'][0] = torch.eye(4)  # exactly, not up to rounding
+    return replace(clip, **cut, motion=clip.motion and clip.motion.slice(start, stop).to_frame(T0), image=clip.image if start == 0 else None)
 
 def pad_clip(clip:Clip, # at most `length` frames
     length:int, # wanted number of frames
 )->Clip: # padding is invalid and has frame number -1
     "Lengthen a clip with invalid frames"
-    n = length - len(clip)
-    if n < 0: raise ValueError(f'clip of {len(clip)} frames is longer than {length}')
-    if n == 0: return clip
-    last = lambda x: torch.cat([x, x[-1:].expand(n, *x.shape[1:])])
-    zero = lambda x: torch.cat([x, torch.zeros_like(x[-1:]).expand(n, *x.shape[1:])])
-    return replace(clip, frame_ids=torch.cat([clip.frame_ids, torch.full((n,), -1, dtype=clip.frame_ids.dtype)]),
-                   **{k: last(getattr(clip, k)) for k in ('intrinsics', 'cam_from_view')},
-                   **{k: zero(getattr(clip, k)) for k in ('keypoints2d', 'joints3d', 'valid2d', 'valid3d')},
-                   motion=None if clip.motion is None else clip.motion.pad(length))
+    if length < len(clip): raise ValueError(f'clip of {len(clip)} frames is longer than {length}')
+    if length == len(clip): return clip
+    held = {k: getattr(clip, k)[torch.arange(length).clamp(max=len(clip) - 1)] for k in _TENSORS}
+    for k in set(_TENSORS) - {'intrinsics', 'cam_from_view'}: held[k][len(clip):] = -1 if k == 'frame_ids' else 0
+    return replace(clip, **held, motion=clip.motion and clip.motion.pad(length))
 
 # %% ../../nbs/20_data.clips.ipynb #a2c29720
 def square_image(image:np.ndarray, # (H, W, 3) uint8
@@ -95,33 +93,26 @@ def square_image(image:np.ndarray, # (H, W, 3) uint8
     size:int, # wanted width and height
 )->tuple[np.ndarray,Tensor]: # (size, size, 3) uint8, (..., 3, 3)
     "Pad to a square with black, resize; nothing is cut off"
-    h, w = image.shape[:2]
-    side = max(h, w)
+    (h, w), side = image.shape[:2], max(image.shape[:2])
     x0, y0 = (side - w)//2, (side - h)//2
     if (h, w) != (size, size):
-        canvas = np.zeros((side, side, 3), np.uint8)
-        canvas[y0:y0 + h, x0:x0 + w] = image
-        image = np.asarray(Image.fromarray(canvas).resize((size, size), Image.BOX if side > size else Image.BICUBIC))
+        square = ImageOps.expand(Image.fromarray(image), (x0, y0, side - w - x0, side - h - y0))
+        image = np.asarray(square.resize((size, size), Image.BOX if side > size else Image.BICUBIC))
     return image, resize_intrinsics(crop_intrinsics(K, -x0, -y0), size/side, size/side)
 
 # %% ../../nbs/20_data.clips.ipynb #464e8b4d
-_ARRAYS = dict(frame_ids=('<i4', ()), intrinsics=('<f4', (3, 3)), cam_from_view=('<f4', (4, 4)), keypoints2d=('<f4', (2, 21, 2)), joints3d=('<f4', (2, 21, 3)),
-               valid2d=('u1', (2, 21)), valid3d=('u1', (2, 21)), rot6d=('<f4', (2, 16, 6)), wrist=('<f4', (2, 3)), hand_valid=('u1', (2,)), betas=('<f4', (2, 10)))
 QUALITY = 92 # of the JPEG images in a store, colours at full resolution
-_SCHEMA = pa.schema([('dataset', pa.string()), ('sequence', pa.string()), ('fps', pa.float64()), ('frames', pa.int32()), ('labels', pa.string()), ('hand_id', pa.string()),
-                     ('meta', pa.string()), ('image', pa.binary()), ('betas', pa.binary()), *((k, pa.binary()) for k in _ARRAYS if k != 'betas')])
+_SCHEMA = pa.schema(dict(dataset=pa.string(), sequence=pa.string(), fps=pa.float64(), frames=pa.int32(), labels=pa.string(), hand_id=pa.string(), meta=pa.string())
+                    | dict.fromkeys(('image', 'betas', *_ARRAYS), pa.binary()))
 
 def encode_clip(clip:Clip, # checked before it is encoded
 )->dict: # one row of the store
     "Clip to a row of bytes and strings"
     check_clip(clip)
-    raw = lambda x, k: np.ascontiguousarray(x.detach().numpy(), dtype=_ARRAYS[k][0]).tobytes()
-    row = {k: raw(getattr(clip, k), k) for k in _ARRAYS if hasattr(clip, k)}
-    row |= dict(dataset=clip.dataset, sequence=clip.sequence, fps=float(clip.fps), frames=len(clip), labels=clip.labels, meta=json.dumps(clip.meta or {}))
-    if clip.motion is not None:
-        m = clip.motion
-        row |= dict(hand_id=m.hand_id, betas=m.betas.numpy().astype('<f4').tobytes(), rot6d=raw(mat_to_6d(m.rot), 'rot6d'),
-                    wrist=raw(m.wrist, 'wrist'), hand_valid=raw(m.valid, 'hand_valid'))
+    values, m = vars(clip), clip.motion
+    if m is not None: values = values | dict(rot6d=mat_to_6d(m.rot), wrist=m.wrist, hand_valid=m.valid, betas=m.betas)
+    row = {k: values[k].detach().to(dtype).numpy().tobytes() for k, (dtype, _) in _ARRAYS.items() if k in values}
+    row |= dict(dataset=clip.dataset, sequence=clip.sequence, fps=float(clip.fps), frames=len(clip), labels=clip.labels, hand_id=m and m.hand_id, meta=json.dumps(clip.meta or {}))
     if clip.image is not None:
         Image.fromarray(clip.image).save(buffer := io.BytesIO(), 'JPEG', quality=QUALITY, subsampling=0)
         row['image'] = buffer.getvalue()
@@ -133,44 +124,30 @@ def decode_clip(row:dict, # row of the store
     copy:bool=True, # tensors own their memory; False: they are views of the store, to be read only
 )->Clip:
     "Row of the store to a clip"
-    def array(k):
-        dtype, shape = _ARRAYS[k]
-        return torch.frombuffer(bytearray(row[k]) if copy else row[k], dtype={'<i4': torch.int32, '<f4': torch.float32, 'u1': torch.bool}[dtype]).view(-1, *shape)
-    motion = None
+    def array(k): return torch.frombuffer(bytearray(row[k]) if copy else row[k], dtype=_ARRAYS[k][0]).view(-1, *_ARRAYS[k][1])
+    motion = pixels = None
     if row.get('rot6d') is not None:
         two = array('rot6d').unflatten(-1, (2, 3))   # orthonormal, as they were written: nothing to straighten
         rot = torch.cat([two, torch.linalg.cross(two[..., :1, :], two[..., 1:, :])], -2)
         motion = HandMotion(rot, array('wrist'), array('betas')[0], array('hand_valid'), row['hand_id'])
-    plain = {k: array(k) for k in ('frame_ids', 'intrinsics', 'cam_from_view', 'keypoints2d', 'joints3d', 'valid2d', 'valid3d')}
-    pixels = np.asarray(Image.open(io.BytesIO(row['image'])).convert('RGB')) if image and row.get('image') is not None else None
-    return Clip(row['dataset'], row['sequence'], row['fps'], **plain, labels=row['labels'], motion=motion, image=pixels, meta=json.loads(row['meta']))
+    if image and row.get('image') is not None: pixels = np.asarray(Image.open(io.BytesIO(row['image'])).convert('RGB'))
+    return Clip(row['dataset'], row['sequence'], row['fps'], *map(array, _TENSORS), row['labels'], motion, pixels, json.loads(row['meta']))
 
 # %% ../../nbs/20_data.clips.ipynb #790818b0
-def _write_shard(path:Path, rows:list):
-    "One Arrow file, all or nothing"
-    columns = {f.name: [r.get(f.name) for r in rows] for f in _SCHEMA}
-    with atomic_path(path) as tmp, pa.OSFile(str(tmp), 'wb') as f, pa.ipc.new_file(f, _SCHEMA) as writer:
-        for i in range(0, len(rows), 16):  # small batches: a row is found without reading its neighbours
-            writer.write_batch(pa.record_batch([pa.array(columns[k.name][i:i + 16], k.type) for k in _SCHEMA], schema=_SCHEMA))
-
 def write_clips(clips, # iterable of clips, or of rows from `encode_clip` (workers encode in parallel)
     folder:str|Path, # new store
     info:dict|None=None, # kept in the manifest: parameters, version, provenance
     shard_size:int=256, # clips per file
 )->Path: # the folder
     "Write a store; it counts as one only when the last byte is in place"
-    folder, shards, rows = Path(folder), [], []
+    folder, shards = Path(folder), []
     if (folder/'manifest.json').exists(): raise FileExistsError(f'{folder}: a clip store is there already; delete it first or choose another folder')
     folder.mkdir(parents=True, exist_ok=True)
-    def flush():
+    for rows in chunked((c if isinstance(c, dict) else encode_clip(c) for c in clips), shard_size):
         path = folder/f'clips-{len(shards):05d}.arrow'
-        _write_shard(path, rows)
+        with atomic_path(path) as tmp, pa.OSFile(str(tmp), 'wb') as f, pa.ipc.new_file(f, _SCHEMA) as writer:
+            writer.write_table(pa.Table.from_pylist(rows, _SCHEMA), max_chunksize=16)  # small batches: a row is found without reading its neighbours
         shards.append(dict(file=path.name, clips=len(rows), bytes=path.stat().st_size, sha256=file_hash(path)))
-        rows.clear()
-    for c in clips:
-        rows.append(c if isinstance(c, dict) else encode_clip(c))
-        if len(rows) == shard_size: flush()
-    if rows: flush()
     if not shards: raise ValueError(f'{folder}: no clips to write')
     write_json(folder/'manifest.json', dict(schema=1, clips=sum(s['clips'] for s in shards), info=info or {}, shards=shards))
     return folder
@@ -178,10 +155,7 @@ def write_clips(clips, # iterable of clips, or of rows from `encode_clip` (worke
 # %% ../../nbs/20_data.clips.ipynb #87f8af38
 class ClipStore:
     "Random access to a folder of clips"
-    def __init__(self,
-        folder:str|Path, # written by `write_clips`
-        image:bool=True, # decode images
-    ):
+    def __init__(self, folder:str|Path, image:bool=True): # written by `write_clips`; decode images?
         self.folder, self.image, self._tables = Path(folder), image, {}
         if not (self.folder/'manifest.json').is_file():
             raise FileNotFoundError(f'{folder}: not a clip store (no manifest.json); unfinished stores are written again by the command that made them')
