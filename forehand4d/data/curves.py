@@ -16,8 +16,7 @@ def minimum_jerk(x:np.ndarray, # phase of time, clipped to 0..1
     x = np.clip(x, 0, 1)
     return x**3*(10 - 15*x + 6*x*x)
 
-def _cruise(x:np.ndarray)->np.ndarray: # phase of the path
-    "Constant speed but for a soft fifth at each end"
+def _cruise(x:np.ndarray)->np.ndarray: # phase of the path: constant speed but for a soft fifth at each end
     x = np.clip(x, 0, 1)
     y = np.minimum(x, 1-x)
     s = np.where(y<.2, y*y/.4, y-.1)/.8
@@ -30,16 +29,11 @@ def segment(t0:float, # start, seconds
     t1:float, # end
     p0:np.ndarray, # (3,) wrist at the start, metres
     R0:np.ndarray, # (3, 3) its orientation
-    omega=ZERO, # (3,) rotation vector of the hand
-    r=ZERO, # (3,) from the pivot to the wrist
-    nu=ZERO, # (3,) rotation vector of a circling
-    q=ZERO, # (3,) from its centre
-    d=ZERO, # (3,) displacement
-    b=ZERO, # (3,) height of the arc
     steady:float=0., # 1: constant speed in the middle
+    **vectors, # (3,) each: `omega`, `r`, `nu`, `q`, `d` and `b` of the equation above; zero where left out
 )->np.ndarray: # (33,)
     "One row of a track"
-    return np.concatenate([[t0, t1], p0, R0.ravel(), omega, r, nu, q, d, b, [steady]])
+    return np.concatenate([[t0, t1], p0, R0.ravel(), *(dict.fromkeys(('omega', 'r', 'nu', 'q', 'd', 'b'), ZERO) | vectors).values(), [steady]])
 
 def evaluate(rows:np.ndarray, # (S, 33) segments in order of time
     t:np.ndarray, # (T,) seconds

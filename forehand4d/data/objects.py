@@ -51,19 +51,16 @@ def _cyl(r, z0, z1, x=0.): return Solid('cylinder', (r,r,(z1-z0)/2), (x,0,(z0+z1
 def _along_x(r, length, z): return Solid('cylinder', (r,r,length/2), (0,0,z), frame_along(X))
 def _arc(a0, a1, n): return np.cos(a := np.linspace(a0, a1, n)), np.sin(a)
 
-def _hue(g, s=(.35,.9), v=(.35,.95)):
-    "A random colour (3,)"
+def _hue(g, s=(.35,.9), v=(.35,.95)): # a random colour (3,)
     h, s, v = g.random()*6, g.uniform(*s), g.uniform(*v)
     return v*(1 - s*np.clip(1-np.minimum(np.abs((h-np.array([0,2,4])+3)%6-3)-1, 1), 0, 1))
 
 # %% ../../nbs/21b_data.objects.ipynb #cbf59377
-def _palms(w, h):
-    "Grips of a box: two palms left and right"
+def _palms(w, h): # grips of a box: two palms left and right
     z = max(h*.55, min(.058, h))
     return [Grip('flat', (s*w/2,0,z), -s*X, -s*X, w, 0, role, .3) for s, role in ((-1,'left'), (1,'right'))]
 
-def _sides(w, d, h):
-    "Two palms, and pinches from above across whatever is narrow"
+def _sides(w, d, h): # two palms, and pinches from above across whatever is narrow
     at = (0,0,max(h-.022, h*.5))
     return _palms(w, h) + [Grip('pinch', at, a, -Z, n, free=.9) for n, a in ((d, Y), (w, X)) if n<.095]
 
@@ -81,8 +78,7 @@ def _hinged(g):
     return Object('hinged', parts, solids, [*_sides(w,d,h), Grip('pinch', (0,-d/2-.004,k), Z, Y, t, 1, 'lid', .5)],
                   (w,d,h+t), (np.array([0,d/2,h]), X, (5,1)))
 
-def _slab(family, w, d, h, color, texture, parts=()):
-    "Flat thing: phone, book, sponge, remote control"
+def _slab(family, w, d, h, color, texture, parts=()): # flat thing: phone, book, sponge, remote control
     g = [Grip('flat', (0,0,h), -Z, -Z, h, role='top', free=.8)]
     if min(w,d)<.1: g.append(Grip('pinch', (0,0,h*.5), X if w<d else Y, -Z, min(w,d), free=.9))
     else: g.append(Grip('pinch', (0,-d/2+.012,h/2), Z, Y, h, free=.5))
@@ -93,12 +89,10 @@ def _phone(g):
     return _slab('phone', w, d, h, DARK, 'plain', [cuboid((w*.93,d*.93,.0008), (0,0,h), _hue(g, (.2,.7), (.3,.9)), 'label')])
 def _book(g): return _slab('book', g.uniform(.13,.16), g.uniform(.18,.22), g.uniform(.016,.035), _hue(g), 'label')
 def _remote(g): return _slab('remote', g.uniform(.042,.055), g.uniform(.15,.2), .018, DARK, 'dots')
-def _sponge(g):
-    return _slab('sponge', g.uniform(.10,.13), g.uniform(.06,.08), g.uniform(.02,.035), _hue(g, (.5,.9), (.7,1)), 'speckle')
+def _sponge(g): return _slab('sponge', g.uniform(.10,.13), g.uniform(.06,.08), g.uniform(.02,.035), _hue(g, (.5,.9), (.7,1)), 'speckle')
 
 # %% ../../nbs/21b_data.objects.ipynb #e826e1bb
-def _round(family, profile, color, grasp, texture='plain', extra=(), solids=(), tip=None, hollow=0., more=()):
-    "Thing of revolution, grasped around between two heights"
+def _round(family, profile, color, grasp, texture='plain', extra=(), solids=(), tip=None, hollow=0., more=()): # grasped around between two heights
     p, (z0, z1) = np.asarray(profile, float), grasp
     h, widest, outer = p[:,1].max(), 2*p[:,0].max(), p[:p[:,1].argmax()+1].T
     r = np.interp([z0, (z0+z1)/2, z1], *outer[::-1]).max()
@@ -146,8 +140,7 @@ def _jar(g):
                   more=[Grip('palm', (0,0,h-.012), -Z, -Z, 2*r*.93, 0, 'lid')])
 
 # %% ../../nbs/21b_data.objects.ipynb #d1236390
-def _tool(family, r, length, color, head, tip, flat=False, extra_h=0.):
-    "Thing with a handle along x"
+def _tool(family, r, length, color, head, tip, flat=False, extra_h=0.): # thing with a handle along x
     z = max(r, extra_h)
     s = Solid('box', (length/2,r,r*.6), (0,0,z)) if flat else _along_x(r, length, z)
     line = np.array([-.5,-.3,0,.3,.5])[:,None]*[length,0,0] + [0,0,z]

@@ -39,8 +39,7 @@ class _Hands:
             self.wrist.append((R, p)); self.q.append(RELAXED + rng.normal(0, .08, (5,4)))
             self.rows.append([segment(-1, 0, p, R)]); self.keys.append([(-1., self.q[h])])
 
-    def rest_pose(self, h):
-        "A relaxed place near the table's edge"
+    def rest_pose(self, h): # a relaxed place near the table's edge
         g, s = self.rng, (1,-1)[h]
         f = unit(np.array([-s*g.uniform(-.1,.7), 1, g.uniform(-.35,-.05)]))
         n = np.array([-s*g.uniform(-.1,.8), 0, -1.])
@@ -48,16 +47,11 @@ class _Hands:
         R, p = np.stack([-f*s, -n, np.cross(f*s, n)], -1), np.array([s*g.uniform(.10,.2), g.uniform(-.10,.02), g.uniform(.03,.07)])
         return R, p + [0,0,self.lift(h, R, p, RELAXED)]
 
-    def points(self, h, q):
-        "Contact points of a hand in its own frame (5, 6, 3)"
-        return finger_points(self.rest, posture_to_mat(q))*(MIRROR if h else 1)
+    def points(self, h, q): return finger_points(self.rest, posture_to_mat(q))*(MIRROR if h else 1) # in the hand's frame (5, 6, 3)
 
-    def lift(self, h, R, p, q):
-        "How much a hand must rise to clear the table"
-        return max(0., .006 - (self.points(h, q)@R[2] + p[2] - RADII).min(), .03 - p[2])
+    def lift(self, h, R, p, q): return max(0., .006 - (self.points(h, q)@R[2] + p[2] - RADII).min(), .03 - p[2]) # to clear the table
 
-    def start(self, hands, k):
-        "Time at which hands and thing k are all free"
+    def start(self, hands, k): # time at which hands and thing k are all free
         t = max([self.t[h] for h in hands] + [self.free[k]])
         for h in hands: self.t[h] = t
         return t
@@ -66,8 +60,7 @@ class _Hands:
 
     def look(self, t, point): self.gaze.append((t, np.asarray(point, float)))
 
-    def go(self, h, R, p):
-        "Bring a free hand to a pose; returns start and end time"
+    def go(self, h, R, p): # bring a free hand to a pose; returns start and end time
         R0, p0 = self.wrist[h]
         t0, d, omega = self.t[h], p - p0, _log_mat(R@R0.T)
         usual = np.clip(.38 + 1.15*np.linalg.norm(d) + .12*np.linalg.norm(omega), .35, 1.4)
@@ -77,8 +70,7 @@ class _Hands:
         self.wrist[h], self.t[h], self.leave[h] = (R, p), t1, ZERO
         return t0, t1
 
-    def fingers(self, h, t, q, since=None):
-        "Reach a finger posture; until `since` they stay as they are"
+    def fingers(self, h, t, q, since=None): # reach a finger posture; until `since` they stay as they are
         if since is not None: self.fingers(h, since, self.q[h])
         self.keys[h].append((max(t, self.keys[h][-1][0]+.02), q))
         self.q[h] = q
@@ -86,8 +78,7 @@ class _Hands:
 # %% ../../nbs/21e_data.plans.ipynb #7086e12c
 class _Carriers(_Hands):
     "Taking and carrying; hands are 0, right, and 1, left"
-    def take(self, k, hands, roles):
-        "Grasp thing k with one hand or two (0 right, 1 left), each by a grip of one of its roles"
+    def take(self, k, hands, roles): # grasp thing k with one hand or two (0 right, 1 left), each by a grip of one of its roles
         o, (R, t) = self.objects[k], self.pose[k]
         t0, grasps, end = self.start(hands, k), [], 0.
         self.look(t0-.2, t + [0,0,o.size[2]/2])
@@ -105,8 +96,7 @@ class _Carriers(_Hands):
         self.free[k] = end
         return end
 
-    def _around(self, h):
-        "Points of a hand that the other one must avoid (M, 3)"
+    def _around(self, h): # points of a hand that the other one must avoid (M, 3)
         R, p = self.wrist[h]
         palm = self.rest[[0,4,7,1]]*(.8,.5,1)*(MIRROR if h else 1)
         return np.concatenate([self.points(h, self.q[h])[:,1::2].reshape(-1, 3), palm])@R.T + p
@@ -127,22 +117,20 @@ class _Carriers(_Hands):
         t1 = t0 + self.tempo*time
         for h, (Rh, p) in zip(hands, turned):
             R0, p0 = self.wrist[h]
-            self.rows[h].append(segment(t0, t1, p0, R0, omega, p0-c, nu, q, d, np.array([0,0,up]), steady))
+            self.rows[h].append(segment(t0, t1, p0, R0, steady, omega=omega, r=p0-c, nu=nu, q=q, d=d, b=np.array([0,0,up])))
             self.wrist[h], self.t[h] = (Rh, p + d), t1
         if len(hands)>1: self.alone.append((t0, t1))
         self.pose[k], self.free[k] = (E@R, after + d), t1
         if to is not None: self.look(t0-.15, to)
 
 # %% ../../nbs/21e_data.plans.ipynb #ba081322
-def _at(keys, t):
-    "Keys (time, value) at times"
+def _at(keys, t): # keys (time, value) at times
     times, values = zip(*keys)
     return interpolate(np.array(times), np.stack(values), t)
 
 class Plan(_Carriers):
     "A chain of activities over a scene"
-    def let_go(self, k, hands):
-        "Put down: the thing stays where it is, the fingers open"
+    def let_go(self, k, hands): # put down: the thing stays where it is, the fingers open
         t0 = self.start(hands, k)
         self.events[k].append((t0, None, *self.pose[k]))
         for h in hands:
@@ -159,14 +147,12 @@ class Plan(_Carriers):
         self.carry(k, hands, _log_mat(yaw(a)@R.T), np.asarray(spot, float), up=.05, clear=False)
         self.let_go(k, hands)
 
-    def retreat(self, h):
-        "Back to rest"
+    def retreat(self, h): # back to rest
         t0, t1 = self.go(h, *self.rest_pose(h))
         self.fingers(h, t1, RELAXED + self.rng.normal(0, .08, (5,4)), since=t0)
         self.t[h] += self.rng.uniform(0, .6)
 
-    def hand_frames(self, t, rng, tremor=.002)->tuple: # wrist (T, 2, 3), rotations (T, 2, 16, 3, 3)
-        "Both hands at times t (T,), with a tremor in metres"
+    def hand_frames(self, t, rng, tremor=.002)->tuple: # wrists (T, 2, 3), rotations (T, 2, 16, 3, 3) at times t (T,), with a tremor in metres
         gap = [np.maximum(a-t, t-b) for a, b in self.alone]
         own = minimum_jerk(np.min(gap, 0)/.25)[:,None] if gap else np.ones((len(t),1))
         n, sway = smooth_noise(rng, t, 54), smooth_noise(rng, t, 3, (.1,.6))*tremor
@@ -181,8 +167,7 @@ class Plan(_Carriers):
             rot[:,h,1:] = F*np.outer(MIRROR, MIRROR) if h else F
         return wrist, rot
 
-    def object_frames(self, k, t, wrist, rot)->tuple: # (T, 3, 3), (T, 3), lid angle (T,)
-        "Thing k at times t (T,): it rests, or follows the hand of `hand_frames` that holds it"
+    def object_frames(self, k, t, wrist, rot)->tuple: # (T, 3, 3), (T, 3), lid angle (T,) of thing k, which rests or follows the hand that holds it
         start, hand, R, p = zip(*self.events[k])
         i = np.searchsorted(start, t, 'right')-1
         hand, R, p = np.array([-1 if h is None else h for h in hand])[i], np.stack(R)[i], np.stack(p)[i]

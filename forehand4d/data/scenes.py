@@ -7,7 +7,7 @@ __all__ = ['PATTERNS', 'SKIN', 'Room', 'sample_room', 'forearm_curve', 'Person',
 
 # %% ../../nbs/21g_data.scenes.ipynb #cd655528
 import io
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 import numpy as np, torch
 from PIL import Image
 from torch import Tensor
@@ -19,8 +19,7 @@ from .grasps import ELBOW, to_mat
 from .curves import interpolate, smooth_noise
 
 # %% ../../nbs/21g_data.scenes.ipynb #e2e356f9
-def _waves(x, f, seed, n=4):
-    "Cheap band-limited noise of positions, about -1..1"
+def _waves(x, f, seed, n=4): # cheap band-limited noise of positions, about -1..1
     g = np.random.default_rng(seed)
     k, phase = g.normal(size=(3,n))*f*1.6**np.arange(n), g.uniform(0, 6.3, n)
     return np.sin(x.astype(np.float32)@k.astype(np.float32) + phase.astype(np.float32))@(.5/1.4**np.arange(n)).astype(np.float32)
@@ -84,14 +83,12 @@ class Room:
         Image.fromarray(np.clip(v, 0, 255).astype(np.uint8)).save(b := io.BytesIO(), 'JPEG', quality=int(rng.integers(60,95)))
         return np.array(Image.open(b))
 
-def _tone(g, s=(0,.35), v=(.45,.95)):
-    "A muted colour"
+def _tone(g, s=(0,.35), v=(.45,.95)): # a muted colour
     return np.clip(g.uniform(*v)*(1 + g.uniform(*s)*g.uniform((-.3,-.2,-.5), (.5,.2,.3))), .05, 1)
 
-def _mesh(part, seed=0, R=None, t=0., smooth=True):
-    v = part.vertices if R is None else part.vertices@R.T
-    return Mesh(v + t, part.faces, part.color, smooth=smooth and len(part.vertices)>8,
-                texture=_pattern(part.texture, seed, part.vertices), uv=part.vertices, specular=.05)
+def _mesh(part, seed, R=np.eye(3), t=0., uv=None, specular=.05): # a part in the world; its pattern lies at the places `uv`, its own when None
+    uv = part.vertices if uv is None else uv
+    return Mesh(part.vertices@R.T + t, part.faces, part.color, len(part.vertices)>8, _pattern(part.texture, seed, uv), uv, specular)
 
 def sample_room(rng:np.random.Generator, # source
     target:np.ndarray, # (3,) marked place on the table, metres
@@ -108,12 +105,12 @@ def sample_room(rng:np.random.Generator, # source
              *[cuboid((.02,8,4), (side,0,1), wall()) for side in (-x,x)], cuboid((8,.02,4), (0,-2.5,1), wall()),
              cuboid((.14,.12,.002), target + [0,0,.001], _tone(g, (.5,1.5), (.3,.9)),
                     g.choice(['plain','stripes','rings','cloth']))]
-    meshes = [_mesh(p, seed, smooth=False) for p in parts]
+    meshes = [_mesh(p, seed) for p in parts]
     for _ in range(g.integers(0, 4)):
         at = np.array([g.uniform(-.6,.6), g.uniform(.42,max(.45, d-.3)), 0])
         if g.random()<.6:
             box = cuboid(g.uniform((.04,.03,.05), (.3,.08,.3)), at + [0,0,.1], _tone(g, (.3,1.6)), 'label')
-            meshes.append(_mesh(box, seed, smooth=False))
+            meshes.append(_mesh(box, seed))
         else:
             R = to_mat(np.array([0,0,g.uniform(0,6)]))
             meshes += [_mesh(p, seed, R, at) for p in make_object(g.choice(['bottle','can','mug','book','jar','box']), g).parts]
@@ -129,7 +126,7 @@ SKIN = ((.93,.76,.66), (.87,.67,.55), (.78,.57,.44), (.62,.43,.31), (.45,.30,.21
 def forearm_curve(wrist:np.ndarray, # (3,) metres
     R:np.ndarray, # (3, 3) orientation of the hand
     side:int, # 0 right, 1 left
-    u:np.ndarray, # (N,) 0 at the wrist, 1 at the elbow
+    u:list, # (N,) 0 at the wrist, 1 at the elbow
 )->np.ndarray: # (N, 3)
     "Middle of the arm from the hand, whose direction it leaves, towards the body"
     s, u = (1,-1)[side], np.asarray(u, float)[:,None]
@@ -140,7 +137,7 @@ def forearm_curve(wrist:np.ndarray, # (3,) metres
 @dataclass
 class Person:
     "Who does it"
-    skin:np.ndarray # (3,) colour
+    skin:np.ndarray # (3,) colour; a row of `SKIN`, varied
     cloth:np.ndarray # (3,) colour of sleeves and body
     sleeve:float # metres of bare forearm
     betas:np.ndarray # (10,) shape of both hands
@@ -155,9 +152,9 @@ class Person:
     def forearm(self, wrist:np.ndarray, R:np.ndarray, side:int)->list: # of Mesh
         "Bare arm and sleeve from the wrist (3,), whose hand is turned by R (3, 3), to the shoulder"
         r, shoulder = self.girth, np.array([(.19,-.19)[side],-.52,.33])
-        def mesh(line, girth, color, name):
-            p = rod(line, girth, color, 14)
-            return Mesh(p.vertices, p.faces, p.color, specular=.05, texture=_pattern(name, 2, p.vertices), uv=p.vertices-wrist)
+        def mesh(line, girth, color, texture):
+            p = replace(rod(line, girth, color, 14), texture=texture)
+            return _mesh(p, 2, uv=p.vertices-wrist)
         bare = forearm_curve(wrist, R, side, [0,.12,.35,.65,1.])
         lower = forearm_curve(wrist, R, side, np.linspace(min(self.sleeve/.26, .99), 1, 5))
         line = np.concatenate([lower, lower[-1] + (shoulder-lower[-1])*np.array([[.12],[.5],[1.]])])
@@ -170,7 +167,7 @@ class Person:
         "A torso behind the table, for cameras that look at it"
         t = rod([(0,-.52,-.6),(0,-.52,-.2),(0,-.54,.2),(0,-.55,.42),(0,-.55,.5)], [.2,.2,.21,.17,.06], self.cloth, 16)
         t.vertices[:,1] = -.55 + (t.vertices[:,1]+.55)*.6
-        return Mesh(t.vertices, t.faces, self.cloth, specular=0., texture=_pattern('speckle', 2, t.vertices))
+        return _mesh(replace(t, texture='speckle'), 2, specular=0.)
 
 def sample_person(rng:np.random.Generator, # source
 )->Person:
@@ -212,9 +209,6 @@ def object_meshes(obj, # Object
     seed:int=0, # variant of its patterns
 )->list: # of Mesh
     "Triangles of a thing in the world"
-    out = []
-    for i, p in enumerate(obj.parts):
-        v = p.vertices
-        if obj.hinge is not None and i>=obj.hinge[2][0]: v = (v-obj.hinge[0])@to_mat(-obj.hinge[1]*lid).T + obj.hinge[0]
-        out.append(Mesh(v@R.T + t, p.faces, p.color, smooth=len(v)>8, texture=_pattern(p.texture, seed+i, p.vertices), uv=p.vertices, specular=.12))
-    return out
+    at, axis, (first, _) = obj.hinge or (0, np.zeros(3), (len(obj.parts), 0))
+    opened = lambda i, v: (v-at)@to_mat(-axis*lid).T + at if i>=first else v
+    return [_mesh(replace(p, vertices=opened(i, p.vertices)), seed+i, R, t, p.vertices, .12) for i, p in enumerate(obj.parts)]
