@@ -114,8 +114,8 @@ def augment_lifting(m:HandMotion, # (B, T) lab motion, view frame
     m = m.to_frame(new[:, None])
     j = transform(new[:, None, None], j)
     zoom = torch.exp(torch.randn(B, 1, 1, generator=generator).to(K)*0.25)
-    K = torch.cat([K[..., :2, :2]*zoom[..., None], K[..., :2, 2:]], -1)
-    K = torch.cat([K, K.new_tensor([0, 0, 1]).expand(B, T, 1, 3)], -2)
+    K = K.clone()
+    K[..., :2, :2] *= zoom[..., None]  # the principal point stays
     p = transform(cam[:, :, None], j)
     px = project(p, K[:, :, None, None])
     limit = 2*K[:, :, None, None, :2, 2]  # the principal point lies in the middle of the image
