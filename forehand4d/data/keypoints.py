@@ -18,8 +18,8 @@ import numpy as np, torch
 from scipy.ndimage import median_filter
 from torch import Tensor
 from ..core import atomic_path, file_hash, outputs_root, progress, stable_hash
+from ..mano import JOINT_ORDERS
 from .images import load_image, read_frames
-from .recordings import OPENPOSE_TO_OURS
 
 # %% ../../nbs/29_data.keypoints.ipynb #de7319a5
 @dataclass
@@ -63,7 +63,7 @@ _detector = lru_cache(maxsize=None)(_new_detector)
 def _detect(detector, image:np.ndarray)->list: # [(keypoints (21, 2), probability of a right hand)]
     with _quiet(): out = detector.process(np.ascontiguousarray(image))
     h, w = image.shape[:2]
-    px = [np.array([(p.x*w - .5, p.y*h - .5) for p in l.landmark], np.float32)[OPENPOSE_TO_OURS] for l in out.multi_hand_landmarks or []]
+    px = [np.array([(p.x*w - .5, p.y*h - .5) for p in l.landmark], np.float32)[list(JOINT_ORDERS['openpose21'][1])] for l in out.multi_hand_landmarks or []]
     c = [c.classification[0] for c in out.multi_handedness or []]
     return [(k, c.score if c.label == 'Left' else 1 - c.score) for k,c in zip(px, c)]
 

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['BOUNDS', 'Sequence', 'SequenceList', 'windows', 'expect', 'read_npy', 'read_split', 'find_folder', 'hand_motion',
-           'read_image', 'turned', 'brown_conrady', 'straighten', 'fisheye624', 'undistort', 'check_sequence']
+           'read_image', 'turned', 'brown_conrady', 'straighten', 'fisheye624', 'undistort', 'curl', 'check_sequence']
 
 # %% ../../nbs/23a_data.sequences.ipynb #e7248812
 import io, math
@@ -60,11 +60,7 @@ class Sequence:
 
 class SequenceList:
     "Sequences by number or name, loaded when they are asked for"
-    def __init__(self,
-        names:list, # of the sequences
-        load, # name → `Sequence`; picklable, for worker processes
-        where:str='', # named when there are none
-    ):
+    def __init__(self, names:list, load, where:str=''): # of the sequences; name → `Sequence`, picklable for worker processes; named when there are none
         if not names: raise FileNotFoundError(f'no sequences: expected {where}')
         self.names, self.load = list(names), load
     def __len__(self): return len(self.names)
@@ -276,6 +272,12 @@ def undistort(image:np.ndarray, # (H, W, 3) uint8 of any camera
 BOUNDS = dict(reprojection_px=(0, 3), motion_mm=(0, 20), shortest_bone_mm=(8, 45), longest_bone_mm=(60, 130), stretch_mm=(0, 10), hand_mm=(130, 240), in_front=(.99, 1),
               sides=(.7, 1), rate=(.97, 1.03), nans=(0, 0)) # of what `check_sequence` measures
 
+def curl(joints:Tensor, # (..., 21, 3) of a hand
+)->Tensor: # (...) positive for a right hand whose fingers are bent, negative for a left one
+    "Fingers and thumb bend towards the palm, whose normal is mirrored with the hand"
+    normal = torch.linalg.cross(joints[..., 1, :] - joints[..., 0, :], joints[..., 7, :] - joints[..., 0, :])
+    return ((joints[..., 16:, :] - joints[..., [13, 1, 4, 10, 7], :]).mean(-2)*normal).sum(-1)
+
 def check_sequence(s:Sequence, # recording
 )->dict: # measures (NaN: not applicable), and in `off` the names of those out of `BOUNDS`
     "Properties that real labels have"
@@ -285,8 +287,6 @@ def check_sequence(s:Sequence, # recording
     whole, seen = ok.all(-1), ok if s.valid2d is None else ok & s.valid2d
     bone = torch.where(ok[..., a] & ok[..., b], 1000*(j[..., a, :] - j[..., b, :]).norm(dim=-1), torch.nan)
     each, middle = bone.nanmedian(0).values, [k for k, pair in enumerate(BONES) if pair[1] in (4, 5, 6, 18)]
-    normal = torch.linalg.cross(j[..., 1, :] - j[..., 0, :], j[..., 7, :] - j[..., 0, :])
-    right = ((j[..., 16:, :] - j[..., [13, 1, 4, 10, 7], :]).mean(-2)*normal).sum(-1) > 0   # fingers bend towards the palm
     none, inside = torch.zeros(0), ((px > -.5) & (px < torch.tensor(s.size) - .5)).all(-1)
     out = dict(frames=len(s), fps=s.fps, rate=stat(gap), holes=int((gap > 1.5).sum()), right=stat(whole[:, 0], torch.mean), left=stat(whole[:, 1], torch.mean),
                reprojection_px=stat(none if s.keypoints2d is None else (px - s.keypoints2d).norm(dim=-1)[seen]),
@@ -294,5 +294,5 @@ def check_sequence(s:Sequence, # recording
                shortest_bone_mm=stat(each[each.isfinite()], torch.min), longest_bone_mm=stat(each[each.isfinite()], torch.max),
                stretch_mm=stat((bone - each).abs().nan_to_num(0).flatten(1).amax(-1), lambda x: x.quantile(.95)), hand_mm=stat(bone[..., middle].sum(-1)[whole]),
                in_front=stat(there[..., 2][ok] > 0, torch.mean), inside=stat(inside[ok], torch.mean),
-               sides=stat((right == torch.tensor([True, False]))[whole], torch.mean), nans=int((s.valid3d & ~ok).sum()))
+               sides=stat(((curl(j) > 0) == torch.tensor([True, False]))[whole], torch.mean), nans=int((s.valid3d & ~ok).sum()))
     return out | dict(off=[k for k, (lo, hi) in BOUNDS.items() if not (math.isnan(out[k]) or lo <= out[k] <= hi)])
