@@ -9,22 +9,20 @@ __all__ = ['Line', 'Table', 'build_table', 'save_table']
 from dataclasses import dataclass, field
 from pathlib import Path
 import pandas as pd
-from .core import atomic_path, write_json
+from .study import _how_to
 from .evaluation import ROLES, aggregate
-from .paper import REAL, SHOWN, Row, TableSpec, paper_numbers
+from .paper import REAL, Row, TableSpec, paper_numbers
 from .records import Budget
-from .report import Source, Sources, budget_line
+from .report import Source, Sources, budget_line, save_texts
 
 # %% ../nbs/80c_tables.ipynb #3f72f97e
-def _columns(groups:tuple)->list: return [(g, m) for g in groups for m in SHOWN]
-
 @dataclass(frozen=True)
 class Line:
     "One line of a table"
     kind: str # ours, oracle, paper or missing
     label: str # method
     data: str # what it was measured on
-    cells: tuple = () # per column (value, half width of the interval) in cm, or none
+    cells: tuple = () # per column (value, half width of the interval), or none
     selection: str = '' # best or single
     command: str = '' # of a missing row
 
@@ -40,7 +38,7 @@ class Table:
 
     @property
     def columns(self)->list[tuple[str, str]]: # (group, metric)
-        return _columns(self.groups)
+        return [(g, m) for g in self.groups for m in self.spec.metrics]
 
     @property
     def missing(self)->list[str]: # commands of the rows that were not run
@@ -56,66 +54,78 @@ def _data_label(datasets)->str:
     if real and len(real) < len(names): raise ValueError(f'real and synthetic data in one evaluation: {names}; evaluate them apart')
     return ' + '.join(real) if real else 'HandWorld (synthetic)'
 
-def _our_lines(row:Row, source:Source, summary:pd.DataFrame, columns:list)->list:
+def _averages(spec:TableSpec, sources:Sources, method:str, protocol:str)->pd.DataFrame: # rows as of `aggregate`, of the mean over seeds
+    "Every average of a method that a table may quote"
+    if spec.unit == 'cm':
+        summary, held = aggregate(sources.records(method, protocol)), sources.of(method)
+        if not len(summary): raise ValueError(f'{held[0].path} holds no {protocol} metrics of {method}; evaluate it again')
+        return summary if len(held) == 1 else summary[summary.selection != 'minimum'].assign(std=float('nan'))  # samples were ranked
+    rows = [(method, g, m, v[m], 1.96 * v.get(f'{m}_std', float('nan'))) for s in sources.of(method, True) for g, x in s.data.variety[method].items()
+            for v in [x.get('flat', x)] for m in spec.metrics if m in v]
+    means = pd.DataFrame(rows, columns=['method', 'group', 'metric', 'value', 'half']).groupby(['method', 'group', 'metric'], as_index=False).mean()
+    return means.assign(selection='single', samples=1, low=means.value - means.half, high=means.value + means.half).drop(columns='half')
+
+def _our_lines(row:Row, spec:TableSpec, pool:tuple, summary:pd.DataFrame, columns:list)->list:
     "One line per selection of a method, from its averages at one protocol"
-    samples, records = int(summary.samples.max()), source.data.records
-    data = _data_label(records[records.method == row.method].dataset) + ''.join(f' [{f}]' for f in source.flags)
+    samples, records = int(summary.samples.max()), pool[-1].data.records
+    data = _data_label(records.dataset) + ''.join(f' [{f}]' for f in pool[-1].flags)
     suffixes = {'single': ''} if samples == 1 else {'best': f', best of {samples}', 'single': ', one sample'}
-    out = []
+    out, scale = [], 100 if spec.unit == 'cm' else 1
     for selection, suffix in suffixes.items():
         found = summary[summary.selection == selection].dropna(subset='value').itertuples()
-        found = {(r.group, r.metric): (100 * r.value, 50 * (r.high - r.low)) for r in found}
+        found = {(r.group, r.metric): (scale * r.value, scale / 2 * (r.high - r.low)) for r in found}
         out.append(Line('oracle' if row.oracle else 'ours', row.label + suffix, data, tuple(map(found.get, columns)), selection))
     return out
 
 def _paper_line(row:Row, spec:TableSpec, columns:list)->Line:
-    "The paper's own numbers"
-    p = paper_numbers(spec.name)
-    found = {(r.group, r.metric): (r.value, None) for r in p[p.label == row.paper].itertuples()}
+    "The paper's own numbers; those of ARCTIC stand beside our domain of that kind"
+    p, stands = paper_numbers(spec.name), {} if 'arctic' in dict(columns) else {'arctic': 'lab-articulated'}
+    found = {(stands.get(r.group, r.group), r.metric): (r.value, None) for r in p[p.label == row.paper].itertuples()}
     return Line('paper', row.paper, 'paper (real)', tuple(map(found.get, columns)))
 
 # %% ../nbs/80c_tables.ipynb #f4584961
-def _notes(quoted:list, budgets:list, groups:tuple, protocol:str)->list:
+def _notes(spec:TableSpec, quoted:list, budgets:list, groups:tuple, protocol:str, seeds:dict)->list:
     "What a reader must know, below the table"
-    profiles = ', '.join(sorted({str(s.run.params.get('profile')) for s in quoted}))
-    ours = f' Ours: protocol {protocol}, profile {profiles}; ± half of the 95 % bootstrap interval over clips.' if quoted else ''
-    columns = '; '.join(f'{g}: {", ".join(n for n in ROLES[g] if "-" in n)} (ours), {REAL[g]} (paper)' for g in groups)
-    return [f'Centimetres, lower is better.{ours}',
-            f'Columns: {columns}. The paper measured on real data, we on procedural data: compare the pattern, not the values.',
-            'Best of k: the sample with the smallest sum of five metrics, chosen with the ground truth, as in the paper (k = 5 there). '
-            'Bold: best of ours, best-of-k lines and all others apart.',
+    profiles, most = ', '.join(sorted({str(s.run.params.get('profile')) for s in quoted})), max(seeds.values(), default=0)
+    fewer = ', '.join(f'{k}: {n}' for k, n in seeds.items() if n < most)
+    means = f'mean over clips of the mean over {most} seeds' + f' ({fewer})' * bool(fewer) if most > 1 else 'one seed, where the profiles gpu and paper take three'
+    half = '95 % bootstrap interval over clips' if spec.unit == 'cm' else '95 % range over draws of pairs'
+    ours = f' Ours: protocol {protocol}, profile {profiles}; {means}; ± half of the {half}.' if quoted else ''
+    columns = '; '.join(f'{g}: {", ".join(n for n in ROLES.get(g, [g]) if "-" in n)} (ours), {REAL.get(g, "not")} (paper)' for g in groups)
+    kind = ('Centimetres, lower is better.', 'Best of k: the sample with the smallest sum of five metrics, chosen with the ground truth, as in the paper (k = 5 there). '
+            'Bold: best of ours, best-of-k lines and all others apart.') if spec.unit == 'cm' else \
+           ('Distance of normalised motion vectors, frames as one. Diversity, between forecasts of different images, is to be near the reference; multimodality is between forecasts of one image.',
+            'The scale depends on the length of the clips and on the normalisation: compare with our own reference.')
+    return [kind[0] + ours, f'Columns: {columns}. The paper measured on real data, we on procedural data: compare the pattern, not the values.', kind[1],
             *(f'Budget. {b}.' for b in budgets), *(f'Source: {s.line}' for s in quoted)]
 
 def build_table(spec:TableSpec, # rows and columns
     sources:Sources, # runs to read
     protocol:str='strict', # of the metrics
-    groups:tuple[str, ...]|None=None, # columns, those of the paper without it
+    groups:tuple[str, ...]|None=None, # columns, those of the paper without it; or single datasets
 )->Table:
     "Fill a table from run records"
     groups = tuple(groups or ROLES)
-    if bad := [g for g in groups if g not in ROLES]: raise ValueError(f'expected groups out of {", ".join(ROLES)}, got {bad}')
-    lines, budgets, quoted, parts = [], [], [], []
+    if bad := [g for g in groups if g not in {*ROLES}.union(*ROLES.values())]: raise ValueError(f'expected groups out of {", ".join(ROLES)} or a dataset, got {bad}')
+    lines, budgets, quoted, parts, seeds, columns = [], [], [], [], {}, [(g, m) for g in groups for m in spec.metrics]
     for row in spec.rows:
-        source = sources.of(row.method) if row.method else None
-        if source:
-            r = source.data.records
-            summary = aggregate(r[(r.method == row.method) & (r.protocol == protocol)])
-            if not len(summary): raise ValueError(f'{source.path} holds no {protocol} metrics of {row.method}; evaluate it again')
-            lines += _our_lines(row, source, summary, _columns(groups))
-            parts.append(summary.assign(run=source.path))
-            budget = source.data.budgets.get(row.method, Budget())
-            if budget != Budget(): budgets.append(budget_line(row.label, budget))
-            if source not in quoted: quoted.append(source)
-        elif row.command and not row.optional: lines.append(Line('missing', row.label, 'not run', command=row.command))
-        if row.paper: lines.append(_paper_line(row, spec, _columns(groups)))
-    summary = pd.concat(parts, ignore_index=True) if parts else pd.DataFrame()
-    return Table(spec, groups, tuple(lines), tuple(_notes(quoted, budgets, groups, protocol)), tuple(quoted), summary)
+        if pool := sources.of(row.method, spec.unit != 'cm'):
+            summary = _averages(spec, sources, row.method, protocol)
+            lines += _our_lines(row, spec, pool, summary, columns)
+            parts.append(summary.assign(run=' '.join(s.path for s in pool)))
+            budget, seeds[row.label] = pool[-1].data.budgets.get(row.method, Budget()), len(pool)
+            if budget != Budget(): budgets.append(budget_line(row.label, budget, len(pool)))
+            quoted += [s for s in pool if s not in quoted]
+        else: lines.append(Line('missing', row.label, 'not run', command=_how_to(sources.profile, row.step)))
+        if row.paper: lines.append(_paper_line(row, spec, columns))
+    notes = tuple(_notes(spec, quoted, budgets, groups, protocol, seeds))
+    return Table(spec, groups, tuple(lines), notes, tuple(quoted), pd.concat([pd.DataFrame(), *parts], ignore_index=True))
 
 # %% ../nbs/80c_tables.ipynb #d55d021f
 def _best(table:Table)->set: # (line, column) indices
     "Lowest of our values per column and selection"
     out = set()
-    for selection in ('best', 'single'):
+    for selection in ('best', 'single') if table.spec.unit == 'cm' else ():
         mine = [(i, l) for i, l in enumerate(table.lines) if l.kind == 'ours' and l.selection == selection]
         for c in range(len(table.columns)):
             values = [(l.cells[c][0], i) for i, l in mine if l.cells[c]]
@@ -140,7 +150,7 @@ def _rows(table:Table, text, bold, italic, command)->list[list[str]]: # a line e
 def _table_md(table:Table)->str:
     "Table as markdown"
     n = len(table.columns)
-    rows = [['Method', 'Data'] + [f'{g} {SHOWN[m]}' for g, m in table.columns], ['---'] * 2 + ['--:'] * n,
+    rows = [['Method', 'Data'] + [f'{g} {table.spec.metrics[m]}' for g, m in table.columns], ['---'] * 2 + ['--:'] * n,
             *_rows(table, str, lambda x: f'**{x}**', lambda x: f'*{x}*', lambda x: f'not run: `{x}`')]
     body = ['| ' + ' | '.join(r + [''] * (n + 2 - len(r))) + ' |' for r in rows]
     return '\n'.join([f'### {table.spec.title}', '', *body, '', *(f'{n}  ' for n in table.notes)]) + '\n'
@@ -154,27 +164,24 @@ def _tex(text:str)->str:
 
 def _table_tex(table:Table)->str:
     "Table as LaTeX, for booktabs"
-    n, groups = len(SHOWN), table.groups
+    n, groups = len(table.spec.metrics), table.groups
     heads = ' & '.join(f'\\multicolumn{{{n}}}{{c}}{{{_tex(g)}}}' for g in groups)
     rules = ' '.join(f'\\cmidrule(lr){{{3 + n * k}-{2 + n * (k + 1)}}}' for k in range(len(groups)))
     command = lambda x: f'\\multicolumn{{{1 + n * len(groups)}}}{{l}}{{not run: \\texttt{{{x}}}}}'
     rows = [' & '.join(r) + r' \\' for r in _rows(table, _tex, lambda x: f'\\textbf{{{x}}}', lambda x: f'\\textit{{{x}}}', command)]
     return '\n'.join([f'% {_tex(table.spec.title)}', f'\\begin{{tabular}}{{ll{"r" * n * len(groups)}}}', r'\toprule', rf' & & {heads} \\', rules,
-                      rf'Method & Data & {" & ".join(list(SHOWN.values()) * len(groups))} \\', r'\midrule', *rows, r'\bottomrule', r'\end{tabular}',
+                      rf'Method & Data & {" & ".join(list(table.spec.metrics.values()) * len(groups))} \\', r'\midrule', *rows, r'\bottomrule', r'\end{tabular}',
                       *(f'% {_tex(x)}' for x in table.notes)]) + '\n'
 
-# %% ../nbs/80c_tables.ipynb #ca502c9f
+# %% ../nbs/80c_tables.ipynb #83fce296
 def save_table(table:Table, # filled
     folder:str|Path, # created where absent
     suffix:str='', # appended to the file names, such as "-cpu"
 )->list[Path]: # md, tex, csv, json
     "Write a table in four forms"
-    numbers = [dict(kind=l.kind, label=l.label, data=l.data, selection=l.selection, group=g, metric=m, cm=v[0] if v else None,
-                    half_width=v[1] if v else None, command=l.command)
+    numbers = [dict(kind=l.kind, label=l.label, data=l.data, selection=l.selection, group=g, metric=m, value=v[0] if v else None,
+                    half_width=v[1] if v else None, command=l.command, unit=table.spec.unit)
                for l in table.lines for (g, m), v in zip(table.columns, l.cells or [None] * len(table.columns))]
-    paths = [Path(folder)/f'{table.spec.name}{suffix}.{e}' for e in ('md', 'tex', 'csv', 'json')]
-    for path, text in zip(paths, (_table_md(table), _table_tex(table), pd.DataFrame(numbers).to_csv(index=False))):
-        with atomic_path(path) as p: p.write_text(text, encoding='utf-8')
-    write_json(paths[3], dict(title=table.spec.title, sources=[s.entry for s in table.sources], notes=table.notes, lines=numbers,
-                              averages=table.summary.to_dict('records')))
-    return paths
+    texts = dict(md=_table_md(table), tex=_table_tex(table), csv=pd.DataFrame(numbers).to_csv(index=False))
+    facts = dict(title=table.spec.title, notes=table.notes, lines=numbers, averages=table.summary.to_dict('records'))
+    return save_texts(folder, table.spec.name + suffix, texts, facts, table.sources)
