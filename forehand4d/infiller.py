@@ -24,7 +24,7 @@ from .perframe import fill_gaps
 
 # %% ../nbs/63_infiller.ipynb #696bdbe9
 def _from_wrist(m:HandMotion)->tuple[HandMotion,Tensor]: # (B, T), seen from the first right wrist, or left where no right hand is there; the move (B, 1, 4, 4)
-    i, h = torch.arange(len(m.wrist)), (~m.valid[..., 0].any(1)).long()
+    i, h = torch.arange(len(m.wrist), device=m.wrist.device), (~m.valid[..., 0].any(1)).long()
     T = invert(make_T(m.rot[i, 0, h, 0], m.wrist[i, 0, h]))[:, None]
     return m.to_frame(T), T
 

@@ -56,13 +56,15 @@ class PerFrame(Hamer):
         centre, side = centre + 0.02*side[:, None]*noise(2), side*(1 + 0.05*noise())
         crops = torch.cat([_cut_hands(batch['image'][i], centre[n == i], side[n == i], left[n == i]) for i in n.unique()])
         R, b, cam = self.head(self.vit(crops*(1 + 0.15*noise(1, 1, 1)) + 0.15*noise(3, 1, 1)))
-        mirror, both = torch.where(left[:, None], K.new_tensor([-1., 1, 1]), 1.), lambda x: x[:, None].expand(-1, 2, *x.shape[1:])  # the model poses pairs
-        rest = rest_wrist(m.hand(), both(b))
-        J = m.hand().joints(both(R), torch.zeros_like(rest), both(b))[:, 0]*mirror[:, None]  # the estimate is a right hand
-        J = J + (_place_weak(cam, centre, side, K.permute(1, 2, 0), left) + rest[torch.arange(len(n)), h])[:, None]
-        true, turn = m.joints()[n, 0, h], R - m.rot[n, 0, h]*mirror[:, None, :, None]*mirror[:, None, None, :]
-        terms = {'joints': 5*((J - J[:, :1]) - (true - true[:, :1])).abs().sum((1, 2)).mean(), 'image': 5*(((project(J, K[:, None]) - px).abs().sum(-1)*seen).sum(-1)/side).mean(),
-                 'global': 0.1*turn[:, 0].square().sum((1, 2)).mean(), 'pose': 0.1*turn[:, 1:].square().sum((1, 2, 3)).mean(), 'betas': 0.05*(b - m.betas[n, h]).square().sum(-1).mean()}
+        with torch.autocast(K.device.type, enabled=False):  # geometry in full precision
+            R, b, cam = (x.float() for x in (R, b, cam))
+            mirror, both = torch.where(left[:, None], K.new_tensor([-1., 1, 1]), 1.), lambda x: x[:, None].expand(-1, 2, *x.shape[1:])  # the model poses pairs
+            rest = rest_wrist(m.hand(), both(b))
+            J = m.hand().joints(both(R), torch.zeros_like(rest), both(b))[:, 0]*mirror[:, None]  # the estimate is a right hand
+            J = J + (_place_weak(cam, centre, side, K.permute(1, 2, 0), left) + rest.take_along_dim(h[:, None, None], 1)[:, 0])[:, None]
+            true, turn = m.joints()[n, 0, h], R - m.rot[n, 0, h]*mirror[:, None, :, None]*mirror[:, None, None, :]
+            terms = {'joints': 5*((J - J[:, :1]) - (true - true[:, :1])).abs().sum((1, 2)).mean(), 'image': 5*(((project(J, K[:, None]) - px).abs().sum(-1)*seen).sum(-1)/side).mean(),
+                     'global': 0.1*turn[:, 0].square().sum((1, 2)).mean(), 'pose': 0.1*turn[:, 1:].square().sum((1, 2, 3)).mean(), 'betas': 0.05*(b - m.betas[n, h]).square().sum(-1).mean()}
         return sum(terms.values()), {k: v.detach() for k, v in terms.items()}
 
     def forecast(self, image:Tensor, K:Tensor, samples:int=1, rays=True, hands=None, **others)->HandMotion: # as `ForecastModel.forecast`: (B, 1, T) on the CPU, the input frame held
