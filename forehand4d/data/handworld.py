@@ -27,7 +27,7 @@ from .curves import smooth_noise
 from .grasps import rest_joints
 from .plans import Plan, yaw
 from .activities import compose
-from .scenes import Person, camera_path, forearm_curve, object_meshes, sample_person, sample_room
+from .scenes import Person, Room, camera_path, object_meshes
 
 # %% ../../nbs/21h_data.handworld.ipynb #7428e63d
 GENERATOR_VERSION = 8 # part of every cache key: raise it when anything that is generated changes
@@ -95,7 +95,7 @@ def _make_sequence(domain:str, split:str, index:int, frames:int, seed:int=0, att
     key = (domain, split, index, seed, attempt)
     g = _rng(*key, 'plan')
     room = (domain, int(g.integers(d.rooms)), 'room') if d.rooms else (*key, 'room')
-    person = sample_person(_rng(*key, 'person'))
+    person = Person.sample(_rng(*key, 'person'))
     view, eye = str(g.choice(d.view)), np.array([g.normal(0, .025), g.uniform(-.26,-.12), g.uniform(*d.height)])
     objects, poses = _things(d, g)
     present = (True, True) if g.random()>=d.one_hand else (True, False) if g.random()<.75 else (False, True)
@@ -116,7 +116,7 @@ def _make_sequence(domain:str, split:str, index:int, frames:int, seed:int=0, att
 def _target(key): return _rng(*key, 'target').uniform([-.12,.1,0], [.12,.22,1e-9])
 
 @lru_cache(maxsize=64)
-def _room(key:tuple): return sample_room(_rng(*key), _target(key))
+def _room(key:tuple): return Room.sample(_rng(*key), _target(key))
 
 # %% ../../nbs/21h_data.handworld.ipynb #fe7dfe25
 def draw(seq:Sequence, # scene and motion
@@ -196,7 +196,7 @@ def _good(seq, joints, seen): # a hand is in the first picture, no arm hides it,
     if joints[...,2][seq.motion.valid].min()<.11: return False
     eye, m = invert(seq.cam_from_world[0])[:3,3].numpy(), seq.motion
     wrist, R = m.wrist[0].double().numpy(), m.rot[0,:,0].double().numpy()
-    arms = [forearm_curve(wrist[h], R[h], h, [.2,.5,.8,1.]) for h in (0, 1) if seq.plan.present[h]]
+    arms = [seq.person.arm(wrist[h], R[h], h, [.2,.5,.8,1.]) for h in (0, 1) if seq.plan.present[h]]
     if np.linalg.norm(np.concatenate(arms)-eye, axis=-1).min()<.17: return False
     if not all(seq.plan.present): return True
     near = np.any([(seq.times>a)&(seq.times<b) for a, b in seq.plan.near] + [seq.times<0], 0)

@@ -8,7 +8,7 @@ __all__ = ['X', 'Y', 'Z', 'METAL', 'DARK', 'PALE', 'WOOD', 'FAMILIES', 'UNSEEN',
 # %% ../../nbs/21b_data.objects.ipynb #5634423a
 from dataclasses import dataclass
 import numpy as np
-from .shapes import Solid, cuboid, frame_along, lathe, rod
+from .shapes import Part, Solid, frame_along
 
 # %% ../../nbs/21b_data.objects.ipynb #4c62cacd
 @dataclass
@@ -37,9 +37,7 @@ class Object:
     hollow:float=0. # radius of an opening at the top, metres
     def __post_init__(self): self.size, self.tip = np.asarray(self.size, float), np.asarray(self.tip, float)
 
-    def sdf(self, points:np.ndarray)->np.ndarray: # (...,) of points (..., 3) in the object frame
-        "Signed distance to the union of the solids, metres"
-        return np.min([s.sdf(points) for s in self.solids], 0)
+    def sdf(self, points:np.ndarray)->np.ndarray: return np.min([s.sdf(points) for s in self.solids], 0) # signed distance to the union, as `Solid.sdf`
 
 # %% ../../nbs/21b_data.objects.ipynb #75af46f0
 X, Y, Z = np.eye(3)
@@ -66,14 +64,14 @@ def _sides(w, d, h): # two palms, and pinches from above across whatever is narr
 
 def _box(g):
     w, d, h = g.uniform(.07,.15), g.uniform(.04,.085), g.uniform(.035,.11)
-    return Object('box', [cuboid((w,d,h), (0,0,h/2), _hue(g), 'label')], [_block(w,d,h)], _sides(w,d,h), (w,d,h))
+    return Object('box', [Part.cuboid((w,d,h), (0,0,h/2), _hue(g), 'label')], [_block(w,d,h)], _sides(w,d,h), (w,d,h))
 
 def _hinged(g):
     w, d, h, t = g.uniform(.13,.19), g.uniform(.10,.14), g.uniform(.05,.075), g.uniform(.018,.026)
     c, k, wall = _hue(g), h+t/2, .006
-    parts = [cuboid((w,d,wall), (0,0,wall/2), c*.7), *[cuboid((w,wall,h), (0,s*d/2,h/2), c) for s in (1,-1)],
-             *[cuboid((wall,d,h), (s*w/2,0,h/2), c) for s in (1,-1)],
-             cuboid((w+.006,d+.012,t), (0,0,k), _hue(g), 'label'), cuboid((.03,.012,t*.7), (0,-d/2-.01,k), METAL)]
+    parts = [Part.cuboid((w,d,wall), (0,0,wall/2), c*.7), *[Part.cuboid((w,wall,h), (0,s*d/2,h/2), c) for s in (1,-1)],
+             *[Part.cuboid((wall,d,h), (s*w/2,0,h/2), c) for s in (1,-1)],
+             Part.cuboid((w+.006,d+.012,t), (0,0,k), _hue(g), 'label'), Part.cuboid((.03,.012,t*.7), (0,-d/2-.01,k), METAL)]
     solids = [_block(w,d,h), Solid('box', (w/2,d/2+.006,t/2), (0,0,k))]
     return Object('hinged', parts, solids, [*_sides(w,d,h), Grip('pinch', (0,-d/2-.004,k), Z, Y, t, 1, 'lid', .5)],
                   (w,d,h+t), (np.array([0,d/2,h]), X, (5,1)))
@@ -82,11 +80,11 @@ def _slab(family, w, d, h, color, texture, parts=()): # flat thing: phone, book,
     g = [Grip('flat', (0,0,h), -Z, -Z, h, role='top', free=.8)]
     if min(w,d)<.1: g.append(Grip('pinch', (0,0,h*.5), X if w<d else Y, -Z, min(w,d), free=.9))
     else: g.append(Grip('pinch', (0,-d/2+.012,h/2), Z, Y, h, free=.5))
-    return Object(family, [cuboid((w,d,h), (0,0,h/2), color, texture), *parts], [_block(w,d,h)], g, (w,d,h))
+    return Object(family, [Part.cuboid((w,d,h), (0,0,h/2), color, texture), *parts], [_block(w,d,h)], g, (w,d,h))
 
 def _phone(g):
     w, d, h = g.uniform(.065,.078), g.uniform(.135,.165), .009
-    return _slab('phone', w, d, h, DARK, 'plain', [cuboid((w*.93,d*.93,.0008), (0,0,h), _hue(g, (.2,.7), (.3,.9)), 'label')])
+    return _slab('phone', w, d, h, DARK, 'plain', [Part.cuboid((w*.93,d*.93,.0008), (0,0,h), _hue(g, (.2,.7), (.3,.9)), 'label')])
 def _book(g): return _slab('book', g.uniform(.13,.16), g.uniform(.18,.22), g.uniform(.016,.035), _hue(g), 'label')
 def _remote(g): return _slab('remote', g.uniform(.042,.055), g.uniform(.15,.2), .018, DARK, 'dots')
 def _sponge(g): return _slab('sponge', g.uniform(.10,.13), g.uniform(.06,.08), g.uniform(.02,.035), _hue(g, (.5,.9), (.7,1)), 'speckle')
@@ -100,14 +98,14 @@ def _round(family, profile, color, grasp, texture='plain', extra=(), solids=(), 
     if len(above) and not hollow: body.append(_cyl(above.max(), z1+.01, h))
     grips = [Grip('wrap', (0,0,z0+(z1-z0)*a), Z, -Z, 2*r) for a in ((.2,.8) if z1-z0>.07 else (.5,))]
     if np.interp(h-.02, *outer[::-1])>.9*r: grips += [Grip('pinch', (0,0,h-.02), a, -Z, 2*r, free=.8) for a in _AROUND]
-    return Object(family, [lathe(p, color, texture=texture), *extra], [*body, *solids], [*grips, *more], (widest,widest,h),
+    return Object(family, [Part.lathe(p, color, texture=texture), *extra], [*body, *solids], [*grips, *more], (widest,widest,h),
                   tip=(0,0,h) if tip is None else tip, hollow=hollow)
 
 def _open(r0, r1, h, t=.003): return [(0,0),(r0,0),(r1,h),(r1-t,h),(r0-t,t),(0,t)]
 def _bottle(g):
     r, h, n = g.uniform(.026,.038), g.uniform(.17,.25), g.uniform(.011,.015)
     return _round('bottle', [(0,0),(r,0),(r,h*.62),(n,h*.82),(n,h*.93)], _hue(g), (h*.15,h*.6), 'band',
-                  [lathe([(n*1.25,h*.92),(n*1.25,h),(0,h)], _hue(g))], tip=(0,0,h))
+                  [Part.lathe([(n*1.25,h*.92),(n*1.25,h),(0,h)], _hue(g))], tip=(0,0,h))
 def _can(g):
     r, h = g.uniform(.029,.035), g.uniform(.09,.13)
     return _round('can', [(0,0),(r,0),(r,h),(r*.85,h-.002),(0,h-.002)], _hue(g), (h*.25,h*.75), 'band')
@@ -117,7 +115,7 @@ def _cup(g):
 def _mug(g):
     r, h, c = g.uniform(.037,.044), g.uniform(.085,.105), _hue(g)
     x, z = _arc(-np.pi/2, np.pi/2, 7)
-    loop = rod(np.stack([r-.004+.034*x, 0*z, h*.5+h*.34*z], -1), .0055, c, 8)
+    loop = Part.rod(np.stack([r-.004+.034*x, 0*z, h*.5+h*.34*z], -1), .0055, c, 8)
     return _round('mug', _open(r*.96, r, h), c, (h*.2,h*.8), g.choice(['plain','band']), [loop], hollow=r*.9,
                   solids=[_cyl(.0055, h*.25, h*.75, r+.029)],
                   more=[Grip('wrap', (r+.029,0,h*.5), Z, -X, .012, -1, 'handle', .5)])
@@ -126,17 +124,17 @@ def _bowl(g):
     p = [(0,0),(r*.5,0),(r*.85,h*.45),(r,h),(r-.004,h),(r*.82,h*.5),(r*.45,.006),(0,.006)]
     wall = [Solid('box', (.003,.035,h*.3), (s*(r-.006),0,h*.7)) for s in (-1,1)]
     rim = [Grip('pinch', (s*(r-.003),0,h-.004), s*X, -Z, .006, i, role, .7) for i, s, role in _RIM]
-    return Object('bowl', [lathe(p, c, 28)], [_cyl(r*.6,0,h*.3), *wall], rim, (2*r,2*r,h), tip=(0,0,h), hollow=r*.85)
+    return Object('bowl', [Part.lathe(p, c, 28)], [_cyl(r*.6,0,h*.3), *wall], rim, (2*r,2*r,h), tip=(0,0,h), hollow=r*.85)
 def _plate(g):
     r, c = g.uniform(.085,.115), _hue(g, (0,.4), (.75,1))
     p = [(0,0),(r*.6,0),(r,.016),(r,.019),(r*.6,.004),(0,.004)]
     wall = [Solid('box', (.012,.05,.003), (s*(r-.012),0,.016)) for s in (-1,1)]
     rim = [Grip('pinch', (s*(r-.006),0,.016), Z, -s*X, .008, i, role, .4) for i, s, role in _RIM]
-    return Object('plate', [lathe(p, c, 28, 'rings')], [_cyl(r*.6,0,.008), *wall], rim, (2*r,2*r,.02))
+    return Object('plate', [Part.lathe(p, c, 28, 'rings')], [_cyl(r*.6,0,.008), *wall], rim, (2*r,2*r,.02))
 def _jar(g):
     r, h, c = g.uniform(.033,.044), g.uniform(.08,.13), _hue(g, (.1,.5), (.6,.95))
     return _round('jar', [(0,0),(r,0),(r,h*.8),(r*.9,h*.84)], c, (h*.2,h*.75), 'band',
-                  [lathe([(r*.93,h*.83),(r*.93,h),(0,h)], _hue(g))],
+                  [Part.lathe([(r*.93,h*.83),(r*.93,h),(0,h)], _hue(g))],
                   more=[Grip('palm', (0,0,h-.012), -Z, -Z, 2*r*.93, 0, 'lid')])
 
 # %% ../../nbs/21b_data.objects.ipynb #d1236390
@@ -144,33 +142,33 @@ def _tool(family, r, length, color, head, tip, flat=False, extra_h=0.): # thing 
     z = max(r, extra_h)
     s = Solid('box', (length/2,r,r*.6), (0,0,z)) if flat else _along_x(r, length, z)
     line = np.array([-.5,-.3,0,.3,.5])[:,None]*[length,0,0] + [0,0,z]
-    handle = cuboid((length,2*r,1.2*r), (0,0,z), color) if flat else rod(line, np.array([.8,1.05,.95,1.05,.85])*r, color)
+    handle = Part.cuboid((length,2*r,1.2*r), (0,0,z), color) if flat else Part.rod(line, np.array([.8,1.05,.95,1.05,.85])*r, color)
     grips = [Grip('wrap', (-length*.08,0,z), X, -Z, 2*r, 0, 'handle', .9)]
     grips += [Grip('pinch', (length*a,0,z), Y, -Z, 2*r, free=.8) for a in (-.3,.1,.35)]
     return Object(family, [handle, *head], [s], grips, (length+2*abs(tip[0]-length/2), max(.05, 2*r), 2*z), tip=tip)
 
 def _hammer(g):
     n, r, c = g.uniform(.2,.27), g.uniform(.012,.016), g.choice([np.array(WOOD), _hue(g)])
-    head = [cuboid((.028,.1,.03), (n/2+.008,0,.017), METAL), cuboid((.03,.025,.034), (n/2+.008,.05,.017), DARK)]
+    head = [Part.cuboid((.028,.1,.03), (n/2+.008,0,.017), METAL), Part.cuboid((.03,.025,.034), (n/2+.008,.05,.017), DARK)]
     return _tool('hammer', r, n, c, head, (n/2+.008,-.05,.017), extra_h=.017)
 def _screwdriver(g):
     n, r, s = g.uniform(.09,.11), g.uniform(.013,.017), g.uniform(.08,.12)
-    return _tool('screwdriver', r, n, _hue(g), [rod([(n/2,0,r),(n/2+s,0,r)], .0035, METAL)], (n/2+s,0,r))
+    return _tool('screwdriver', r, n, _hue(g), [Part.rod([(n/2,0,r),(n/2+s,0,r)], .0035, METAL)], (n/2+s,0,r))
 def _spatula(g):
     n, r, c = g.uniform(.19,.25), g.uniform(.007,.01), _hue(g)
-    if g.random()<.5: head = cuboid((.09,.06,.004), (n/2+.04,0,.008), c*.8)
-    else: (head := lathe(_open(.02,.036,.026,.002), METAL)).vertices[:] += (n/2+.03, 0, 0)
+    if g.random()<.5: head = Part.cuboid((.09,.06,.004), (n/2+.04,0,.008), c*.8)
+    else: (head := Part.lathe(_open(.02,.036,.026,.002), METAL)).vertices[:] += (n/2+.03, 0, 0)
     return _tool('spatula', r, n, g.choice([np.array(WOOD), c]), [head], (n/2+.06,0,.008), extra_h=.012)
 def _knife(g):
     n, b = g.uniform(.1,.12), g.uniform(.11,.17)
-    return _tool('knife', .011, n, np.array(DARK)+g.uniform(0,.25), [cuboid((b,.028,.002), (n/2+b/2,.003,.008), METAL)], (n/2+b,-.01,.008), flat=True)
+    return _tool('knife', .011, n, np.array(DARK)+g.uniform(0,.25), [Part.cuboid((b,.028,.002), (n/2+b/2,.003,.008), METAL)], (n/2+b,-.01,.008), flat=True)
 def _brush(g):
     n, c = g.uniform(.12,.16), _hue(g)
-    head = [cuboid((.07,.05,.018), (n/2+.03,0,.03), _hue(g)), cuboid((.066,.046,.025), (n/2+.03,0,.0125), PALE, 'speckle')]
+    head = [Part.cuboid((.07,.05,.018), (n/2+.03,0,.03), _hue(g)), Part.cuboid((.066,.046,.025), (n/2+.03,0,.0125), PALE, 'speckle')]
     return _tool('brush', .011, n, c, head, (n/2+.03,0,0), extra_h=.03)
 def _pan(g):
     r, n = g.uniform(.085,.115), g.uniform(.15,.18)
-    (disc := lathe(_open(r*.85, r, .04), DARK, 28)).vertices[:,0] += n/2+r*.95
+    (disc := Part.lathe(_open(r*.85, r, .04), DARK, 28)).vertices[:,0] += n/2+r*.95
     return _tool('pan', .012, n, np.array(DARK)+.1, [disc], (n/2+r,0,0), extra_h=.035)
 
 # %% ../../nbs/21b_data.objects.ipynb #e9fc236c
@@ -178,25 +176,25 @@ def _ball(g):
     r = g.uniform(.026,.042)
     x, z = _arc(-np.pi/2, np.pi/2, 12)
     grips = [Grip('palm', (0,0,r), -Z, -Z, 2*r), *[Grip('pinch', (0,0,r), a, -Z, 2*r, free=.8) for a in _AROUND]]
-    return Object('ball', [lathe(np.stack([r*x, r+r*z], -1), _hue(g), texture='panels')], [Solid('box', (0,0,0), (0,0,r), round=r)], grips, (2*r,2*r,2*r))
+    return Object('ball', [Part.lathe(np.stack([r*x, r+r*z], -1), _hue(g), texture='panels')], [Solid('box', (0,0,0), (0,0,r), round=r)], grips, (2*r,2*r,2*r))
 def _spray(g):
     r, h, c = g.uniform(.03,.036), g.uniform(.17,.2), _hue(g)
-    head = [cuboid((.03,.075,.03), (0,.015,h+.025), c), cuboid((.012,.01,.035), (0,.03,h-.008), DARK)]
+    head = [Part.cuboid((.03,.075,.03), (0,.015,h+.025), c), Part.cuboid((.012,.01,.035), (0,.03,h-.008), DARK)]
     return _round('spray', [(0,0),(r,0),(r*1.02,h*.45),(r*.45,h*.85),(r*.42,h)], _hue(g, (.05,.6), (.6,1)), (h*.2,h*.5),
                   'band', head, [_cyl(r*.5, h*.6, h)], (0,.055,h+.03),
                   more=[Grip('wrap', (0,0,h*.72), Z, -Z, r*1.25, -1, 'handle')])
 def _kettle(g):
     r, h, c = g.uniform(.06,.075), g.uniform(.11,.14), _hue(g, (.05,.8))
     x, z = _arc(0, np.pi, 9)
-    parts = [lathe([(0,0),(r,0),(r*1.03,h*.3),(r*.7,h*.9),(.015,h),(0,h+.012)], c),
-             rod(np.stack([r*.75*x, 0*z, h*.9+.055*z], -1), .008, DARK),
-             rod([(r*.7,0,h*.45),(r*1.25,0,h*.65),(r*1.5,0,h*.9)], [.02,.014,.01], c)]
+    parts = [Part.lathe([(0,0),(r,0),(r*1.03,h*.3),(r*.7,h*.9),(.015,h),(0,h+.012)], c),
+             Part.rod(np.stack([r*.75*x, 0*z, h*.9+.055*z], -1), .008, DARK),
+             Part.rod([(r*.7,0,h*.45),(r*1.25,0,h*.65),(r*1.5,0,h*.9)], [.02,.014,.01], c)]
     return Object('kettle', parts, [_cyl(r, 0, h*.9), _along_x(.008, .09, h*.9+.055)],
                   [Grip('wrap', (0,0,h*.9+.055), X, -Z, .018, 1, 'handle', .5)], (2.4*r,2*r,h+.07), tip=(r*1.5,0,h*.9))
 def _carton(g):
     w, d, h, c = g.uniform(.06,.075), g.uniform(.06,.07), g.uniform(.17,.22), _hue(g)
     grips = _palms(w,h) + [Grip('wrap', (0,0,h*.5), Z, -Z, (w+d)/2*1.08), Grip('pinch', (0,0,h*.55), X, Y, w, free=.4)]
-    return Object('carton', [cuboid((w,d,h), (0,0,h/2), c, 'label'), cuboid((w,.004,.03), (0,0,h+.01), c)], [_block(w,d,h)], grips, (w,d,h), tip=(0,0,h))
+    return Object('carton', [Part.cuboid((w,d,h), (0,0,h/2), c, 'label'), Part.cuboid((w,.004,.03), (0,0,h+.01), c)], [_block(w,d,h)], grips, (w,d,h), tip=(0,0,h))
 
 FAMILIES = {f.__name__[1:]: f for f in (
     _box, _hinged, _bottle, _mug, _bowl, _can, _hammer, _screwdriver, _spatula, _phone, _book, _ball, _jar, _knife, _spray,
