@@ -37,7 +37,7 @@ def differences(sources:Sources, # all evaluations
         if not (a := a.align(b, join='inner'))[0].size: raise ValueError(f'{better} and {worse} were evaluated on other clips: evaluate them on the same')
         return (a[1] - a[0]).to_numpy(), float(a[1].mean())
     if kind in ('diversity', 'multimodality'):
-        mean = lambda m: pd.DataFrame([{g: x.get('flat', x)[kind] for g, x in s.data.variety[m].items() if g in ROLES[group]} for s in sources.of(m, True)]).mean()
+        mean = lambda m: pd.DataFrame([{g: x.get(kind, np.nan) for g, x in s.data.variety[m].items() if g in ROLES[group]} for s in sources.of(m, True)]).mean()
         a, b = mean(better), mean(worse)
         if kind == 'diversity': a, b = (-(x - mean('truth')).abs() for x in (a, b))
         return (a - b).dropna().to_numpy(), float(b.abs().mean())

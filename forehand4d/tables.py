@@ -60,8 +60,8 @@ def _averages(spec:TableSpec, sources:Sources, method:str, protocol:str)->pd.Dat
         summary, held = aggregate(sources.records(method, protocol)), sources.of(method)
         if not len(summary): raise ValueError(f'{held[0].path} holds no {protocol} metrics of {method}; evaluate it again')
         return summary if len(held) == 1 else summary[summary.selection != 'minimum'].assign(std=float('nan'))  # samples were ranked
-    rows = [(method, g, m, v[m], 1.96 * v.get(f'{m}_std', float('nan'))) for s in sources.of(method, True) for g, x in s.data.variety[method].items()
-            for v in [x.get('flat', x)] for m in spec.metrics if m in v]
+    rows = [(method, g, m, v[m], 1.96 * v.get(f'{m}_std', float('nan'))) for s in sources.of(method, True) for g, v in s.data.variety[method].items()
+            for m in spec.metrics if m in v]
     means = pd.DataFrame(rows, columns=['method', 'group', 'metric', 'value', 'half']).groupby(['method', 'group', 'metric'], as_index=False).mean()
     return means.assign(selection='single', samples=1, low=means.value - means.half, high=means.value + means.half).drop(columns='half')
 
