@@ -4,7 +4,7 @@ PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3.14 python3 p
 BIN := $(CURDIR)/.venv/bin
 export PATH := $(BIN):$(PATH)
 
-.PHONY: help install demo test readme lab clean
+.PHONY: help install demo paper test readme lab clean
 
 help: ## this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 16
@@ -15,6 +15,9 @@ install: ## make .venv and install the pinned dependencies
 
 demo: install ## the whole pipeline in miniature: models, tables, figures, forecasts; resumes where it stopped
 	@forehand4d demo
+
+paper: install ## every method, all tables and figures: make paper PROFILE=cpu; resumes where it stopped
+	@forehand4d paper --profile $(or $(PROFILE),cpu)$(if $(SEEDS), --seeds $(SEEDS))
 
 # Lessons of the notebooks first, then what no single notebook owns. The data they share is made once.
 test: export OMP_NUM_THREADS = 1

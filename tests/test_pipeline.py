@@ -3,12 +3,14 @@ import json, os, subprocess, sys, time
 from pathlib import Path
 import numpy as np, pytest
 from PIL import Image
-from forehand4d.cli import DEMO, demo
 from forehand4d.core import data_root, file_hash, outputs_root, read_json
-from forehand4d.runs import Run, find_run, list_runs
+from forehand4d.runs import Run, find_run
+from forehand4d.study import run_steps, state, study
 
 ROOT = Path(__file__).resolve().parent.parent
 BIN = Path(sys.executable).parent
+SHOWN = ('table3_forecasting', 'figure6_samples', 'reproduce', 'forecast_image') # test_artefacts.py has the others
+STEPS = [s for s in study('tiny') if s.demo and (s.label or s.notebook in SHOWN)]
 
 
 @pytest.fixture(scope='module')
@@ -24,18 +26,21 @@ def records(tmp_path_factory):
 
 @pytest.fixture(scope='module')
 def runs(records):
-    "The runs of `forehand4d demo --profile tiny`"
+    "The runs of `forehand4d demo --profile tiny`, with some of its tables and figures"
     photos = records.parent/'photos'
     photos.mkdir()
     Image.fromarray(np.tile(np.linspace(60, 220, 320, dtype=np.uint8)[None, :, None], (240, 1, 3))).save(photos/'wall.jpg')
-    with open(os.devnull, 'w') as nowhere: return demo('tiny', photos=photos, out=nowhere)
+    with open(os.devnull, 'w') as nowhere: runs, failed = run_steps(STEPS, str(photos), out=nowhere)
+    assert not failed, failed
+    return runs
 
 
 def files(folder): return {p: (p.stat().st_mtime_ns, p.stat().st_size) for p in Path(folder).rglob('*') if p.is_file() and p.name != '.lock'}
 
 
 def test_every_step_is_done(runs):
-    assert [r.notebook for r in runs] == [s.notebook for s in DEMO]
+    assert [r.notebook for r in runs] == [s.notebook for s in STEPS]
+    assert {state(s) for s in STEPS if s.label} == {'done'}
     for run in runs:
         assert run.done and (run.dir/'run.ipynb').exists() and (run.dir/'metrics.json').exists(), run
         for name, digest in run.manifest['artifacts'].items(): assert file_hash(run.dir/name) == digest, f'{run}: {name}'
@@ -48,15 +53,15 @@ def test_manifests_chain(runs):
             if entry['path'].startswith('outputs/'):
                 assert file_hash(outputs_root()/entry['path'].removeprefix('outputs/')/'manifest.json') == entry['sha256'], f'{run}: {role}'
     by = {(r.notebook, r.name): r.manifest for r in runs}
-    assert by['impute_labels', 'demo']['inputs']['lifter']['path'] == 'outputs/train_lifting/demo'
-    assert by['train_forecast', 'demo-stage2']['inputs']['init']['path'] == 'outputs/train_forecast/demo-stage1'
+    assert by['impute_labels', 'tiny-labels']['inputs']['lifter']['path'] == 'outputs/train_lifting/tiny-lift'
+    assert by['train_forecast', 'tiny-f3d2d']['inputs']['init']['path'] == 'outputs/train_forecast/tiny-f3d'
     assert str(ROOT) not in ''.join((r.dir/'manifest.json').read_text() for r in runs)
 
 
 def test_running_again_is_reuse(runs, records):
     before = {p: s for r in runs for p, s in files(r.dir).items()}
-    with open(os.devnull, 'w') as nowhere: again = demo('tiny', [s for s in DEMO if s.name], out=nowhere)
-    assert [r.dir for r in again] == [r.dir for r, s in zip(runs, DEMO) if s.name]
+    with open(os.devnull, 'w') as nowhere: again, failed = run_steps([s for s in STEPS if s.label], out=nowhere)
+    assert not failed and [r.dir for r in again] == [r.dir for r, s in zip(runs, STEPS) if s.label]
     assert before == {p: s for r in runs for p, s in files(r.dir).items()}
 
 
@@ -95,6 +100,13 @@ def test_killed_and_resumed(runs, records):
     assert len(killed.manifest['resumed']) == 1 and 'resumed' not in whole.manifest
     assert (killed.dir/'log.csv').read_bytes() == (whole.dir/'log.csv').read_bytes()
     assert killed.manifest['artifacts']['model.safetensors'] == whole.manifest['artifacts']['model.safetensors']
+
+
+def test_reproduce_knows_what_was_run(runs):
+    "Everything outside the demo is missing, and nothing else; each command names a run of the study"
+    missing = next(r for r in runs if r.notebook == 'reproduce').metrics
+    later = [s for s in study('tiny') if s.label and not s.demo]
+    assert missing['missing'] == [f'{s.notebook}/{s.name}' for s in later] and missing['commands'] == [s.command for s in later]
 
 
 def test_nothing_of_ours_changed(runs):
