@@ -8,7 +8,7 @@ __all__ = ['missing_figure', 'sign_figure', 'save_paper_figure', 'curve_data', '
 
 # %% ../nbs/80d_figures.ipynb #f2c36ad9
 from pathlib import Path
-import matplotlib.pyplot as plt, numpy as np, pandas as pd, seaborn as sns
+import textwrap, matplotlib.pyplot as plt, numpy as np, pandas as pd, seaborn as sns
 from PIL import Image
 from matplotlib.figure import Figure
 from torch import Tensor
@@ -36,7 +36,7 @@ def sign_figure(fig:Figure, # finished
     sources, # `Source`s it was drawn from
 )->Figure: # the same figure
     "Name the runs below a figure"
-    fig.text(.01, -.01, 'Source: ' + '; '.join(s.line for s in sources), fontsize=6, color='.4', va='top')
+    fig.text(.01, -.01, textwrap.fill('Source: ' + '; '.join(s.line for s in sources), int(21 * fig.get_figwidth())), fontsize=6, color='.4', va='top')
     return fig
 
 # %% ../nbs/80d_figures.ipynb #433a64fb

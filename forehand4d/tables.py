@@ -97,7 +97,7 @@ def _notes(spec:TableSpec, quoted:list, budgets:list, groups:tuple, protocol:str
            ('Distance of normalised motion vectors, frames as one. Diversity, between forecasts of different images, is to be near the reference; multimodality is between forecasts of one image.',
             'The scale depends on the length of the clips and on the normalisation: compare with our own reference.')
     return [kind[0] + ours, f'Columns: {columns}. The paper measured on real data, we on procedural data: compare the pattern, not the values.', kind[1],
-            *(f'Budget. {b}.' for b in budgets), *(f'Source: {s.line}' for s in quoted)]
+            *['Budgets are those of the last stage of training; a stage starts from the weights of the one before.'] * bool(budgets), *(f'Budget. {b}.' for b in budgets), *(f'Source: {s.line}' for s in quoted)]
 
 def build_table(spec:TableSpec, # rows and columns
     sources:Sources, # runs to read
