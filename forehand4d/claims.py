@@ -27,24 +27,25 @@ def differences(sources:Sources, # all evaluations
     better:str, # method
     worse:str, # method; empty where a claim is about one
     metric:str, # what is compared
-    group:str, # column of the tables
+    group:str, # column of the tables, or all of them
     protocol:str='strict', # of the metrics
     selection:str='best', # best of k samples, or the mean of single ones
 )->tuple[np.ndarray, float]: # one a pair, positive where the claim holds; mean of what it is compared with
     "Differences between the members of pairs"
+    inside = ROLES[group] if group in ROLES else [d for ds in ROLES.values() for d in ds]
     if kind == 'error':
-        a, b = (_selected((r := sources.records(m, protocol))[r.dataset.isin(ROLES[group])])[selection][metric] for m in (better, worse))
+        a, b = (_selected((r := sources.records(m, protocol))[r.dataset.isin(inside)])[selection][metric] for m in (better, worse))
         if not (a := a.align(b, join='inner'))[0].size: raise ValueError(f'{better} and {worse} were evaluated on other clips: evaluate them on the same')
         return (a[1] - a[0]).to_numpy(), float(a[1].mean())
     if kind in ('diversity', 'multimodality'):
-        mean = lambda m: pd.DataFrame([{g: x.get(kind, np.nan) for g, x in s.data.variety[m].items() if g in ROLES[group]} for s in sources.of(m, True)]).mean()
+        mean = lambda m: pd.DataFrame([{g: x.get(kind, np.nan) for g, x in s.data.variety[m].items() if g in inside} for s in sources.of(m, True)]).mean()
         a, b = mean(better), mean(worse)
         if kind == 'diversity': a, b = (-(x - mean('truth')).abs() for x in (a, b))
         return (a - b).dropna().to_numpy(), float(b.abs().mean())
     c = _curve(sources, better, 'M_F', protocol, selection)
     if kind == 'start': first, second = c.loc[0], _curve(sources, better, 'M', protocol, selection).loc[0]
     else: first, second = (c.apply(lambda x: x.dropna().iloc[int(q * (x.count() - 1))]) for q in (.25, 1))
-    names = [g for g in ROLES[group] if g in c]
+    names = [g for g in inside if g in c]
     return (second - first)[names].to_numpy(), float(first[names].mean())
 
 # %% ../nbs/80f_claims.ipynb #5632cbce

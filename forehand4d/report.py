@@ -25,13 +25,8 @@ class Source:
     def flags(self)->tuple[str, ...]: # why it should not be quoted; empty where it may be
         return tuple(k for k, bad in (('smoke', self.run.params.get('smoke')), ('dirty', self.run.manifest.get('dirty'))) if bad)
 
-    @property
-    def path(self)->str: # as records write it
-        return relative(self.run.dir, self.run.root)
-
-    @property
-    def line(self)->str: # one line for people
-        return f'{self.path} ({", ".join([(self.run.manifest.get("commit") or "no commit")[:8], *self.flags])})'
+    path = property(lambda self: relative(self.run.dir, self.run.root)) # as records write it
+    line = property(lambda self: f'{self.path} ({", ".join([(self.run.manifest.get("commit") or "no commit")[:8], *self.flags])})') # for people
 
     @property
     def kin(self)->tuple: # the same for runs that differ in the seed alone; those of further seeds leave out the floors, which have none

@@ -36,13 +36,8 @@ class Table:
     sources: tuple[Source, ...] = () # runs that are quoted
     summary: pd.DataFrame = field(default_factory=pd.DataFrame) # every average behind it
 
-    @property
-    def columns(self)->list[tuple[str, str]]: # (group, metric)
-        return [(g, m) for g in self.groups for m in self.spec.metrics]
-
-    @property
-    def missing(self)->list[str]: # commands of the rows that were not run
-        return sorted({l.command for l in self.lines if l.kind == 'missing'})
+    columns = property(lambda self: [(g, m) for g in self.groups for m in self.spec.metrics]) # (group, metric)
+    missing = property(lambda self: sorted({l.command for l in self.lines if l.kind == 'missing'})) # commands of the rows that were not run
 
     def _repr_markdown_(self): return _table_md(self)
 
@@ -97,7 +92,8 @@ def _notes(spec:TableSpec, quoted:list, budgets:list, groups:tuple, protocol:str
            ('Distance of normalised motion vectors, frames as one. Diversity, between forecasts of different images, is to be near the reference; multimodality is between forecasts of one image.',
             'The scale depends on the length of the clips and on the normalisation: compare with our own reference.')
     return [kind[0] + ours, f'Columns: {columns}. The paper measured on real data, we on procedural data: compare the pattern, not the values.', kind[1],
-            *['Budgets are those of the last stage of training; a stage starts from the weights of the one before.'] * bool(budgets), *(f'Budget. {b}.' for b in budgets), *(f'Source: {s.line}' for s in quoted)]
+            *['Budgets are of the last stage of training, which starts from the weights of the one before.'] * bool(budgets),
+            *(f'Budget. {b}.' for b in budgets), *(f'Source: {s.line}' for s in quoted)]
 
 def build_table(spec:TableSpec, # rows and columns
     sources:Sources, # runs to read
