@@ -135,7 +135,7 @@ def finished(step, made):
     import nbformat
     from forehand4d.launch import check_parameters, _find_notebook
     run = start_run(step.notebook, dict(profile='tiny', seed=step.params.get('seed', 0)), step.name)
-    for n in step.needs: run.add_input(n, made[n])
+    for n in set(step.needs) & set(made): run.add_input(n, made[n])
     run.finish({})
     nb = nbformat.read(_find_notebook(step.notebook), 4)
     nb.metadata['papermill'] = dict(parameters=check_parameters(step.notebook, step.params | dict(name=step.name)))
