@@ -6,7 +6,7 @@
 __all__ = ['Source', 'Sources', 'collect', 'budget_line', 'save_texts', 'file_artefact']
 
 # %% ../nbs/80b_report.ipynb #03a694be
-import json, re
+import json, re, shutil
 from dataclasses import dataclass
 from pathlib import Path
 import pandas as pd
@@ -101,7 +101,7 @@ def save_texts(folder:str|Path, # created where absent
 # %% ../nbs/80b_report.ipynb #ddf497dd
 def file_artefact(run:Run, # of the table or figure notebook
     sources, # `Source`s that are quoted
-    save, # folder, suffix → list of paths; writes the files
+    save, # folder → list of paths; writes the files
     missing=(), # commands that are still to be run
     unclean:bool=False, # file results of smoke and dirty runs with the paper
     profile:str='', # of an artefact that quotes no run
@@ -111,10 +111,13 @@ def file_artefact(run:Run, # of the table or figure notebook
     out = dict(run=relative(run.dir, run.root), paper=[], refused=[] if unclean else flagged, still_to_run=list(missing))
     if not sources and not profile: return out
     if not run.done:
-        for path in save(run.dir, ''): run.add_artifact(path)
+        for path in save(run.dir): run.add_artifact(path)
         for s in sources: run.add_input(s.run.name, s.run)
         run.finish(dict(sources=[s.path for s in sources], still_to_run=list(missing)))
     if not out['refused']:
         label = profile or ('shipped' if sources[-1].run.name == 'shipped' else sources[-1].run.params.get('profile'))
-        out['paper'] = [relative(p, run.root) for p in save(run.root/'paper', f'-{label}' if label else '')]
+        for path in map(Path, run.manifest['artifacts']):
+            target = run.root/'paper'/f'{path.stem}{f"-{label}" if label else ""}{path.suffix}'
+            with atomic_path(target) as p: shutil.copyfile(run.dir/path, p)
+            out['paper'].append(relative(target, run.root))
     return out

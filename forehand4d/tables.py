@@ -172,7 +172,6 @@ def _table_tex(table:Table)->str:
 # %% ../nbs/80c_tables.ipynb #83fce296
 def save_table(table:Table, # filled
     folder:str|Path, # created where absent
-    suffix:str='', # appended to the file names, such as "-cpu"
 )->list[Path]: # md, tex, csv, json
     "Write a table in four forms"
     numbers = [dict(kind=l.kind, label=l.label, data=l.data, selection=l.selection, group=g, metric=m, value=v[0] if v else None,
@@ -180,4 +179,4 @@ def save_table(table:Table, # filled
                for l in table.lines for (g, m), v in zip(table.columns, l.cells or [None] * len(table.columns))]
     texts = dict(md=_table_md(table), tex=_table_tex(table), csv=pd.DataFrame(numbers).to_csv(index=False))
     facts = dict(title=table.spec.title, notes=table.notes, lines=numbers, averages=table.summary.to_dict('records'))
-    return save_texts(folder, table.spec.name + suffix, texts, facts, table.sources)
+    return save_texts(folder, table.spec.name, texts, facts, table.sources)
