@@ -24,14 +24,18 @@ from .hamer import Hamer, HamerHead, _cut_hands, _hand_boxes, _place_weak
 from .training import load_model
 
 # %% ../nbs/62_perframe.ipynb #53599ca3
+class _Head(HamerHead):
+    "Decoder whose scale stays between 0.7 and 37: hands are before the camera from the first step on"
+    def forward(self, tokens): R, b, cam = super().forward(tokens); return R, b, torch.cat([5*(2*cam[:, :1].tanh()).exp(), cam[:, 1:]], -1)
+
 class PerFrame(Hamer):
     "HaMeR's architecture, small"
     def __init__(self, kind='hands', **cfg): # frames and image_size of the profile, size of a hand's picture, width, layers, backbone_layers, ff, hand_id
         c = SimpleNamespace(**cfg)
         super().__init__(nn.Sequential(nn.AvgPool2d(256//c.size), SmallViT(c.width, c.backbone_layers, c.ff, c.size)),
-                         HamerHead(c.width, c.width, c.layers, max(1, c.width//64), c.width, c.ff*c.width))
+                         _Head(c.width, c.width, c.layers, max(1, c.width//64), c.width, c.ff*c.width))
         self.cfg, h, mean = c, self.head, torch.cat([torch.eye(3)[None], hand_pair(c.hand_id).mean_rot[0]])
-        h.init_hand_pose.copy_(mat_to_6d(mean.mT).flatten()); h.init_cam.copy_(torch.tensor([5., 0, 0]))
+        h.init_hand_pose.copy_(mat_to_6d(mean.mT).flatten())
         for layer in (h.decpose, h.decshape, h.deccam): nn.init.normal_(layer.weight, std=0.01); nn.init.zeros_(layer.bias)
 
     def config(self)->dict: return dict(kind='hands', **vars(self.cfg)) # what a checkpoint needs
@@ -63,7 +67,7 @@ class PerFrame(Hamer):
             J = m.hand().joints(both(R), torch.zeros_like(rest), both(b))[:, 0]*mirror[:, None]  # the estimate is a right hand
             J = J + (_place_weak(cam, centre, side, K.permute(1, 2, 0), left) + rest.take_along_dim(h[:, None, None], 1)[:, 0])[:, None]
             true, turn = m.joints()[n, 0, h], R - m.rot[n, 0, h]*mirror[:, None, :, None]*mirror[:, None, None, :]
-            terms = {'joints': 5*((J - J[:, :1]) - (true - true[:, :1])).abs().sum((1, 2)).mean(), 'image': 5*(((project(J, K[:, None]) - px).abs().sum(-1)*seen).sum(-1)/side).mean(),
+            terms = {'joints': 5*((J - J[:, :1]) - (true - true[:, :1])).abs().sum((1, 2)).mean(), 'image': 5*(((project(J, K[:, None]) - px).abs().sum(-1)/side[:, None]).log1p()*seen).sum(-1).mean(),
                      'global': 0.1*turn[:, 0].square().sum((1, 2)).mean(), 'pose': 0.1*turn[:, 1:].square().sum((1, 2, 3)).mean(), 'betas': 0.05*(b - m.betas[n, h]).square().sum(-1).mean()}
         return sum(terms.values()), {k: v.detach() for k, v in terms.items()}
 
