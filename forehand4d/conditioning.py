@@ -78,8 +78,7 @@ def legacy_conditions(keypoints2d:Tensor, # (..., T, 2, 21, 2) pixels of the cro
     "Condition features of the released lifting network"
     m = valid2d[..., None].to(intrinsics)
     px, K = torch.where(valid2d[..., None], keypoints2d, 0.0), intrinsics[..., None, :, :]
-    if joints3d is None:
-        joints3d = unproject(px.flatten(-3, -2), K, px.new_tensor(LEGACY_DEPTH)).unflatten(-2, (2, 21))
+    if joints3d is None: joints3d = unproject(px.flatten(-3, -2), K, px.new_tensor(LEGACY_DEPTH)).unflatten(-2, (2, 21))
     rays = _legacy_rays(joints3d.flatten(-3, -2), cam_from_view).unflatten(-2, (2, 21))
     kpe = fourier(kpe_angles(px, K[..., None, :, :]))
     keep = 1.0 if real is None else real[..., None, None].to(m)

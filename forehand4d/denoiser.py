@@ -39,9 +39,7 @@ class DenoiserConfig:
 # %% ../nbs/32_denoiser.ipynb #14813c74
 class Denoiser(nn.Module):
     "Transformer encoder from noisy to clean motion"
-    def __init__(self,
-        cfg:DenoiserConfig, # shape
-    ):
+    def __init__(self, cfg:DenoiserConfig): # shape
         super().__init__()
         if cfg.layout not in ('fused', 'concatenated'): raise ValueError(f"layout must be 'fused' or 'concatenated', got {cfg.layout!r}")
         W, p = cfg.width, cfg.patch
@@ -55,28 +53,17 @@ class Denoiser(nn.Module):
         self.norm, self.norm_frame, self.out = nn.LayerNorm(W), nn.LayerNorm(W), nn.Linear(W, cfg.channels)
         if cfg.layout == 'concatenated': self.marks = nn.Parameter(torch.randn(len(cfg.conditions), W)*0.02)
 
-    def embed_context(self,
-        context:dict, # name → (B, N, channels)
-        keep:dict={}, # name → (B, N) bool: tokens that are not dropped
-    )->Tensor: # (B, sum of N, width)
+    def embed_context(self, context:dict, keep:dict={})->Tensor: # name → (B, N, channels); name → (B, N) bool: tokens that are not dropped; (B, sum of N, width)
         "Prefix tokens; the same for all sampling steps"
         return torch.cat([self.ctx[k](context[k])*(keep[k][..., None] if k in keep else 1) for k in self.ctx], 1)
 
-    def embed_frames(self,
-        conditions:dict, # name → (B, T, channels)
-        keep:dict={}, # name → (B, T) bool
-    )->Tensor: # (B, T, width); concatenated (B, K, T, width)
+    def embed_frames(self, conditions:dict, keep:dict={})->Tensor: # name → (B, T, channels); name → (B, T) bool; (B, T, width), concatenated (B, K, T, width)
         "The per-frame conditions, summed up when fused; the same for all sampling steps"
         each = [self.cond[k](conditions[k])*(keep[k][..., None] if k in keep else 1) for k in self.cond]
         return sum(each) if self.cfg.layout == 'fused' else torch.stack(each, 1)
 
-    def forward(self,
-        xt:Tensor, # (B, T, channels) noisy motion
-        t:Tensor, # (B,) diffusion step
-        frames:Tensor|None=None, # from `embed_frames`
-        prefix:Tensor|None=None, # (B, N, width) from `embed_context`
-        real:Tensor|None=None, # (B, T) bool, false on padding
-    )->Tensor: # (B, T, channels) clean motion
+    def forward(self, xt:Tensor, t:Tensor, frames:Tensor|None=None, prefix:Tensor|None=None, real:Tensor|None=None)->Tensor:
+        # noisy motion (B, T, channels), diffusion step (B,), from `embed_frames`, (B, N, width) from `embed_context`, (B, T) bool, false on padding → clean motion
         B, T, p = *xt.shape[:2], self.cfg.patch
         if T%p: raise ValueError(f'{T} frames do not fill tokens of {p} frames; pad the clip')
         beside = frames is not None and frames.dim() == 4

@@ -22,8 +22,8 @@ STAGES = (('Th',), False), (('Rh',), False), (('pose', 'shape', 'Rh', 'Th'), Tru
 
 def _roughness(x:Tensor)->Tensor: # x (B, T, 2, N, 3); returns (B, 2)
     "Mean squared second differences over one to four frames, the nearest first"
-    each = [a*(x[:, w:] - x[:, :-w]).diff(dim=1).square().sum(-1).mean((1, 3)) for w, a in enumerate((0.5, 0.3, 0.1, 0.1), 1) if x.shape[1] > w + 1]
-    return sum(each) if each else x.new_zeros(len(x), 2)
+    each = (a*(x[:, w:] - x[:, :-w]).diff(dim=1).square().sum(-1).mean((1, 3)) for w, a in enumerate((0.5, 0.3, 0.1, 0.1), 1) if x.shape[1] > w + 1)
+    return sum(each, x.new_zeros(len(x), 2))
 
 def _posed(p:dict, like:HandMotion)->HandMotion: # (B, T)
     "Motion from EasyMocap's numbers"

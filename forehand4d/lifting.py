@@ -42,9 +42,7 @@ class LifterConfig:
 
 class Lifter(nn.Module):
     "Diffusion model of two-hand motion given 2D tracks and cameras"
-    def __init__(self,
-        cfg:LifterConfig, # shape
-    ):
+    def __init__(self, cfg:LifterConfig): # shape
         super().__init__()
         self.cfg, self.stats = cfg, MotionStats(tuple(cfg.mean), tuple(cfg.std))
         names = tuple(cfg.kinds) + ('seen',)
@@ -153,10 +151,8 @@ def lift_long(self:Lifter|LegacyModel,
 # %% ../nbs/53_lifting.ipynb #7585fa42
 class LoadedLifter:
     "A trained lifting model, ready to be called"
-    def __init__(self,
-        model:Lifter|LegacyModel, # trained
-        path, # where it came from
-    ): self.model, self.path = model.eval(), path
+    def __init__(self, model:Lifter|LegacyModel, path): # trained, where it came from
+        self.model, self.path = model.eval(), path
 
     def __call__(self,
         keypoints2d:Tensor, # (T, 2, 21, 2) pixels
@@ -170,8 +166,7 @@ class LoadedLifter:
     )->HandMotion: # (T, ...) or, for several samples, (samples, T, ...)
         T, device = len(keypoints2d), next(self.model.parameters()).device
         if cam_from_view is None: cam_from_view = torch.eye(4).repeat(T, 1, 1)
-        want = dict(keypoints2d=(T, 2, 21, 2), valid=(T, 2, 21), cam_from_view=(T, 4, 4))
-        for (k, s), x in zip(want.items(), (keypoints2d, valid, cam_from_view)):
+        for k, s, x in (('keypoints2d', (T, 2, 21, 2), keypoints2d), ('valid', (T, 2, 21), valid), ('cam_from_view', (T, 4, 4), cam_from_view)):
             if tuple(x.shape) != s: raise ValueError(f'{k} should be {s}, is {tuple(x.shape)}')
         bad = ~torch.isfinite(keypoints2d).all(-1) & valid
         if bad.any(): raise ValueError(f'keypoints2d: {int(bad.sum())} keypoints marked valid are NaN or infinite, the first in frame {int(bad.nonzero()[0, 0])}; mark them invalid')
