@@ -54,7 +54,8 @@ def _averages(spec:TableSpec, sources:Sources, method:str, protocol:str)->pd.Dat
     if spec.unit == 'cm':
         summary, held = aggregate(sources.records(method, protocol)), sources.of(method)
         if not len(summary): raise ValueError(f'{held[0].path} holds no {protocol} metrics of {method}; evaluate it again')
-        return summary if len(held) == 1 else summary[summary.selection != 'minimum'].assign(std=float('nan'))  # samples were ranked
+        summary = summary[(summary.selection != 'minimum') & summary.metric.isin([*spec.metrics])]
+        return summary if len(held) == 1 else summary.assign(std=float('nan'))  # samples were ranked
     rows = [(method, g, m, v[m], 1.96 * v.get(f'{m}_std', float('nan'))) for s in sources.of(method, True) for g, v in s.data.variety[method].items()
             for m in spec.metrics if m in v]
     means = pd.DataFrame(rows, columns=['method', 'group', 'metric', 'value', 'half']).groupby(['method', 'group', 'metric'], as_index=False).mean()
