@@ -14,6 +14,7 @@ from .cameras import transform
 from .hands import rest_wrist
 from .mano import from_mano
 from .motion import HandMotion
+from .placing import place_hands
 from .imputation import Observation
 
 # %% ../nbs/61_easymocap.ipynb #86a5a3c5
@@ -45,7 +46,9 @@ def fit_easymocap(start:HandMotion, # (B, T) where the hands are about; its fing
     outer:int=1000, # rounds of L-BFGS in a stage at most, of 20 iterations each
 )->HandMotion: # (B, T)
     "Fit hands to 2D keypoints"
-    R, zero = start.rot[..., 0, :, :], torch.zeros_like(start.betas)
+    fingers, zero = start.hand().mean_rot.expand_as(start.rot[..., 1:, :, :]), torch.zeros_like(start.betas)
+    start = place_hands(replace(start, rot=torch.cat([start.rot[..., :1, :, :], fingers], -3), betas=zero), o.rays, o.valid2d, o.cam)
+    R = start.rot[..., 0, :, :]
     Th = start.wrist - (R@rest_wrist(start.hand(), zero)[:, None, ..., None])[..., 0]
     size, V = torch.linalg.eigh((D := torch.eye(len(start), device=Th.device).diff(n=2, dim=0)).mT@D)
     size = (1 + SMOOTH/REPRO*size.clamp(min=0)).sqrt()
