@@ -17,8 +17,7 @@ def _spot(plan, k, h): # a free place on the table, mostly on the hand's own sid
     g, s, r = plan.rng, (1,-1)[h], max(plan.objects[k].size[:2])/2
     others = [(t[:2], max(o.size[:2])/2) for i, (o, (_, t)) in enumerate(zip(plan.objects, plan.pose)) if i!=k]
     clear = lambda p: min([np.linalg.norm(p-t)-a-r for t, a in others] + [1.])
-    if plan.target is not None and g.random()<.9 and clear(plan.target[:2])>0:
-        return plan.target + np.append(g.normal(0, .012, 2), 0)
+    if plan.target is not None and g.random()<.9 and clear(plan.target[:2])>0: return plan.target + np.append(g.normal(0, .012, 2), 0)
     spots = np.stack([s*g.uniform(-.10,.27,12), g.uniform(.02,.27,12)], -1)
     return np.append(max(spots, key=lambda p: min(clear(p), .06) + .1*np.linalg.norm(p-plan.pose[k][1][:2])), 0.)
 
@@ -41,8 +40,7 @@ def _inspect(plan, k, h): # lift, turn before the eyes, put back
     g, s, back = _grab(plan, k, h)
     back = back + [0,g.uniform(-.02,.03),0]
     plan.carry(k, [h], g.uniform(.2,.7)*unit(g.normal(size=3)), g.uniform((0,-.02,.12), (.1,.08,.2))*(s,1,1))
-    for _ in range(g.integers(1,3)):
-        plan.carry(k, [h], g.uniform(.4,.9)*unit(g.normal(size=3)), plan.pose[k][1] + g.normal(0, .03, 3))
+    for _ in range(g.integers(1,3)): plan.carry(k, [h], g.uniform(.4,.9)*unit(g.normal(size=3)), plan.pose[k][1] + g.normal(0, .03, 3))
     plan.put(k, [h], back*(1,1,0))
 
 # %% ../../nbs/21f_data.activities.ipynb #63d43ca3
@@ -53,12 +51,13 @@ def _drink(plan, k, h): # bring to the mouth and back
     plan.carry(k, [h], np.array([-g.uniform(.3,.7),0,0]), mouth + [0,-.02,.03], time=.6)
     plan.put(k, [h], back + np.append(g.normal(0, .02, 2), 0))
 
-def _openings(plan, k): return [i for i, o in enumerate(plan.objects) if o.hollow>0 and i!=k]
+def _opening(plan, k): # another thing that is hollow, None where there is none
+    cups = [i for i, o in enumerate(plan.objects) if o.hollow>0 and i!=k]
+    return cups[plan.rng.integers(len(cups))] if cups else None
 
 def _pour(plan, k, h): # over the opening of another thing, tilt about the lip, back
-    cups = _openings(plan, k)
-    if not cups: return _inspect(plan, k, h)
-    g, s, c = plan.rng, (1,-1)[h], cups[plan.rng.integers(len(cups))]
+    g, s, c = plan.rng, (1,-1)[h], _opening(plan, k)
+    if c is None: return _inspect(plan, k, h)
     cup, free = plan.objects[c], plan.present[1-h] and plan.held[1-h] is None
     if 1-h==(plan.pose[c][1][0]<0) and free and cup.hollow<.05 and g.random()<.5:
         plan.take(c, [1-h], [('any','handle')])
@@ -97,9 +96,8 @@ def _lay(plan, k, h, spot): # lay a tool back on the table
     plan.put(k, [h], spot*(1,1,0), np.pi/2 + (1,-1)[h]*plan.rng.uniform(.0,.6))
 
 def _stir(plan, k, h): # circle with the tip inside a bowl, pan or mug
-    cups, g = _openings(plan, k), plan.rng
-    if not cups: return _scrape(plan, k, h)
-    c = cups[g.integers(len(cups))]
+    g, c = plan.rng, _opening(plan, k)
+    if c is None: return _scrape(plan, k, h)
     center, r = plan.pose[c][1] + [0,0,.025], plan.objects[c].hollow*g.uniform(.3,.5)
     _, s, back = _grab(plan, k, h)
     _wield(plan, k, h, [-s*.45, .35, -.85], center + [r,0,0])
@@ -110,8 +108,7 @@ def _stir(plan, k, h): # circle with the tip inside a bowl, pan or mug
 def _scrape(plan, k, h): # strokes of a tool over the table: cut, brush, scrape
     g, s, back = _at_mark(plan, k, h, (-.5,.75,-.3), .14, .012)
     stroke = g.uniform(.05,.11)*unit(np.array([-s*g.uniform(.2,.8),.8,0]))
-    for i in range(g.integers(2,5)):
-        plan.carry(k, [h], ZERO, plan.pose[k][1] + stroke*(1,-1)[i%2], up=.012*(i%2), time=g.uniform(.35,.55))
+    for i in range(g.integers(2,5)): plan.carry(k, [h], ZERO, plan.pose[k][1] + stroke*(1,-1)[i%2], up=.012*(i%2), time=g.uniform(.35,.55))
     _lay(plan, k, h, back)
 
 def _strike(plan, k, h): # hammer a place a few times
@@ -128,8 +125,7 @@ def _strike(plan, k, h): # hammer a place a few times
 def _screw(plan, k, h): # turn a screwdriver, tip down
     g, _, back = _at_mark(plan, k, h, (-.25,.35,-.9), .13, .01)
     axis = plan.pose[k][0][:,0]
-    for i in range(g.integers(3,6)):
-        plan.carry(k, [h], axis*(1,-1)[i%2]*g.uniform(.6,.9), pivot=plan.pose[k][1], time=g.uniform(.3,.42))
+    for i in range(g.integers(3,6)): plan.carry(k, [h], axis*(1,-1)[i%2]*g.uniform(.6,.9), pivot=plan.pose[k][1], time=g.uniform(.3,.42))
     _lay(plan, k, h, back)
 
 # %% ../../nbs/21f_data.activities.ipynb #61d938f1

@@ -9,7 +9,7 @@ __all__ = ['GENERATOR_VERSION', 'FPS', 'Domain', 'DOMAINS', 'SPLITS', 'Sequence'
 import os
 from collections import namedtuple
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
+
 from functools import lru_cache
 from multiprocessing import get_context
 from pathlib import Path
@@ -22,7 +22,7 @@ from ..motion import HandMotion
 from ..render import render
 from .clips import Clip, encode_clip, pad_clip, write_clips
 from .shapes import WORLD
-from .objects import FAMILIES, UNSEEN, make_object
+from .objects import FAMILIES, make_object
 from .curves import smooth_noise
 from .grasps import rest_joints
 from .plans import Plan, yaw
@@ -34,7 +34,7 @@ GENERATOR_VERSION = 8 # part of every cache key: raise it when anything that is 
 FPS = 30.0
 
 Domain = namedtuple('Domain', ['name', 'role', 'families', *WORLD['defaults']]) # what a domain looks like
-_FAMILIES = dict(seen=[f for f in FAMILIES if f not in UNSEEN], unseen=UNSEEN)
+_FAMILIES = dict(seen=[f for f in FAMILIES if f not in WORLD['unseen']], unseen=WORLD['unseen'])  # unseen: in no training domain
 DOMAINS = {n: Domain(n, **WORLD['defaults'] | d | dict(families=_FAMILIES.get(str(d['families']), d['families']))) for n, d in WORLD['domains'].items()}
 SPLITS = ('train', 'val', 'test')
 
@@ -45,18 +45,8 @@ def _get_domain(name:str)->Domain: # domain by name
 def _rng(*key): return np.random.default_rng(int(stable_hash(key), 16))
 
 # %% ../../nbs/21h_data.handworld.ipynb #45cfe653
-@dataclass
-class Sequence:
-    "A scene and its motion, world frame"
-    name:str # unique within the benchmark
-    plan:Plan # activities
-    person:Person # who
-    room:tuple # key of the room's generator
-    times:np.ndarray # (T,) seconds
-    motion:HandMotion # both hands, world frame
-    cam_from_world:Tensor # (T, 4, 4)
-    fov:float # degrees
-    view:str # ego or tripod
+# a scene: unique name, `Plan`, `Person`, key of the room's generator, seconds (T,), both hands in the world, cameras (T, 4, 4), degrees, ego or tripod
+Sequence = namedtuple('Sequence', 'name plan person room times motion cam_from_world fov view')
 
 @lru_cache(maxsize=512)
 def _pooled(domain:str, family:str, k:int): return make_object(family, _rng(domain, family, k))
@@ -132,9 +122,8 @@ def draw(seq:Sequence, # scene and motion
         if seq.plan.present[h]:
             meshes.append(seq.person.hand(v[h].numpy(), pair.faces[h].numpy(), pair.v_template[h].numpy()))
             meshes += seq.person.forearm(wrist[0,h], rot[0,h,0], h)
-    t = seq.times[frame:frame+1]
     for k, o in enumerate(seq.plan.objects):
-        R, p, lid = seq.plan.object_frames(k, t, wrist, rot)
+        R, p, lid = seq.plan.object_frames(k, seq.times[frame:frame+1], wrist, rot)
         meshes += object_meshes(o, R[0], p[0], lid[0], 7*k + room.seed%97)
     if seq.view=='tripod': meshes.append(seq.person.body())
     cam = seq.cam_from_world[frame] if cam_from_world is None else cam_from_world
@@ -185,10 +174,9 @@ def make_clip(domain:str, # a key of DOMAINS
         if _good(seq, joints, seen): break
     if d.labels=='keypoints': px, seen = _detector_noise(px, seen, image_size, g)
     labels = 'mano' if truth else d.labels
-    known = labels!='keypoints'
     meta = dict(length=length, view=seq.view, fov=float(seq.fov), families=[o.family for o in seq.plan.objects], start=float(seq.times[0]), seed=seed)
     return pad_clip(Clip(domain, seq.name, FPS, torch.arange(length, dtype=torch.int32), K.expand(length,3,3).clone(), view,
-                         px*seen[...,None], joints*known, seen, there & known, labels, motion if labels=='mano' else None,
+                         px*seen[...,None], joints*(labels!='keypoints'), seen, there & (labels!='keypoints'), labels, motion if labels=='mano' else None,
                          draw(seq, 0, image_size) if image else None, meta), frames)
 
 def _good(seq, joints, seen): # a hand is in the first picture, no arm hides it, and the hands do not run through each other
@@ -211,15 +199,13 @@ def _job(args):
 def generate(domain:str, # a key of DOMAINS
     split:str, # train, val or test
     n:int, # number of clips
-    frames:int=64, # at 30 fps
-    image_size:int=224, # pixels
     folder:str|Path=None, # default: below `data_root()`, named by the hash of all parameters
     workers:int=None, # processes; default: all cores
-    truth:bool=False, # give joints and motion even where the domain hides them
+    **look, # `frames`, `image_size` and `truth` of `make_clip`
 )->Path: # a clip store
     "Write clips in parallel, once"
     if n<1: raise ValueError(f'n must be at least 1, got {n}')
-    look = dict(split=split, frames=frames, image_size=image_size, truth=truth, seed=0, image=True)
+    look = dict(frames=64, image_size=224, truth=False) | look | dict(split=split, seed=0, image=True)
     params = dict(look, domain=_get_domain(domain)._asdict(), n=n, version=GENERATOR_VERSION)
     folder = Path(folder) if folder else data_root()/'handworld'/f'{domain}-{split}-{stable_hash(params)}'
     if (folder/'manifest.json').exists(): return folder
