@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from .rotations import slerp
 from .cameras import invert
 from .motion import HandMotion, MotionStats, decode198, encode198, fit_stats
-from .data.augment import ViewConfig, augment_lifting
+from .data.augment import augment_lifting
 from .data.loaders import batch_motion, loader
 from .conditioning import LIFTING_DIMS, LIFTING_KINDS, lifting_conditions
 from .denoiser import Denoiser, DenoiserConfig
