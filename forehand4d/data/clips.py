@@ -174,13 +174,11 @@ class ClipStore:
             except (OSError, ValueError) as e: raise ValueError(f'{path}: damaged or missing shard ({e}); delete the folder and prepare it again') from None
         return self._tables[k]
 
-    def row(self, i:int)->dict: # encoded clip; its bytes are mapped, not read
-        "Bytes and strings of one clip"
+    def row(self, i:int)->dict: # strings and bytes of one clip, mapped, not read
         if not -len(self) <= i < len(self): raise IndexError(f'{self.folder}: clip {i} of {len(self)}')
-        i %= len(self)
-        k = bisect_right(self.ends, i)
-        i -= self.ends[k - 1] if k else 0
-        batch, j = self._reader(k).get_batch(i//16), i%16
+        k = bisect_right(self.ends, i := i%len(self))
+        n, j = divmod(i - (self.ends[k - 1] if k else 0), 16)
+        batch = self._reader(k).get_batch(n)
         return {f.name: c[j].as_buffer() if pa.types.is_binary(f.type) else c[j].as_py() for f, c in zip(batch.schema, batch.columns)}
 
     def __getitem__(self, i:int)->Clip: return decode_clip(self.row(i), self.image)

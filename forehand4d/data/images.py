@@ -20,9 +20,7 @@ def _to_rgb(im:Image.Image)->Image.Image:
     if im.mode.startswith('I') or im.mode == 'F':   # 16 bits or more: PIL would clip at 255
         a = np.asarray(im, np.float32)
         return Image.fromarray((a/max(float(a.max()), 1.)*255).astype(np.uint8)).convert('RGB')
-    if im.mode in ('RGBA', 'LA', 'PA') or 'transparency' in im.info:
-        im = im.convert('RGBA')
-        return Image.alpha_composite(Image.new('RGBA', im.size, 'white'), im).convert('RGB')
+    if im.mode in ('RGBA', 'LA', 'PA') or 'transparency' in im.info: im = Image.alpha_composite(Image.new('RGBA', im.size, 'white'), im.convert('RGBA'))
     return im.convert('RGB')
 
 def load_image(path:str|Path, # image file of any common kind
@@ -35,8 +33,7 @@ def load_image(path:str|Path, # image file of any common kind
     except (UnidentifiedImageError, Image.DecompressionBombError) as e:
         raise ValueError(f'{path} cannot be read as an image ({path.stat().st_size} bytes): expected JPEG, PNG or the like') from e
     except (OSError, SyntaxError, ValueError, EOFError) as e: raise ValueError(f'{path} is damaged or cut off: {e}') from e
-    if min(im.size) < MIN_SIDE:
-        raise ValueError(f'{path} is {im.width}x{im.height} pixels: expected at least {MIN_SIDE}x{MIN_SIDE}')
+    if min(im.size) < MIN_SIDE: raise ValueError(f'{path} is {im.width}x{im.height} pixels: expected at least {MIN_SIDE}x{MIN_SIDE}')
     return np.asarray(im)
 
 # %% ../../nbs/26_data.images.ipynb #d7758e7a
@@ -74,9 +71,7 @@ def intrinsics_for(image:np.ndarray|str|Path, # (H, W, 3) image, or its file, wh
 def video_info(path:str|Path, # video file
 )->tuple[float, tuple, int]: # frames per second, (width, height), number of frames
     "What a video holds"
-    frames = read_frames(path)
-    info = next(frames); frames.close()
-    return info
+    return next(read_frames(path))
 
 def read_frames(path:str|Path): # video file
     "Yield (fps, (width, height), number of frames), then the frames, (H, W, 3) uint8 RGB"

@@ -29,9 +29,7 @@ class HandDetections:
     score:Tensor # (2,) confidence 0..1, 0 where not found
     valid:Tensor # (2, 21) bool: found, and inside the image
 
-    @property
-    def found(self)->Tensor: return self.score > 0 # (2,) bool: which hands were found
-
+    found = property(lambda self: self.score > 0) # (2,) bool: which hands were found
     def __str__(self): return ('no hand', 'the right hand', 'the left hand', 'both hands')[self.found[0] + 2*self.found[1]]
 
 def detector_available(
@@ -104,16 +102,14 @@ def _assign(found:list)->list: # [right or None, left or None] from [(keypoints,
 def detect_hands(image:np.ndarray, # (H, W, 3) uint8 RGB
 )->HandDetections:
     "Find the two hands of a photograph; where none is found, in 90 turned, shrunk and enlarged parts of it too, for 2 s"
-    if image.ndim != 3 or image.shape[-1] != 3 or image.dtype != np.uint8:
-        raise ValueError(f'expected a uint8 image (H, W, 3), got {image.dtype} {image.shape}')
+    if image.ndim != 3 or image.shape[-1] != 3 or image.dtype != np.uint8: raise ValueError(f'expected a uint8 image (H, W, 3), got {image.dtype} {image.shape}')
     import cv2
     (h, w), shrink = image.shape[:2], min(1., 1024/max(image.shape[:2]))
     small = cv2.resize(image, None, fx=shrink, fy=shrink, interpolation=cv2.INTER_AREA) if shrink < 1 else image
     hs, ws = small.shape[:2]
     plain = _detect(_detector(False, .5), small) + _view(small, (.75*512/max(hs, ws), 0, (ws/2, hs/2)))
     groups = [g for g in _group(plain) if g[0] > 1 or abs(g[2] - .5) > .2]
-    if not groups:
-        groups = [g for g in _group([d for v in _views(ws, hs) for d in _view(small, v, .15)]) if g[0] >= 4 and abs(g[2] - .5) > .35]
+    if not groups: groups = [g for g in _group([d for v in _views(ws, hs) for d in _view(small, v, .15)]) if g[0] >= 4 and abs(g[2] - .5) > .35]
     out = HandDetections(torch.zeros(2, 21, 2), torch.zeros(2), torch.zeros(2, 21, dtype=torch.bool))
     for i, hand in ((i, d) for i, d in enumerate(_assign([g[1:] for g in groups])) if d):
         k = torch.as_tensor((hand[0] + .5)*[w/ws, h/hs] - .5, dtype=torch.float32)
@@ -132,11 +128,9 @@ class Tracks:
 
     def __len__(self): return len(self.keypoints)
 
-    @property
-    def interpolated(self)->Tensor: return self.valid.any(-1) & (self.score == 0) # (T, 2) bool: frames that were filled in
+    interpolated = property(lambda self: self.valid.any(-1) & (self.score == 0)) # (T, 2) bool: frames that were filled in
 
-    def save(self, path:str|Path):
-        "Write as .npz"
+    def save(self, path:str|Path): # .npz
         with atomic_path(path) as tmp, open(tmp, 'wb') as f: np.savez_compressed(f, **vars(self))
 
 def load_tracks(path:str|Path, # .npz written by `Tracks.save`
@@ -161,8 +155,7 @@ def identify(frames:list, # T lists of (keypoints (21, 2), probability of a righ
     "The most plausible identities over the whole video"
     paths = [(0., (None, None), None)]   # cost, where each hand was seen last (keypoints, frame), linked list of choices
     for t, found in enumerate(frames):
-        options = [None, *range(len(found))]
-        best = {}
+        options, best = [None, *range(len(found))], {}
         for cost, last, past in paths:
             prices = [{i: MISSING if i is None else _step(last[h], t, found[i], h) for i in options} for h in (0, 1)]
             for r, l in product(options, options):

@@ -47,13 +47,11 @@ class Sequence:
 
     def __len__(self): return len(self.frame_ids)
 
-    def in_camera(self)->tuple[Tensor, Tensor]: # (N, 2, 21, 3) metres, (N, 2, 21, 2) pixels
-        "Joints in the camera of their frame, and their projections"
+    def in_camera(self)->tuple[Tensor, Tensor]: # joints in the camera of their frame, (N, 2, 21, 3) metres, and their projections, (N, 2, 21, 2) pixels
         there = transform(self.cam_from_world.double()[:, None], self.joints3d.double())
         return there, project(there, self.intrinsics.double()[:, None, None])
 
-    def times(self)->np.ndarray: # (N,) seconds
-        "When each row was recorded"
+    def times(self)->np.ndarray: # (N,) seconds at which each row was recorded
         t = (self.frame_ids.double()/self.fps if self.seconds is None else self.seconds.double()).numpy()
         if not len(t) or (np.diff(t) <= 0).any(): raise ValueError(f'{self.dataset}/{self.name}: expected rows in increasing order of time, got {t[:4]} …')
         return t
@@ -110,7 +108,6 @@ def windows(s:Sequence, # recording
     fps:float|None=30., # rate of the clips; None: the recording's
     shortest:int=16, # shorter windows are dropped
     labelled:float=.5, # so is a window with a smaller share of labelled frames
-    max_gap:float=.25, # seconds; a longer hole ends a window
     ranges:list|None=None, # (first, last) frame numbers, inclusive, instead of our own windows
     image:bool=True, # read the image of the first frame
 )->list[Clip]:
@@ -122,7 +119,7 @@ def windows(s:Sequence, # recording
     for a, b in ranges or [(ids[0], ids[-1])]:
         r = rows[(ids[rows] >= a) & (ids[rows] <= b)]
         if not len(r): raise ValueError(f'{s.dataset}/{s.name}: no usable frame among {a}…{b}; there are {ids[0]}…{ids[-1]}')
-        parts += np.split(r, np.flatnonzero(np.diff(t[r]) > max_gap) + 1)
+        parts += np.split(r, np.flatnonzero(np.diff(t[r]) > .25) + 1)  # a hole of more than a quarter of a second ends a window
     for r in parts:
         at, tr = 0, t[r]
         while at < len(r):

@@ -42,8 +42,7 @@ def _with_image(c:Clip, image:np.ndarray, size:int)->Clip: # pixels of the clip 
     px = (c.keypoints2d.double()@A[:2, :2].T + A[:2, 2]).float()*c.valid2d[..., None]
     return replace(c, image=image, intrinsics=K, keypoints2d=px, meta=c.meta | dict(size=[size, size], source_size=c.meta['size']))
 
-def _convert(job:tuple)->tuple: # clips, and what was left out: (item, reason)
-    "Write the clips of one sequence; whatever a damaged file makes an adapter raise is a reason"
+def _convert(job:tuple)->tuple: # number of clips of one sequence, and what was left out: (item, reason), whatever a damaged file made an adapter raise
     (load, name, ranges, part, root), how = job
     shutil.rmtree(part, ignore_errors=True)
     rows, out = [], []
@@ -117,8 +116,7 @@ def convert(name:str, # one of `DATASETS`
     return out
 
 # %% ../../nbs/24_data.store.ipynb #bf8fdc91
-def _overlay(s:Sequence)->np.ndarray: # (H, W, 3) uint8
-    "The labels of the frame that shows most of them, on its image"
+def _overlay(s:Sequence)->np.ndarray: # (H, W, 3) uint8: the labels of the frame that shows most of them, on its image
     (_, px), ok = s.in_camera(), s.valid3d
     ok = ok & px.isfinite().all(-1) & ((px > -.5) & (px < torch.tensor(s.size) - .5)).all(-1)
     if not ok.any() and s.keypoints2d is not None: px, ok = s.keypoints2d, s.valid2d
