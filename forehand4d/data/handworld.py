@@ -6,15 +6,13 @@
 __all__ = ['GENERATOR_VERSION', 'FPS', 'Domain', 'DOMAINS', 'SPLITS', 'Sequence', 'draw', 'make_clip', 'generate', 'draw_again']
 
 # %% ../../nbs/21h_data.handworld.ipynb #fecfc73a
-import os
+import multiprocessing, os
 from collections import namedtuple
 from concurrent.futures import ProcessPoolExecutor
 
 from functools import lru_cache
-from multiprocessing import get_context
 from pathlib import Path
 import numpy as np, torch
-from torch import Tensor
 from ..core import data_root, progress, stable_hash
 from ..cameras import NEAR, intrinsics_from_fov, invert, project, transform
 from ..hands import hand_pair
@@ -27,7 +25,7 @@ from .curves import smooth_noise
 from .grasps import rest_joints
 from .plans import Plan, yaw
 from .activities import compose
-from .scenes import Person, Room, camera_path, object_meshes
+from .scenes import Person, Room, camera_path
 
 # %% ../../nbs/21h_data.handworld.ipynb #7428e63d
 GENERATOR_VERSION = 8 # part of every cache key: raise it when anything that is generated changes
@@ -112,7 +110,7 @@ def _room(key:tuple): return Room.sample(_rng(*key), _target(key))
 def draw(seq:Sequence, # scene and motion
     frame:int=0, # which moment
     size:int=224, # pixels
-    cam_from_world:Tensor=None, # (4, 4) another camera
+    cam_from_world:torch.Tensor=None, # (4, 4) another camera
     finish:bool=True, # noise and compression
 )->np.ndarray: # (size, size, 3) uint8
     "Picture of one moment"
@@ -124,7 +122,7 @@ def draw(seq:Sequence, # scene and motion
             meshes += seq.person.forearm(wrist[0,h], rot[0,h,0], h)
     for k, o in enumerate(seq.plan.objects):
         R, p, lid = seq.plan.object_frames(k, seq.times[frame:frame+1], wrist, rot)
-        meshes += object_meshes(o, R[0], p[0], lid[0], 7*k + room.seed%97)
+        meshes += room.show(o, R[0], p[0], lid[0], k)
     if seq.view=='tripod': meshes.append(seq.person.body())
     cam = seq.cam_from_world[frame] if cam_from_world is None else cam_from_world
     image = render(room.meshes + meshes, intrinsics_from_fov(seq.fov, size, size), cam, size, size, lights=room.lights,
@@ -212,7 +210,7 @@ def generate(domain:str, # a key of DOMAINS
     jobs = [dict(look, domain=domain, index=i) for i in range(n)]
     workers, bar = min(workers or len(os.sched_getaffinity(0)), n), lambda it: progress(it, f'{domain} {split}', n)
     if workers<=1: return write_clips(bar(map(_job, jobs)), folder, params)
-    with ProcessPoolExecutor(workers, mp_context=get_context('spawn')) as pool:
+    with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context('spawn')) as pool:
         return write_clips(bar(pool.map(_job, jobs, chunksize=4)), folder, params)
 
 # %% ../../nbs/21h_data.handworld.ipynb #38ee79b4
