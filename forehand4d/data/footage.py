@@ -12,7 +12,6 @@ from itertools import islice
 from pathlib import Path
 import numpy as np, torch
 from scipy.spatial.transform import Rotation
-from torch import Tensor
 from ..core import read_json
 from ..pickles import read_pickle
 from ..cameras import intrinsics_from_fov, resize_intrinsics
@@ -116,7 +115,7 @@ def _read_hands(path:str|Path, names:list, size:tuple, fps:float, order:str='ope
     return make_tracks(out, fps, size)
 
 # %% ../../nbs/29b_data.footage.ipynb #9ccba4bf
-def _pictures(film:str|Path, fps:float, K:Tensor, lens:Tensor): # row → pinhole image, fast for rows in increasing order
+def _pictures(film:str|Path, fps:float, K:torch.Tensor, lens:torch.Tensor): # row → pinhole image, fast for rows in increasing order
     kept = [0, None]   # next frame, those to come
     def image(row:int)->np.ndarray:
         if row < kept[0] or kept[1] is None: kept[:] = 0, islice(read_film(film, fps), 1, None)

@@ -10,7 +10,6 @@ import math
 from pathlib import Path
 import imageio_ffmpeg, numpy as np, torch
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
-from torch import Tensor
 from ..cameras import intrinsics_from_fov
 
 # %% ../../nbs/26_data.images.ipynb #aa4b0fc5
@@ -39,7 +38,7 @@ def load_image(path:str|Path, # image file of any common kind
 # %% ../../nbs/26_data.images.ipynb #d7758e7a
 DEFAULT_FOV = 60. # degrees along the longer side, where nothing better is known
 
-def _given_intrinsics(K, w:int, h:int)->Tensor:
+def _given_intrinsics(K, w:int, h:int)->torch.Tensor:
     K = torch.as_tensor([float(v) for v in K.split(',')] if isinstance(K, str) else K, dtype=torch.float32)
     if K.shape == (4,): K = torch.tensor([[K[0], 0, K[2]], [0, K[1], K[3]], [0, 0, 1]])
     if K.shape != (3, 3): raise ValueError(f'expected intrinsics (3, 3) or fx,fy,cx,cy, got {tuple(K.shape)}')
@@ -51,7 +50,7 @@ def _given_intrinsics(K, w:int, h:int)->Tensor:
 def intrinsics_for(image:np.ndarray|str|Path, # (H, W, 3) image, or its file, whose EXIF is read
     fov:float|None=None, # field of view of the longer side in degrees, if known
     K=None, # (3, 3) intrinsics or fx, fy, cx, cy in pixels, if known
-)->tuple[Tensor, str]: # (3, 3) and a sentence on where they come from
+)->tuple[torch.Tensor, str]: # (3, 3) and a sentence on where they come from
     "Intrinsics: given, else from EXIF, else from a stated default"
     f35 = None
     if isinstance(image, (str, Path)):

@@ -22,7 +22,7 @@ from ..cameras import NEAR, invert, make_T, project, transform, unproject
 from ..hands import BONES, hand_pair
 from ..motion import HandMotion
 from ..mano import from_mano
-from .clips import Clip, check_clip
+from .clips import Clip, check_clip, window
 
 # %% ../../nbs/23a_data.sequences.ipynb #b8f0aaf3
 @dataclass(frozen=True)
@@ -92,15 +92,13 @@ def _resampled(s:Sequence, rows:np.ndarray, fps:float, frames:int=100_000)->Sequ
 
 # %% ../../nbs/23a_data.sequences.ipynb #d9e0ee67
 def _clip(u:Sequence, name:str, **kwargs)->Clip: # uniform rows, in the camera of the first
-    (there, px), T0 = u.in_camera(), u.cam_from_world[0]
+    there, px = u.in_camera()
     px = px if u.keypoints2d is None else u.keypoints2d
     valid2d = u.valid2d & ((px > -.5) & (px < torch.tensor(u.size) - .5)).all(-1) & ~(u.valid3d & (there[..., 2] < NEAR))
-    cam = u.cam_from_world@invert(T0)
-    cam[0] = torch.eye(4)  # exactly, not up to rounding
-    motion = None if u.motion is None else u.motion.to_frame(T0).map(lambda x: x.float() if x.is_floating_point() else x)
-    joints, px = transform(T0, u.joints3d)*u.valid3d[..., None], px*valid2d[..., None]
-    return check_clip(Clip(u.dataset, name, u.fps, u.frame_ids.int(), u.intrinsics.float(), cam.float(), px.float(), joints.float(), valid2d, u.valid3d,
-                           u.labels or ('joints' if motion is None else 'mano'), motion, **kwargs))
+    single = lambda x: x.float() if x.is_floating_point() else x
+    clip = window(Clip(u.dataset, name, u.fps, u.frame_ids.int(), u.intrinsics, u.cam_from_world, px*valid2d[..., None], u.joints3d, valid2d, u.valid3d,
+                       u.labels or ('joints' if u.motion is None else 'mano'), u.motion, **kwargs), 0, len(u))  # float64 until here
+    return check_clip(replace(clip, **{k: single(v) for k, v in vars(clip).items() if isinstance(v, Tensor)}, motion=clip.motion and clip.motion.map(single)))
 
 def windows(s:Sequence, # recording
     frames:int=256, # frames of a clip at most, the first one is the view frame
