@@ -53,7 +53,7 @@ def architecture_figure(model:nn.Module, # traced
     base, middle, (total, width), blocks = .9 * ('backbone' not in trace.index), x['net.inp'], trace.takes['net.blocks.0'], len(model.net.blocks)
     tokens = {n: trace.gives[n][0] for n in told if 'ctx' in n} | {'net.inp': trace.gives['net.split'][0], 'net.time': 1}
     if missing := total - sum(tokens.values()): tokens = dict.fromkeys(told, missing // len(told)) | tokens  # conditions that are concatenated
-    fig, ax = plt.subplots(figsize=(1.5 * len(x) + .3, 6.6 - .85 * base), layout='constrained')
+    fig, ax = plt.subplots(figsize=(1.5 * len(x) + .3, 6.6 - .85 * base), layout='constrained', subplot_kw=dict(frame_on=False, xticks=[], yticks=[]))
     def box(at, y, label, color, w=2.2, h=.78):
         ax.add_patch(plt.Rectangle((at - w / 2, y - h / 2), w, h, fc=color, ec='.5', lw=.7))
         ax.text(at, y, label, ha='center', va='center', fontsize=6)
@@ -77,6 +77,5 @@ def architecture_figure(model:nn.Module, # traced
     arrow((middle, 6.4), (middle, 6.6)), ax.text(middle, 6.75, f'clean motion $x_0$: {trace.gives["net"][0]} frames × 198', ha='center', va='center', fontsize=7.5)
     ax.set(xlim=(-1.2, x['net.time'] + 1.2), ylim=(base - .15, 6.95))
     ax.set_title(f'{title}: {size(sum(p.numel() for p in model.parameters()))} parameters', fontsize=10)
-    ax.axis('off')
     plt.close(fig)
     return fig

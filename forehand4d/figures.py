@@ -101,8 +101,7 @@ def error_figure(data:pd.DataFrame, # from `curve_data`
 # %% ../nbs/80d_figures.ipynb #266a9fc0
 def _enlarged(s:SampleClip, size:int=400)->tuple[np.ndarray, Tensor]: # (H, W, 3) uint8, K (3, 3)
     "The input image as it is printed: small images are enlarged, so that what is drawn on them is fine"
-    by = size / max(s.image.shape[:2])
-    image = Image.fromarray(s.image).resize([round(by * n) for n in s.image.shape[1::-1]], Image.LANCZOS)
+    image = Image.fromarray(s.image).resize([round(size / max(s.image.shape[:2]) * n) for n in s.image.shape[1::-1]], Image.LANCZOS)
     return np.asarray(image), resize_intrinsics(s.intrinsics, image.width / s.image.shape[1], image.height / s.image.shape[0])
 
 def _drawn_points(s:SampleClip, sample:int|None=None)->tuple: # points (T, 2, N, 3), valid (T, 2): NumPy
