@@ -68,8 +68,8 @@ class PerFrame(Hamer):
             true, turn = m.joints()[n, 0, h], R - m.rot[n, 0, h]*mirror[:, None, :, None]*mirror[:, None, None, :]
             far = (J[:, 0] - true[:, 0]).abs().sum(-1)/true[:, 0, 2].clamp(min=0.1)
             image = ((project(J, K[:, None]) - px).abs().sum(-1)/side[:, None]).log1p()*seen
-            terms = {'place': 20*far.mean(), 'joints': 5*((J - J[:, :1]) - (true - true[:, :1])).abs().sum((1, 2)).mean(), 'image': image.sum(-1).mean(), 'global': 0.1*turn[:, 0].square().sum((1, 2)).mean(),
-                     'pose': 0.1*turn[:, 1:].square().sum((1, 2, 3)).mean(), 'betas': 0.05*(b - m.betas[n, h]).square().sum(-1).mean()}
+            terms = {'place': 20*far.mean(), 'joints': 5*((J - J[:, :1]) - (true - true[:, :1])).abs().sum((1, 2)).mean(), 'image': image.sum(-1).mean(),
+                     'global': 0.1*turn[:, 0].square().sum((1, 2)).mean(), 'pose': 0.1*turn[:, 1:].square().sum((1, 2, 3)).mean(), 'betas': 0.05*(b - m.betas[n, h]).square().sum(-1).mean()}
         return sum(terms.values()), {k: v.detach() for k, v in terms.items()}
 
     def forecast(self, image:Tensor, K:Tensor, samples:int=1, rays=True, hands=None, **others)->HandMotion: # as `ForecastModel.forecast`: (B, 1, T) on the CPU, the input frame held
