@@ -164,7 +164,9 @@ def test_parameters_are_seen(path):
     "papermill and the launcher find the parameters"
     from forehand4d.launch import check_parameters, notebook_parameters
     known = notebook_parameters(path)
-    assert known and check_parameters(path, {}) == {k: p['default'] for k,p in known.items()}
+    cell = next(c for c in cells(path) if 'parameters' in c['metadata'].get('tags', []))
+    assert [*known] == [n.target.id for n in ast.parse(source(cell)).body], "papermill overlooks a parameter whose comment holds '='"
+    assert check_parameters(path, {}) == {k: p['default'] for k,p in known.items()}
     for k,p in known.items(): assert type(p['default']).__name__ == p['type'] or p['type'] == 'float', f'{k}: {p}'
 
 
