@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['PACKAGES', 'in_test', 'project_root', 'outputs_root', 'data_root', 'stable_hash', 'file_hash', 'atomic_path',
-           'write_json', 'read_json', 'software', 'git_state', 'progress']
+           'write_json', 'reading', 'read_json', 'software', 'git_state', 'progress']
 
 # %% ../nbs/00_core.ipynb #27948dc2
 import os, re, sys, json, math, errno, shutil, hashlib, platform, subprocess, tempfile, dataclasses
@@ -49,8 +49,7 @@ def data_root()->Path: # absolute folder of the prepared data
 def _digest(a:np.ndarray)->list:
     return [str(a.dtype), list(a.shape), hashlib.sha256(np.ascontiguousarray(a)).hexdigest()]
 
-def _plain(o:Any, array=_digest)->Any:
-    "`o` as something json can write, the same for equal values; `array` turns arrays into such"
+def _plain(o:Any, array=_digest)->Any: # `o` as something json can write, the same for equal values; `array` turns arrays into such
     if dataclasses.is_dataclass(o) and not isinstance(o, type): return _plain(vars(o), array)
     if isinstance(o, dict): return {str(k):_plain(v, array) for k,v in o.items()}
     if isinstance(o, (set, frozenset)): return sorted(_plain(v, array) for v in o)
@@ -84,8 +83,7 @@ def _remove(path:Path):
     if path.is_dir() and not path.is_symlink(): shutil.rmtree(path, ignore_errors=True)
     else: path.unlink(missing_ok=True)
 
-def _sweep(path:Path):
-    "Remove what killed processes left of earlier writes of `path`"
+def _sweep(path:Path): # remove what killed processes left of earlier writes of `path`
     for p in path.parent.glob(f'.{path.stem}.*.tmp*'):
         pid = re.match(r'(\d+)', p.name[len(path.stem) + 2:])
         if not pid: continue
@@ -136,6 +134,16 @@ def write_json(path:str|Path, # file to be written
     return Path(path)
 
 # %% ../nbs/00_core.ipynb #09568bcc
+@contextmanager
+def reading(path:str|Path, # file that is opened inside
+    kind:str, # what it should be
+    how:str='readable', # what it is not, when that fails
+): # yields the path
+    "Name the file and what was expected of it when it is missing, or damaged so that whatever error comes"
+    if not Path(path).is_file(): raise FileNotFoundError(f'{path}: no such {kind}')
+    try: yield Path(path)
+    except Exception as e: raise ValueError(f'{path}: not a {how} {kind} ({(str(e).splitlines() or [type(e).__name__])[0]})') from None
+
 def read_json(path:str|Path, # file to be read
 )->Any: # what it holds
     "Read json; a broken file is named in the error"

@@ -7,13 +7,12 @@ __all__ = ['LEGACY_STATS', 'HandMotion', 'rest_motion', 'load_motion', 'MotionSt
            'encode_legacy198', 'decode_legacy198']
 
 # %% ../nbs/14_motion.ipynb #bc3df93a
-import zipfile
 from dataclasses import dataclass, replace
 from pathlib import Path
 import numpy as np, torch
 from fastcore.basics import patch
 from torch import Tensor
-from .core import atomic_path
+from .core import atomic_path, reading
 from .rotations import aa_to_mat, mat_to_aa, mat_to_6d, sixd_to_mat
 from .cameras import transform
 from .hands import HandModel, hand_pair, rest_wrist
@@ -103,12 +102,7 @@ def save(self:HandMotion, path:str|Path): # `.npz` to write
 def load_motion(path:str|Path, # `.npz` written by `HandMotion.save`
 )->HandMotion: # on the CPU
     "Read a motion"
-    path = Path(path)
-    if not path.is_file(): raise FileNotFoundError(f'{path}: no such motion file')
-    try:
-        with np.load(path, allow_pickle=False) as z: a = {k: z[k] for k in ('rot', 'wrist', 'betas', 'valid', 'hand_id')}
-    except (KeyError, ValueError, OSError, EOFError, zipfile.BadZipFile) as e:
-        raise ValueError(f'{path}: not a motion file with rot, wrist, betas, valid and hand_id ({e})') from None
+    with reading(path, 'motion file'), np.load(path, allow_pickle=False) as z: a = {k: z[k] for k in ('rot', 'wrist', 'betas', 'valid', 'hand_id')}
     return HandMotion(hand_id=str(a.pop('hand_id')), **{k: torch.from_numpy(v) for k, v in a.items()})
 
 # %% ../nbs/14_motion.ipynb #676ab0fa

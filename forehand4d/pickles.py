@@ -11,14 +11,14 @@ from collections import OrderedDict
 from pathlib import Path
 import numpy as np
 from scipy import sparse
+from .core import reading
 
 # %% ../nbs/05_pickles.ipynb #cd813666
 class _Stub:
     "An object of a foreign class: its state and nothing that runs"
     def __setstate__(self, state): self.__dict__['state'] = state if isinstance(state, dict) else {}
 
-def _unwrap(o):
-    "Stand-ins to arrays, at any depth of dicts, lists and tuples"
+def _unwrap(o): # stand-ins to arrays, at any depth of dicts, lists and tuples
     if isinstance(o, dict): return {k: _unwrap(v) for k, v in o.items()}
     if isinstance(o, (list, tuple)): return type(o)(_unwrap(v) for v in o)
     if isinstance(o, _Array): return _unwrap(o.value)
@@ -44,8 +44,7 @@ class _Kind:
         if len(state) > 3 and state[3] is not None: raise pickle.UnpicklingError('refused structured array')
         if state[1] in ('<', '>') and self.dtype.kind != 'O': self.dtype = self.dtype.newbyteorder(state[1])
 
-def _array(raw, kind, shape, order='C'):
-    "Array from bytes, or from a list of objects"
+def _array(raw, kind, shape, order='C'): # array from bytes, or from a list of objects
     if kind.dtype.kind != 'O': return np.frombuffer(raw.encode('latin1') if isinstance(raw, str) else raw, kind.dtype).reshape(shape, order=order).copy()
     if not isinstance(raw, list) or len(raw) != np.prod(shape, dtype=int): raise pickle.UnpicklingError('refused array of objects that is not a list of them')
     out = np.empty(len(raw), dtype=object)
@@ -58,13 +57,11 @@ class _Array:
     def __setstate__(self, state): self.value = _array(state[4], state[2], state[1], 'F' if state[3] else 'C')
 
 # %% ../nbs/05_pickles.ipynb #fb40690a
-def _encode(text, codec='latin1'):
-    "Bytes as Python 3 writes them in old protocols"
+def _encode(text, codec='latin1'): # bytes as Python 3 writes them in old protocols
     if codec != 'latin1': raise pickle.UnpicklingError(f'refused codec {codec!r}')
     return text.encode('latin1')
 
-def _allowed()->dict: # (module, name) → what stands for it
-    "Names that plain data needs"
+def _allowed()->dict: # (module, name) → what stands for it: names that plain data needs
     stub = lambda name: type(name, (_Stub,), {})
     array, kind = type('ndarray', (_Array,), {}), type('dtype', (_Kind,), {})
     def rebuild(cls, base, state):
@@ -99,9 +96,4 @@ def plain_data(file): # opened for reading bytes
 
 def read_pickle(path:str|Path): # pickle of plain data
     "Read a pickle of numbers, text, containers and arrays; anything else is refused with its name"
-    path = Path(path)
-    if not path.is_file(): raise FileNotFoundError(f'{path}: no such file')
-    try:
-        with path.open('rb') as f: return plain_data(f)
-    except Exception as e:  # a damaged stream raises whatever its bytes say
-        raise ValueError(f'{path}: not a readable pickle of plain data ({e})') from None
+    with reading(path, 'pickle of plain data') as p, p.open('rb') as f: return plain_data(f)
