@@ -6,7 +6,7 @@
 __all__ = ['SCHEMA', 'relative', 'Run', 'start_run', 'list_runs', 'find_run']
 
 # %% ../nbs/01a_runs.ipynb #341e221e
-import os, re, csv, time, difflib
+import os, re, csv, time, difflib, io
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -45,8 +45,7 @@ class Run:
 
 # %% ../nbs/01a_runs.ipynb #ebfc7234
 @patch
-def _save(self:Run):
-    "Write the manifest; only the first of several processes does"
+def _save(self:Run): # write the manifest; only the first of several processes does
     if not self.writing: return
     self.manifest['duration'] = round(self._before + time.time() - self._began, 1)
     write_json(self.dir/'manifest.json', self.manifest)
@@ -55,8 +54,7 @@ def _save(self:Run):
 # %% ../nbs/01a_runs.ipynb #95dc328c
 _locks = {}
 
-def _lock(folder:Path)->bool:
-    "Hold `folder` until this process ends; False when another process holds it"
+def _lock(folder:Path)->bool: # hold `folder` until this process ends; False when another process holds it
     if folder in _locks: return True
     try: import fcntl
     except ImportError: return True   # Windows: no such lock
@@ -72,8 +70,7 @@ def _unlock(folder:Path):
     if handle := _locks.pop(folder, None): handle.close()
 
 # %% ../nbs/01a_runs.ipynb #b894608d
-def _check_same(folder:Path, root:Path|None, status:str, old:dict, new:dict):
-    "Refuse to go on in a folder that was made with other parameters"
+def _check_same(folder:Path, root:Path|None, status:str, old:dict, new:dict): # refuse to go on in a folder that was made with other parameters
     wrong = [f'{k}: {old.get(k, "absent")!r} there, {new.get(k, "absent")!r} here' for k in {**old, **new} if old.get(k, ...) != new.get(k, ...)]
     if wrong: raise ValueError(f'{relative(folder, root)} is {status} with other parameters ({", ".join(wrong)}): choose another name or remove that folder')
 
@@ -105,33 +102,32 @@ def start_run(notebook:str, # name of the run notebook, without suffix
 
 # %% ../nbs/01a_runs.ipynb #dadef819
 @patch
+def _table(self:Run, **how): # data frame of the log, without a last row cut short by a kill; `how` as for `pandas.read_csv`
+    import pandas as pd
+    path = self.dir/'log.csv'
+    whole = path.read_text(encoding='utf-8').rpartition('\n')[0] if path.exists() else ''
+    return pd.read_csv(io.StringIO(whole), **how) if whole else pd.DataFrame()
+
+@patch
 def log_rows(self:Run)->list[dict]: # one dict a row, numbers parsed, empty cells left out
     "What was logged so far"
-    path = self.dir/'log.csv'
-    if not path.exists(): return []
-    with path.open(newline='') as f: rows = list(csv.DictReader(f))
-    def value(text):
-        try: return int(text) if re.fullmatch(r'-?\d+', text) else float(text)
-        except ValueError: return text
-    return [{k:value(v) for k,v in row.items() if v} for row in rows]
+    return [{k:v for k,v in row.items() if v == v} for row in self._table(float_precision='round_trip').to_dict('records')]
 
 # %% ../nbs/01a_runs.ipynb #1ceed2d2
 @patch
-def _write_log(self:Run, columns:list[str], rows:list[dict]):
-    with atomic_path(self.dir/'log.csv') as p, p.open('w', newline='') as f:
-        writer = csv.DictWriter(f, columns, lineterminator='\n')
-        writer.writeheader()
-        writer.writerows(rows)
-
-@patch
-def _columns(self:Run)->list[str]:
-    "Columns of the log; a last row cut short by a kill is dropped"
-    path = self.dir/'log.csv'
-    if not path.exists(): return []
-    text = path.read_bytes()
-    if text and not text.endswith(b'\n'):
-        with atomic_path(path) as p: p.write_bytes(text[:text.rfind(b'\n') + 1])
-    with path.open(newline='') as f: return next(csv.reader(f), [])
+def rewind(self:Run,
+    step:int|None=None, # first step that will be logged again; all rows stay without it
+    new:list=(), # columns to be added
+):
+    "Drop the rows from `step` on, to continue from a checkpoint, and what a kill cut short"
+    if not self.writing: return
+    table = self._table(dtype=str, keep_default_na=False)   # texts: what stays, stays to the last digit
+    if step is not None and len(table):
+        if 'step' not in table: raise ValueError(f'expected a column step in {self.dir.name}/log.csv, got {list(table)}')
+        table = table[table.step.astype(int) < step]
+    self._header = [*table, *new]
+    if not self._header: return
+    with atomic_path(self.dir/'log.csv') as p: table.reindex(columns=self._header, fill_value='').to_csv(p, index=False, lineterminator='\n')
 
 # %% ../nbs/01a_runs.ipynb #e2382ef8
 @patch
@@ -139,11 +135,9 @@ def log(self:Run, **row): # numbers or short texts; new columns may appear at an
     "Append a row to `log.csv`"
     if not self.writing: return
     if self.done: raise ValueError(f'{self!r} is finished and cannot be logged to')
-    if not hasattr(self, '_header'): self._header = self._columns()
+    if not hasattr(self, '_header'): self.rewind()
     row = {k:v.item() if hasattr(v, 'item') else v for k,v in row.items()}
-    if new := [k for k in row if k not in self._header]:
-        self._header = self._header + new
-        self._write_log(self._header, self.log_rows())
+    if new := [k for k in row if k not in self._header]: self.rewind(new=new)
     path, cells = self.dir/'log.csv', [row.get(k, '') for k in self._header]
     size = path.stat().st_size
     try:
@@ -153,17 +147,7 @@ def log(self:Run, **row): # numbers or short texts; new columns may appear at an
         raise OSError(e.errno, 'a row could not be appended, the rows before it are intact: free some space and run again', str(path)) from e
     if time.time() - self._saved > 60: self._save()
 
-# %% ../nbs/01a_runs.ipynb #11d68e14
-@patch
-def rewind(self:Run, step:int): # first step that will be logged again
-    "Drop the rows from `step` on, to continue from a checkpoint"
-    if not self.writing: return
-    self._header = self._columns()
-    rows = self.log_rows()
-    if rows and 'step' not in self._header: raise ValueError(f'expected a column step in {self.dir.name}/log.csv, got {self._header}')
-    if rows: self._write_log(self._header, [r for r in rows if r['step'] < step])
-
-# %% ../nbs/01a_runs.ipynb #930e2d72
+# %% ../nbs/01a_runs.ipynb #f8adb764
 @patch
 def add_input(self:Run,
     role:str, # what it is used for, such as `lifter`
@@ -183,7 +167,7 @@ def add_input(self:Run,
         self.manifest['inputs'][role] = entry
         self._save()
 
-# %% ../nbs/01a_runs.ipynb #1f2fc306
+# %% ../nbs/01a_runs.ipynb #930e2d72
 @patch
 def add_split(self:Run,
     name:str, # such as `lab-pour/train`
@@ -207,7 +191,7 @@ def add_artifact(self:Run,
         self._save()
     return path
 
-# %% ../nbs/01a_runs.ipynb #20426c36
+# %% ../nbs/01a_runs.ipynb #1f2fc306
 @patch
 def save_figure(self:Run,
     fig:Any, # a matplotlib figure, a PIL image, or a (H, W, 3) uint8 array
@@ -222,7 +206,7 @@ def save_figure(self:Run,
         else: Image.fromarray(fig).save(p)
     return self.add_artifact(path)
 
-# %% ../nbs/01a_runs.ipynb #6300edde
+# %% ../nbs/01a_runs.ipynb #20426c36
 @patch
 def finish(self:Run,
     metrics:dict|None=None, # headline numbers
@@ -242,7 +226,7 @@ def finish(self:Run,
     _unlock(self.dir)
     return self.metrics
 
-# %% ../nbs/01a_runs.ipynb #baa9e21c
+# %% ../nbs/01a_runs.ipynb #ff880987
 def list_runs(notebook:str|None=None, # only of this notebook
     root:str|Path|None=None, # folder of the run records; `outputs_root()` without it
 )->list[Run]: # oldest first
