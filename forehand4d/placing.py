@@ -16,8 +16,7 @@ from .hands import hand_pair
 from .motion import HandMotion
 
 # %% ../nbs/19_placing.ipynb #8e84fbc2
-def _projection_jacobian(c:Tensor)->Tensor: # (..., 2, 3)
-    "How the tangents of a point (..., 3) before the camera change with the point"
+def _projection_jacobian(c:Tensor)->Tensor: # (..., 2, 3) how the tangents of a point (..., 3) before the camera change with the point
     z = c[..., 2].clamp(min=.05)
     o = torch.zeros_like(z)
     return torch.stack([1/z, o, -c[..., 0]/z**2, o, 1/z, -c[..., 1]/z**2], -1).unflatten(-1, (2, 3))
