@@ -63,8 +63,7 @@ def hand_meshes(points:np.ndarray, # (2, N, 3) one frame
     return [Mesh(*mesh(h), colors=fade(h, when), specular=.12, shininess=15.) for h in (0, 1) if valid[h]]
 
 # %% ../nbs/16a_draw.ipynb #4ad1aada
-def _ink(image, strokes, width):
-    "Polylines and dots; each stroke is (points (n, 2) px, colour, width factor), a single point is a dot"
+def _ink(image, strokes, width): # polylines and dots; each stroke is (points (n, 2) px, colour, width factor), a single point is a dot
     h, w = check_image(image).shape[:2]
     s = 3 if h * w < 1e6 else 2
     layer = Image.new('RGBA', (w * s, h * s), (255, 255, 255, 0))
@@ -109,13 +108,11 @@ def draw_paths(image:np.ndarray, # (H, W, 3) uint8
 def second_view(points, # (..., 3) metres in the view frame, all of them finite
     width:int, # pixels
     height:int, # pixels
-    azimuth:float=65., # degrees around the vertical, 0 is the input camera's own direction
-    elevation:float=25., # degrees from above
 )->tuple[Tensor, Tensor]: # K (3, 3), cam_from_view (4, 4)
-    "Camera that sees a motion from the side"
+    "Camera that sees a motion from the side, 65 degrees around the vertical from the input camera's own direction and 25 from above"
     p = torch.as_tensor(points).detach().cpu().float().reshape(-1, 3)
     if not len(p) or not p.isfinite().all(): raise ValueError(f'a second view needs finite points, got {len(p)}, {int((~p.isfinite()).any(-1).sum())} not finite')
-    a, e = np.radians([azimuth, elevation])
+    a, e = np.radians([65., 25.])
     back = torch.tensor([np.sin(a) * np.cos(e), -np.sin(e), -np.cos(a) * np.cos(e)], dtype=torch.float32)
     K = intrinsics_from_fov(30, width, height)
     target = (p.amin(0) + p.amax(0)) / 2
@@ -149,7 +146,6 @@ def draw_motion(image, # (H, W, 3) uint8 the motion is drawn on
     cam_from_view, # (4, 4)
     valid=None, # (T, 2) bool
     frames=None, # frames to show, four when None
-    path:bool=True, # draw the way of the wrists
 )->np.ndarray: # (H, W, 3) uint8
     "Several frames of both hands on one image"
     T = len(points)
@@ -159,4 +155,4 @@ def draw_motion(image, # (H, W, 3) uint8 the motion is drawn on
     for t in sorted(frames, reverse=True):
         when = t / max(T - 1, 1)
         image = overlay(image, hand_meshes(points[t], ok[t], when), K, cam_from_view, alpha=.95 - .2 * when)
-    return draw_paths(image, wrists_of(points), K, cam_from_view, ok) if path else image
+    return draw_paths(image, wrists_of(points), K, cam_from_view, ok)

@@ -11,14 +11,12 @@ from .core import atomic_path
 from .draw import fade, hand_meshes, points_of, show_frames, wrists_of
 
 # %% ../nbs/16c_interactive.ipynb #d82ed71d
-def _tenths(p):
-    "View frame to a frame with z up, 0.1 mm"
+def _tenths(p): # view frame to a frame with z up, 0.1 mm
     return np.clip(np.stack([p[..., 0], p[..., 2], -p[..., 1]], -1) * 1e4, -32767, 32767).round().astype(np.int16)
 
 def _rgb(color): return 'rgb(%d,%d,%d)' % tuple(np.round(255 * np.asarray(color)))
 
-def _hand_traces(points, ok, s, look=True):
-    "Both hands of a sample at one frame; absent ones are a single point"
+def _hand_traces(points, ok, s, look=True): # both hands of a sample at one frame; absent ones are a single point
     out = []
     for h in (0, 1):
         m = hand_meshes(points, (h == 0, h == 1))[0]
@@ -29,16 +27,14 @@ def _hand_traces(points, ok, s, look=True):
         out.append(go.Mesh3d(x=x, y=y, z=z, opacity=1. if ok[h] else 0., **fixed))
     return out
 
-def _way(points, ok, s):
-    "Ways of both wrists of a sample, paling with time"
+def _way(points, ok, s): # ways of both wrists of a sample, paling with time
     for h in (0, 1):
         x, y, z = _tenths(points[:, h][ok[:, h]]).T
         line = dict(width=5, color=np.linspace(0, 1, max(len(x), 1)).round(3), colorscale=[[0, _rgb(fade(h, 0))], [1, _rgb(fade(h, 1))]])
         yield go.Scatter3d(x=x, y=y, z=z, mode='lines', line=line, visible=s == 0, showlegend=False, hoverinfo='skip')
 
 # %% ../nbs/16c_interactive.ipynb #d9d350f4
-def _controls(names, seconds, per_sample):
-    "Slider, play button and list of samples"
+def _controls(names, seconds, per_sample): # slider, play button and list of samples
     still = dict(mode='immediate', frame=dict(duration=0, redraw=True), transition=dict(duration=0))
     gap = 1000 * (seconds[-1] - seconds[0]) / max(len(seconds) - 1, 1)
     steps = [dict(method='animate', label=f'{t:.2f}', args=[[str(i)], still]) for i, t in enumerate(seconds)]

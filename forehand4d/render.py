@@ -28,8 +28,8 @@ class Mesh:
     faces:np.ndarray # (F, 3) vertex indices, counter-clockwise seen from outside
     colors:np.ndarray = (.7, .7, .7) # (3,), (V, 3) or (F, 3) in 0..1
     smooth:bool = True # interpolate vertex normals; one normal a face otherwise
-    texture:object = None # function of (N, C) coordinates giving (N, 3) in 0..1, or an image (h, w, 3) uint8, repeated
-    uv:np.ndarray = None # (V, C) texture coordinates, one image per unit; the vertices when None
+    texture:object = None # function of (N, C) coordinates giving (N, 3) in 0..1
+    uv:np.ndarray = None # (V, C) texture coordinates; the vertices when None
     specular:float = .1 # strength of the highlight
     shininess:float = 20. # exponent of the highlight
 
@@ -66,8 +66,7 @@ def _face_normals(corners)->np.ndarray: # (F, 3) of triangles (F, 3, 3), as long
     a, b = corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0]
     return np.stack([a[:, i-2] * b[:, i-1] - a[:, i-1] * b[:, i-2] for i in range(3)], 1)
 
-def _vertex_normals(vertices, faces)->np.ndarray: # (V, 3) unit length
-    "Area-weighted normals of vertices"
+def _vertex_normals(vertices, faces)->np.ndarray: # (V, 3) unit length, area-weighted
     n, f = np.repeat(_face_normals(vertices[faces]), 3, 0), faces.ravel()
     out = np.stack([np.bincount(f, n[:, i], len(vertices)) for i in range(3)], 1)
     return _unit(out).astype(np.float32)
@@ -106,12 +105,6 @@ class Scene:
         return self.embree.run(o, d, dists=t, query='OCCLUDED') >= 0
 
 # %% ../nbs/15_render.ipynb #c71606ca
-def _texture(m, coords):
-    if callable(m.texture): return _array(m.texture(coords))
-    h, w = m.texture.shape[:2]
-    x, y = np.floor(coords[:, :2] * (w, h)).astype(int).T
-    return m.texture[y % h, x % w].astype(np.float32) / 255
-
 def _surface(scene, face, weights, view):
     ids = np.searchsorted(scene.start, face, side='right') - 1
     normal, flat = _unit(np.einsum('nk,nkc->nc', weights, scene.normals.take(face, 0))), scene.flat.take(face, 0)
@@ -120,7 +113,7 @@ def _surface(scene, face, weights, view):
     for i, m in enumerate(scene.meshes):
         if m.texture is not None and (at := np.flatnonzero(ids == i)).size:
             uv = m.uv[m.faces[face[at] - scene.start[i]]]
-            color[at] *= _texture(m, np.einsum('nk,nkc->nc', weights[at], uv))
+            color[at] *= _array(m.texture(np.einsum('nk,nkc->nc', weights[at], uv)))
     return ids, normal * flip, flat * flip, color
 
 # %% ../nbs/15_render.ipynb #b456864b
@@ -151,8 +144,7 @@ class RenderResult:
     depth:np.ndarray # (H, W) metres along z, infinite where nothing is hit
     ids:np.ndarray # (H, W) index of the mesh, -1 where nothing is hit
 
-def _camera_lights(cam_from_world)->list: # two lights
-    "Light that moves with the camera"
+def _camera_lights(cam_from_world)->list: # two that move with the camera
     R = _array(cam_from_world)[:3, :3]
     return [Light(direction=R.T @ _array(d), color=(s, s, s)) for d, s in (((.45, .8, .75), .62), ((-.7, .1, .7), .2))]
 
@@ -224,8 +216,7 @@ def render(meshes, # list of `Mesh`, or a `Scene`
     return RenderResult((image * 255 + .5).astype(np.uint8), depth.reshape(height, width), ids.reshape(height, width))
 
 # %% ../nbs/15_render.ipynb #31364990
-def _window(scene, K, T, width, height):
-    "First and last column and row that the meshes can touch"
+def _window(scene, K, T, width, height): # first and last column and row that the meshes can touch
     p = scene.corners.reshape(-1, 3) @ T[:3, :3].T + T[:3, 3]
     if len(p) and p[:, 2].min() < .01: return 0, width, 0, height  # something reaches behind the camera
     px = (p @ K.T)[:, :2] / p[:, 2:]
@@ -237,8 +228,6 @@ def overlay(image:np.ndarray, # (H, W, 3) uint8 photo
     K, # (3, 3) intrinsics of the photo
     cam_from_view, # (4, 4)
     alpha:float=.9, # opacity of the meshes
-    samples:int=2, # rays along each side of a pixel at edges
-    **options, # further arguments of `render`
 )->np.ndarray: # (H, W, 3) uint8
     "Draw meshes on a photo"
     h, w = check_image(image).shape[:2]
@@ -249,6 +238,6 @@ def overlay(image:np.ndarray, # (H, W, 3) uint8 photo
     if x0 < x1 and y0 < y1:
         K[:2, 2] -= x0, y0
         part = out[y0:y1, x0:x1]
-        drawn = render(scene, K, T, x1 - x0, y1 - y0, background=part, samples=samples, **options).image
+        drawn = render(scene, K, T, x1 - x0, y1 - y0, background=part, samples=2).image
         out[y0:y1, x0:x1] = (part * (1 - alpha) + drawn * alpha + .5).astype(np.uint8)
     return out
