@@ -7,32 +7,23 @@ __all__ = ['MEAN', 'STD', 'NAMES', 'Block', 'Backbone', 'SmallViT', 'VitPose', '
            'load_backbone', 'read_state', 'normalise_image', 'build_backbone']
 
 # %% ../nbs/30_backbones.ipynb #a839e6ee
-import pickle
-import re
-import zipfile
+import re, zipfile
 from pathlib import Path
-import torch
+import torch, torch.nn.functional as F
 from torch import Tensor, nn
-import torch.nn.functional as F
+from .core import reading
 
 # %% ../nbs/30_backbones.ipynb #1861b448
 class Block(nn.Module):
     "Pre-norm transformer layer"
-    def __init__(self,
-        dim:int, # channels, a multiple of 64 (or less than 64: one head)
-        ff:int=4, # feed-forward width as a multiple of `dim`
-        dropout:float=0.0, # after attention and feed-forward
-    ):
+    def __init__(self, dim:int, ff:int=4, dropout:float=0.0): # channels (below 64: one head), feed-forward width as a multiple, after both halves
         super().__init__()
         self.heads, self.drop = max(1, dim//64), nn.Dropout(dropout)
         self.norm1, self.norm2 = nn.LayerNorm(dim), nn.LayerNorm(dim)
         self.qkv, self.proj = nn.Linear(dim, 3*dim), nn.Linear(dim, dim)
         self.mlp = nn.Sequential(nn.Linear(dim, ff*dim), nn.GELU(), nn.Linear(ff*dim, dim))
 
-    def forward(self,
-        x:Tensor, # (B, N, dim)
-        mask:Tensor|None=None, # (B, N) bool, false where nobody may look
-    )->Tensor: # (B, N, dim)
+    def forward(self, x:Tensor, mask:Tensor|None=None)->Tensor: # (B, N, dim) → the same; mask (B, N) bool, false where nobody may look
         q, k, v = self.qkv(self.norm1(x)).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
         if mask is not None: mask = mask[:, None, None, :]
         a = F.scaled_dot_product_attention(q, k, v, attn_mask=mask).transpose(1, 2).flatten(2)
@@ -65,12 +56,7 @@ class _Residual(nn.Sequential):
 
 class SmallViT(Backbone):
     "Convolutional stem of stride 16 and a few transformer layers"
-    def __init__(self,
-        dim:int=192, # channels of the tokens
-        layers:int=4, # transformer layers
-        ff:int=2, # feed-forward multiple
-        size:int=128, # image side that the position table is laid out for
-    ):
+    def __init__(self, dim:int=192, layers:int=4, ff:int=2, size:int=128): # channels, depth, feed-forward multiple, image side that the position table is for
         super().__init__()
         self.dim = dim
         self.stem = nn.Sequential(nn.Conv2d(3, 48, 7, 4, 3), nn.GELU(), nn.Conv2d(48, 96, 3, 2, 1), _Residual(96), _Residual(96),
@@ -79,9 +65,7 @@ class SmallViT(Backbone):
         self.blocks = nn.ModuleList([Block(dim, ff) for _ in range(layers)])
         self.norm = nn.LayerNorm(dim)
 
-    def forward(self,
-        image:Tensor, # (B, 3, H, W) normalised
-    )->Tensor: # (B, h w, dim)
+    def forward(self, image:Tensor)->Tensor: # (B, 3, H, W) normalised → (B, h w, dim)
         x = self.stem(image)
         pos = self.pos if self.pos.shape[-2:] == x.shape[-2:] else F.interpolate(self.pos, x.shape[-2:], mode='bicubic')
         x = (x + pos).flatten(2).transpose(1, 2)
@@ -91,13 +75,8 @@ class SmallViT(Backbone):
 # %% ../nbs/30_backbones.ipynb #f7d12058
 class VitPose(Backbone):
     "ViTPose, the backbone of HaMeR"
-    def __init__(self,
-        dim:int=1280, # channels
-        layers:int=32, # depth
-        heads:int=16, # attention heads
-        ff:int=5120, # feed-forward width
-        crop:bool=False, # see the central 3/4 of the width only, as the released networks do
-    ):
+    def __init__(self, dim:int=1280, layers:int=32, heads:int=16, ff:int=5120, crop:bool=False):
+        # channels, depth, attention heads, feed-forward width; does it see the central 3/4 of the width only, as the released networks do?
         super().__init__()
         if ff % dim: raise ValueError(f"the feed-forward width must be a multiple of {dim}, got {ff}")
         from transformers import VitPoseBackbone, VitPoseBackboneConfig
@@ -105,42 +84,28 @@ class VitPose(Backbone):
         self.net = VitPoseBackbone(VitPoseBackboneConfig(image_size=[256, 192 if crop else 256], hidden_size=dim, num_hidden_layers=layers,
                                                          num_attention_heads=heads, mlp_ratio=ff//dim, layer_norm_eps=1e-6))
 
-    def grid(self, size:int)->tuple: # rows and columns of tokens
-        "Token grid, whatever the size of the image"
-        return 16, 12 if self.crop else 16
+    def grid(self, size:int)->tuple: return 16, 12 if self.crop else 16 # whatever the size of the image
 
     def centres(self, size:int)->Tensor: # (N, 2) pixels
         "Where each token looks"
         whole = super().centres(size)
-        if not self.crop: return whole
-        return torch.stack([whole[:, 0]*0.75 + size/8 - 0.125, whole[:, 1]], -1)
+        return torch.stack([whole[:, 0]*0.75 + size/8 - 0.125, whole[:, 1]], -1) if self.crop else whole
 
-    def forward(self,
-        image:Tensor, # (B, 3, S, S) normalised
-    )->Tensor: # (B, 256 or 192, dim), row by row
+    def forward(self, image:Tensor)->Tensor: # (B, 3, S, S) normalised → (B, 256 or 192, dim), row by row
         x = F.interpolate(image, (256, 256), mode='bilinear', align_corners=False)
         return self.net(x[..., 32:224] if self.crop else x).feature_maps[-1]
 
 class DinoV2(Backbone):
     "DINOv2"
-    def __init__(self,
-        dim:int=768, # channels
-        layers:int=12, # depth
-        heads:int=12, # attention heads
-        size:int=224, # image side; the nearest multiple of 28 is used
-    ):
+    def __init__(self, dim:int=768, layers:int=12, heads:int=12, size:int=224): # channels, depth, attention heads, image side; the nearest multiple of 28 is used
         super().__init__()
         from transformers import Dinov2Config, Dinov2Model
         self.dim, self.side = dim, 2*max(1, round(size/28))  # even, so that tokens can be merged in squares
         self.net = Dinov2Model(Dinov2Config(hidden_size=dim, num_hidden_layers=layers, num_attention_heads=heads, image_size=518))
 
-    def grid(self, size:int)->tuple: # rows and columns of tokens
-        "Token grid, whatever the size of the image"
-        return self.side, self.side
+    def grid(self, size:int)->tuple: return self.side, self.side # whatever the size of the image
 
-    def forward(self,
-        image:Tensor, # (B, 3, S, S) normalised
-    )->Tensor: # (B, N, dim), row by row
+    def forward(self, image:Tensor)->Tensor: # (B, 3, S, S) normalised → (B, N, dim), row by row
         x = F.interpolate(image, (14*self.side,)*2, mode='bilinear', align_corners=False)
         return self.net(x).last_hidden_state[:, 1:]
 
@@ -166,6 +131,12 @@ def vitpose_shape(state:dict, # ViT weights as HaMeR names them, without a prefi
     layers = 1 + max(int(k.split('.')[1]) for k in state if k.startswith('blocks.'))
     return dict(dim=dim, layers=layers, heads=heads or (16 if dim == 1280 else 4), ff=state['blocks.0.mlp.fc1.weight'].shape[0])
 
+def _fill(net:nn.Module, state:dict, source:str|Path, assign:bool=False): # give a network its weights; all of them must be there
+    own = net.state_dict()
+    if bad := [k for k in own if k not in state or state[k].shape != own[k].shape]:
+        raise ValueError(f'{source}: does not hold this network ({len(bad)} of {len(own)} tensors missing or of another shape, e.g. {bad[0]})')
+    net.load_state_dict({k: state[k] for k in own}, assign=assign)
+
 def load_backbone(backbone:Backbone, # filled in place
     weights:str|Path, # `hamer.ckpt` (VitPose), or a folder or hub name of `transformers`
 ):
@@ -177,12 +148,9 @@ def load_backbone(backbone:Backbone, # filled in place
         state = (VitPoseBackbone if isinstance(backbone, VitPose) else AutoModel).from_pretrained(str(weights)).state_dict()
     own = backbone.net.state_dict()
     for k in [k for k in state if k.endswith('position_embeddings') and k in own and state[k].shape != own[k].shape]: state[k] = _stretch(state[k], own[k].shape[1])
-    wrong = [k for k in own if k not in state or state[k].shape != own[k].shape]
-    if wrong: raise ValueError(f'{weights}: does not hold this backbone ({len(wrong)} of {len(own)} tensors missing or of another shape, e.g. {wrong[0]})')
-    backbone.net.load_state_dict({k: state[k] for k in own})
+    _fill(backbone.net, state, weights)
 
-def _stretch(table:Tensor, n:int)->Tensor: # table (1, 1 + h w, C); returns (1, n, C)
-    "Position table for another grid; its first row is common to all"
+def _stretch(table:Tensor, n:int)->Tensor: # table (1, 1 + h w, C); returns (1, n, C): position table for another grid; its first row is common to all
     first, grid = table[:, :1], table[:, 1:]
     rows = 16 if grid.shape[1] == 192 else round(grid.shape[1]**0.5)
     side = round((n - 1)**0.5)
@@ -194,11 +162,7 @@ def read_state(path:str|Path, # Lightning `.ckpt`, or any file of `torch.save` w
     prefix:str='', # keep what starts with it, without it
 )->dict: # name → tensor, memory-mapped
     "State of somebody else's checkpoint, without running anything in it"
-    path = Path(path)
-    if not path.is_file(): raise FileNotFoundError(f'{path}: no such checkpoint')
-    try: o = torch.load(path, map_location='cpu', weights_only=True, mmap=zipfile.is_zipfile(path))
-    except (RuntimeError, pickle.UnpicklingError, EOFError, OSError, ValueError, KeyError) as e:
-        raise ValueError(f'{path}: not a checkpoint of plain tensors ({str(e).splitlines()[0]}); nothing in it was run') from None
+    with reading(path, 'checkpoint of plain tensors'): o = torch.load(path, map_location='cpu', weights_only=True, mmap=zipfile.is_zipfile(path))
     state = o.get('state_dict', o) if isinstance(o, dict) else None
     if not isinstance(state, dict) or not all(isinstance(v, Tensor) for v in state.values()): raise ValueError(f'{path}: holds no state_dict of tensors')
     out = {k[len(prefix):]: v for k, v in state.items() if k.startswith(prefix)}

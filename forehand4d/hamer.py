@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from .rotations import sixd_to_mat
 from .hands import hand_pair, rest_wrist
 from .motion import HandMotion
-from .backbones import VitPose, normalise_image, read_state, vitpose_shape, vitpose_state
+from .core import reading
+from .backbones import VitPose, normalise_image, read_state, vitpose_shape, vitpose_state, _fill
 
 # %% ../nbs/34_hamer.ipynb #52d7e0c9
 class _Attention(nn.Module):
@@ -51,9 +52,8 @@ class HamerHead(nn.Module):
         self.decpose, self.decshape, self.deccam = nn.Linear(dim, 96), nn.Linear(dim, 10), nn.Linear(dim, 3)
         for name, n in (('hand_pose', 96), ('betas', 10), ('cam', 3)): self.register_buffer(f'init_{name}', torch.zeros(1, n))
 
-    def forward(self,
-        tokens:Tensor, # (B, N, context) of the image
-    )->tuple[Tensor,Tensor,Tensor]: # rot (B, 16, 3, 3) of a right hand, betas (B, 10), weak-perspective camera (B, 3): scale, shift
+    def forward(self, tokens:Tensor)->tuple[Tensor,Tensor,Tensor]:
+        # (B, N, context) of the image → rot (B, 16, 3, 3) of a right hand, betas (B, 10), weak-perspective camera (B, 3): scale, shift
         t = self.transformer
         x = t.to_token_embedding(tokens.new_zeros(len(tokens), 1, 1)) + t.pos_embedding
         for own, cross, ff in t.transformer.layers:
@@ -122,14 +122,10 @@ def load_hamer(path:str|Path, # `hamer.ckpt`
 )->Hamer: # call it with an image and detected hands
     "HaMeR from its authors' checkpoint"
     vit, head = read_state(path, 'backbone.'), read_state(path, 'mano_head.')
-    if missing := [k for k in ('transformer.to_token_embedding.weight', 'transformer.transformer.layers.0.1.fn.to_kv.weight', 'decpose.weight') if k not in head]:
-        raise ValueError(f'{path}: no HaMeR decoder ({", ".join(missing)} missing)')
-    kv = head['transformer.transformer.layers.0.1.fn.to_kv.weight']
-    depth = 1 + max(int(k.split('.')[3]) for k in head if k.startswith('transformer.transformer.layers.'))
-    with torch.device('meta'): model = Hamer(VitPose(**vitpose_shape(vit, None), crop=True), HamerHead(
-        kv.shape[1], head['decpose.weight'].shape[1], depth, heads, kv.shape[0]//2, head['transformer.transformer.layers.0.2.fn.net.0.weight'].shape[0]))
-    new = {f'vit.net.{k}': v for k, v in vitpose_state(vit).items()} | {f'head.{k}': v for k, v in head.items()}
-    own = model.state_dict()
-    if bad := [k for k in own if k not in new or new[k].shape != own[k].shape]: raise ValueError(f'{path}: {len(bad)} of {len(own)} tensors missing or of another shape, e.g. {bad[0]}')
-    model.load_state_dict({k: new[k] for k in own}, assign=True)
+    size = lambda k, axis: head[f'transformer.transformer.layers.0.{k}.weight'].shape[axis]
+    with reading(path, 'checkpoint of HaMeR', 'complete'), torch.device('meta'):
+        depth = 1 + max(int(k.split('.')[3]) for k in head if k.startswith('transformer.transformer.layers.'))
+        decoder = HamerHead(size('1.fn.to_kv', 1), head['decpose.weight'].shape[1], depth, heads, size('1.fn.to_kv', 0)//2, size('2.fn.net.0', 0))
+        model = Hamer(VitPose(**vitpose_shape(vit), crop=True), decoder)
+    _fill(model, {f'vit.net.{k}': v for k, v in vitpose_state(vit).items()} | {f'head.{k}': v for k, v in head.items()}, path, assign=True)
     return model.eval()

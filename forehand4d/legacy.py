@@ -30,8 +30,7 @@ class LegacyConfig:
     dropout: float = 0.1 # in every layer
     hand_id: str = 'mano' # hand model of the output
 
-def _mlp(n:int, width:int)->nn.Sequential: # n → width
-    "What embeds a condition"
+def _mlp(n:int, width:int)->nn.Sequential: # n → width, embeds a condition
     return nn.Sequential(nn.Linear(n, width), nn.ReLU(), nn.Linear(width, width), nn.ReLU(), nn.Linear(width, width))
 
 class LegacyEncoder(nn.Module):
@@ -44,8 +43,7 @@ class LegacyEncoder(nn.Module):
         layer = nn.TransformerEncoderLayer(W, cfg.heads, cfg.ff, cfg.dropout, 'gelu', batch_first=True)
         self.encoder, self.drop = nn.TransformerEncoder(layer, cfg.layers, enable_nested_tensor=False), nn.Dropout(cfg.dropout)
 
-    def _run(self, x:Tensor, n:int)->Tensor: # n tokens from the front have positions
-        "Add positions, run the layers"
+    def _run(self, x:Tensor, n:int)->Tensor: # positions for the first n tokens, then the layers
         pos = sinusoid(torch.arange(n, device=x.device), x.shape[-1], interleaved=True)
         return self.encoder(torch.cat([self.drop(x[:, :n] + pos), x[:, n:]], 1))
 
@@ -76,10 +74,8 @@ class LegacyModel(nn.Module):
         "What a checkpoint needs to rebuild the model"
         return dict(asdict(self.cfg), network=self.cfg.kind, kind='official')
 
-    def tokens(self,
-        cond:dict, # image (B, 3, 224, 224) normalised; or some of j2d (B, T, 84), cam (B, T, 4, 4), plucker (B, T, 252), kpe (B, T, 672)
-    )->Tensor: # (B, N, width)
-        "Embed the conditions; the same for all sampling steps"
+    def tokens(self, cond:dict)->Tensor: # (B, N, width)
+        "Embed image (B, 3, 224, 224) normalised, or some of j2d (B, T, 84), cam (B, T, 4, 4), plucker (B, T, 252), kpe (B, T, 672); the same for all sampling steps"
         if unknown := set(cond) - set(self.cond): raise ValueError(f'this {self.cfg.kind} network takes {", ".join(self.cond)}, got {", ".join(sorted(unknown))}')
         if not cond: raise ValueError(f'this {self.cfg.kind} network needs {" or ".join(self.cond)}')
         if 'image' in cond: return self.cond['image'](self.vit(cond['image']))

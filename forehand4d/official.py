@@ -15,7 +15,7 @@ from fastcore.basics import patch
 from safetensors.torch import save_file
 from .core import atomic_path, file_hash, write_json
 from .motion import HandMotion, decode_legacy198
-from .backbones import VitPose, read_state, vitpose_shape, vitpose_state
+from .backbones import VitPose, read_state, vitpose_shape, vitpose_state, _fill
 from .conditioning import LEGACY_SIDE, legacy_conditions, legacy_image
 from .denoiser import sinusoid
 from .legacy import GROUPS, LegacyConfig, LegacyModel
@@ -28,8 +28,7 @@ _COND = {f'{a}_conditioner.net.': f'cond.{b}.' for a, b in dict(kps='j2d', cam='
 _DROPPED = ('mano_r.', 'mano_l.', 'model.mano_r.', 'model.mano_l.', 'model.conditioner.net.', 'model.ddp_model.')
 _VIT = 'spatial_conditioner.feat_extractor.backbone.'
 
-def _kind_of(state:dict)->str: # forecasting, lifting, regressor or hybrid
-    "Which network a released checkpoint holds"
+def _kind_of(state:dict)->str: # forecasting, lifting, regressor or hybrid: which network a released checkpoint holds
     has = lambda s: any(k.startswith(f'model.{s}') for k in state)
     if has('vq_model.'): raise ValueError('this is a LatentAct checkpoint; LatentAct is trained here from scratch (the released one encodes the true future)')
     if has('tf_model.'): return 'hybrid'
@@ -37,8 +36,7 @@ def _kind_of(state:dict)->str: # forecasting, lifting, regressor or hybrid
     if any(has(f'{k}_conditioner.') for k in ('kps', 'cam', 'plucker', 'kpe')): return 'lifting'
     raise ValueError(f'not a checkpoint of ForeHand4D: its weights start with {", ".join(sorted({k.split(".")[0] for k in state})[:5])}')
 
-def _place(key:str)->str: # name in `LegacyModel`; '' for what is dropped, None for what is unknown
-    "Where a tensor of the release belongs"
+def _place(key:str)->str: # name in `LegacyModel`; '' for what is dropped, None for what is unknown: where a tensor of the release belongs
     if key.startswith(_DROPPED) or key.endswith('sequence_pos_encoder.pe'): return ''
     for prefix, net in (('model.model.', 'net.'), ('model.tf_model.', 'head.')):
         for a, b in _NET:
@@ -48,8 +46,7 @@ def _place(key:str)->str: # name in `LegacyModel`; '' for what is dropped, None 
     return None
 
 # %% ../nbs/52b_official.ipynb #73be9e13
-def _check_copies(state:dict):
-    "Duplicates must agree, position tables must be the sinusoidal ones"
+def _check_copies(state:dict): # duplicates must agree, position tables must be the sinusoidal ones
     for k, v in state.items():
         twin = k.replace('model.ddp_model.', 'model.model.')
         if twin != k and twin not in state: raise ValueError(f'{k} has no counterpart {twin}')
@@ -127,10 +124,10 @@ def load_official(path:str|Path, # the authors' `.ckpt`, or a folder or `.safete
 LEGACY_BETAS = torch.tensor([[0.82747316, 0.13775729, -0.39435294, 0.17889787, -0.73901576, 0.7788163, -0.5702684, 0.4947751, -0.24890041, 1.5943261],
                              [-0.19330633, -0.08867972, -2.5790455, -0.10344583, -0.71684015, -0.28285977, 0.55171007, -0.8403888, -0.8490544, -1.3397144]]) # (2, 10), where no shape is known
 
-def _draw(model:LegacyModel, tokens:Tensor, betas:Tensor|None, valid:Tensor|None, steps:int|None, sampler:str|None, seed:int)->HandMotion: # (B, T)
-    "Sample and decode"
-    steps = steps or 50
-    x = sample(model, (len(tokens), model.cfg.frames, 198), steps, sampler or ('ddpm' if steps >= 1000 else 'ddim'), seed, tokens.device, extra=(tokens,))
+def _draw(model:LegacyModel, tokens:Tensor, betas:Tensor|None, valid:Tensor|None=None, steps:int|None=None, sampler:str|None=None, seed:int=0, **_)->HandMotion: # (B, T)
+    "Sample, by default in 50 steps (1000: the released sampler), and decode"
+    steps = 1 if model.cfg.kind == 'regressor' else steps or 50
+    x = sample(lambda x, t: model(x, t, tokens), (len(tokens), model.cfg.frames, 198), steps, sampler or ('ddpm' if steps >= 1000 else 'ddim'), seed, tokens.device)
     b = (LEGACY_BETAS if betas is None else betas).to(x).expand(len(x), 2, 10)
     return decode_legacy198(x, b, valid, model.cfg.hand_id)
 
@@ -149,16 +146,13 @@ def forecast(self:LegacyModel,
     K:Tensor|None=None, # unused: the released networks do not know the camera
     samples:int=5, # futures per image
     betas:Tensor|None=None, # (B, 2, 10) known shapes
-    steps:int|None=None, # network calls, default 50; 1000: the released sampler
-    sampler:str|None=None, # see `SAMPLERS`
-    seed:int=0, # of the noise
-    **_, # what other forecasting models are told
+    **how, # `steps`, `sampler` and `seed` of `sample`; what else forecasting models are told means nothing here
 )->HandMotion: # (B, samples, T)
     "Several futures for each image of a batch"
     if self.cfg.kind == 'regressor': samples = 1
     tokens = self.tokens({'image': image}).repeat_interleave(samples, 0)
     b = None if betas is None else betas.repeat_interleave(samples, 0)
-    return _draw(self, tokens, b, None, 1 if self.cfg.kind == 'regressor' else steps, sampler, seed).map(lambda x: x.unflatten(0, (-1, samples)))
+    return _draw(self, tokens, b, **how).map(lambda x: x.unflatten(0, (-1, samples)))
 
 # %% ../nbs/52b_official.ipynb #1735cc3e
 @patch
@@ -170,10 +164,8 @@ def lift(self:LegacyModel,
     cam_from_view:Tensor, # (B, T, 4, 4)
     betas:Tensor|None=None, # (B, 2, 10) known shapes
     real:Tensor|None=None, # (B, T) bool, false on padding
-    steps:int|None=None, # network calls, default 50; 1000: the released sampler
-    sampler:str|None=None, # see `SAMPLERS`
-    seed:int=0, # of the noise
     joints3d:Tensor|None=None, # (B, T, 2, 21, 3) true joints: the released evaluation's rays, which look at the answer
+    **how, # `steps`, `sampler` and `seed` of `sample`
 )->HandMotion: # (B, T) in the view frame
     "One motion for each track"
     centre = intrinsics[..., :2, 2] + 0.5
@@ -184,22 +176,19 @@ def lift(self:LegacyModel,
     if real is not None: valid2d = valid2d & real[..., None, None]
     tokens = self.tokens({k: v for k, v in legacy_conditions(px, valid2d, K, cam_from_view, joints3d, real).items() if k in self.cfg.groups})
     present = (valid2d.any(-1).float().mean(1, keepdim=True) > 0.05).expand(valid2d.shape[:3]).contiguous()
-    return _draw(self, tokens, betas, present, steps, sampler, seed)
+    return _draw(self, tokens, betas, present, **how)
 
 # %% ../nbs/52b_official.ipynb #c8aad5b8
-class HamerBackbone(nn.Module):
-    "HaMeR's ViT as the released code uses it"
-    def __init__(self, vit:VitPose): super().__init__(); self.vit = vit  # with `crop=True`
+class HamerBackbone(VitPose):
+    "HaMeR's ViT as the released code uses it, with `crop=True`"
     def forward(self, image:Tensor)->Tensor: # (B, 3, 224, 224) normalised → (B, C, 16, 12)
-        return self.vit(image).transpose(1, 2).unflatten(2, (16, 12))
+        return super().forward(image).transpose(1, 2).unflatten(2, (16, 12))
 
 def load_hamer_backbone(path:str|Path, # `hamer.ckpt`
     num_heads:int|None=None, # attention heads; default: 16 for ViT-H, else 4
 )->HamerBackbone: # image (B, 3, 224, 224) normalised → (B, C, 16, 12)
     "The backbone of HaMeR's checkpoint"
     state = read_state(path, 'backbone.')
-    with torch.device('meta'): vit = VitPose(**vitpose_shape(state, num_heads), crop=True)
-    own, new = vit.net.state_dict(), vitpose_state(state)
-    if bad := [k for k in own if k not in new or new[k].shape != own[k].shape]: raise ValueError(f'{path}: backbone incomplete ({len(bad)} of {len(own)} tensors, e.g. {bad[0]})')
-    vit.net.load_state_dict({k: new[k] for k in own}, assign=True)
-    return HamerBackbone(vit).eval()
+    with torch.device('meta'): vit = HamerBackbone(**vitpose_shape(state, num_heads), crop=True)
+    _fill(vit.net, vitpose_state(state), path, assign=True)
+    return vit.eval()
