@@ -15,22 +15,19 @@ from torch import Tensor
 STEPS = 1000 # diffusion steps
 
 @lru_cache
-def cosine_betas(steps:int=STEPS, # number of steps
-)->Tensor: # (steps,) float64
+def cosine_betas()->Tensor: # (1000,) float64
     "Variance added at each step"
-    s = torch.arange(steps + 1, dtype=torch.float64)/steps
+    s = torch.arange(STEPS + 1, dtype=torch.float64)/STEPS
     abar = torch.cos((s + 0.008)/1.008*math.pi/2)**2
     return (1 - abar[1:]/abar[:-1]).clamp(max=0.999)
 
 @lru_cache
-def alphas_bar(steps:int=STEPS, # number of steps
-)->Tensor: # (steps,) float64
+def alphas_bar()->Tensor: # (1000,) float64
     "Share of the signal's variance left after each step"
-    return torch.cumprod(1 - cosine_betas(steps), 0)
+    return torch.cumprod(1 - cosine_betas(), 0)
 
 # %% ../nbs/40_diffusion.ipynb #1f140402
-def _at(table:Tensor, t:Tensor, like:Tensor)->Tensor: # table (steps,), t (B,), like (B, ...); returns (B, 1, …)
-    "Look up per-sample numbers"
+def _at(table:Tensor, t:Tensor, like:Tensor)->Tensor: # (B, 1, …) entries t (B,) of a table (steps,), to go with (B, ...)
     return table.to(like.device)[t].to(like.dtype).view(-1, *[1]*(like.dim() - 1))
 
 def q_sample(x0:Tensor, # (B, ...) clean
@@ -46,8 +43,7 @@ def posterior(x0:Tensor, # (B, ...) clean
     t:Tensor, # (B,) steps
 )->tuple[Tensor,Tensor]: # mean (B, ...) and variance (B, 1, …) of the step before
     "Distribution of `x[t-1]` given `xt` and `x0`"
-    b = cosine_betas()
-    abar = alphas_bar()
+    b, abar = cosine_betas(), alphas_bar()
     prev = torch.cat([torch.ones(1, dtype=b.dtype), abar[:-1]])
     c1, c2 = b*prev.sqrt()/(1 - abar), (1 - prev)*(1 - b).sqrt()/(1 - abar)
     return _at(c1, t, x0)*x0 + _at(c2, t, x0)*xt, _at(b*(1 - prev)/(1 - abar), t, x0)

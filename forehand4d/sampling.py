@@ -24,25 +24,22 @@ def _scheduler(name:str, # one of `SAMPLERS`
     raise ValueError(f'unknown sampler {name!r}; choose one of {", ".join(SAMPLERS)}')
 
 @torch.no_grad()
-def sample(f, # function (xt (B, T, C), t (B,), *extra) -> x0 (B, T, C)
+def sample(f, # function (xt (B, T, C), t (B,)) -> x0 (B, T, C)
     shape:tuple, # (B, T, C) of the result
     steps:int=20, # network calls
     sampler:str='ddim', # one of `SAMPLERS`
     seed:int=0, # of the noise
     device='cpu', # where `f` lives
-    progress=None, # optional wrapper of the loop, e.g. tqdm
-    extra:tuple=(), # further arguments of `f`
-    noise=None, # where noise comes from, a function of the shape; default: a generator with the seed
     temperature:float=1.0, # scale of the noise that it starts from; below 1 likelier and more alike (little effect with ddpm, which adds noise on the way)
 )->Tensor: # (B, T, C)
     "Draw motions from noise"
     scheduler = _scheduler(sampler)
     scheduler.set_timesteps(min(steps, STEPS))
     g = torch.Generator().manual_seed(seed)
-    draw = noise or (lambda shape: torch.randn(shape, generator=g))
-    x, ddpm = temperature*draw(shape).to(device), {'generator': g} if sampler == 'ddpm' else {}
-    for step in (progress or iter)(scheduler.timesteps):
+    draw = lambda: torch.randn(shape, generator=g).to(device)
+    x, ddpm = temperature*draw(), {'generator': g} if sampler == 'ddpm' else {}
+    for step in scheduler.timesteps:
         t = torch.full((shape[0],), int(step), device=device)
-        x0 = f(x, t, *extra).float()
-        x = ancestral_step(x0, x, t, draw(shape).to(device)) if ddpm and steps >= STEPS else scheduler.step(x0, step, x, **ddpm).prev_sample
+        x0 = f(x, t).float()
+        x = ancestral_step(x0, x, t, draw()) if ddpm and steps >= STEPS else scheduler.step(x0, step, x, **ddpm).prev_sample
     return x
