@@ -47,8 +47,7 @@ def _nearest(query:Tensor, query_mask:Tensor, bank:Tensor, bank_mask:Tensor, mis
     return (squared + missing * (q.sum(1, keepdim=True) - q @ b.T)).argmin(1)
 
 # %% ../nbs/70c_floors.ipynb #97dbb241
-def _lifting_features(clip:Clip, frames:int)->tuple[Tensor, Tensor]: # (F,) features and mask
-    "2D keypoints and cameras in normalised coordinates"
+def _lifting_features(clip:Clip, frames:int)->tuple[Tensor, Tensor]: # (F,) features and mask: 2D keypoints and cameras in normalised coordinates
     n = min(clip.length, frames)
     rays = unproject(clip.keypoints2d[:n], clip.intrinsics[:n, None, None], torch.ones(n, 2, 21))[..., :2]
     T = clip.cam_from_view[:n]

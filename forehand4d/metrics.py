@@ -15,12 +15,10 @@ PROTOCOLS = ('official', 'strict')
 MISSING = 1e4 # metres; stands for NaN when samples are ranked (1e7 mm in the released code)
 
 # %% ../nbs/51a_metrics.ipynb #d5c6bb04
-def _pairs(src:Tensor, dst:Tensor)->Tensor: # (..., P, 3) both -> (..., P, 7) float64
-    "Rows (x, 1, y)"
+def _pairs(src:Tensor, dst:Tensor)->Tensor: # (..., P, 3) both -> (..., P, 7) float64: rows (x, 1, y)
     return torch.cat([src.double(), torch.ones_like(src[..., :1], dtype=torch.float64), dst.double()], -1)
 
-def _moments(pairs:Tensor, weights:Tensor)->Tensor: # (..., P, 7), (..., P) -> (..., 7, 7)
-    "Weighted sum of outer products"
+def _moments(pairs:Tensor, weights:Tensor)->Tensor: # (..., P, 7), (..., P) -> (..., 7, 7): weighted sum of outer products
     return (pairs * weights[..., None]).mT @ pairs
 
 # %% ../nbs/51a_metrics.ipynb #e67fa8e9
@@ -46,8 +44,7 @@ def masked_mean(x:Tensor, # (..., K) values, anything where invalid
     return torch.where(valid, x, 0.).sum(-1) / valid.sum(-1)
 
 # %% ../nbs/51a_metrics.ipynb #ad2eb41c
-def _check_joints(pred:Tensor, gt:Tensor, valid:Tensor, lengths:Tensor):
-    "Raise where shapes do not fit together"
+def _check_joints(pred:Tensor, gt:Tensor, valid:Tensor, lengths:Tensor): # raise where shapes do not fit together
     if gt.ndim < 4 or gt.shape[-3:] != (2, 21, 3): raise ValueError(f'gt must be (..., T, 2, 21, 3), got {tuple(gt.shape)}')
     if pred.shape[-4:] != gt.shape[-4:] or pred.ndim - gt.ndim not in (0, 1):
         raise ValueError(f'pred must be {tuple(gt.shape)}, with one more axis for samples before time at most, got {tuple(pred.shape)}')

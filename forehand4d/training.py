@@ -7,20 +7,17 @@ __all__ = ['save_weights', 'read_weights', 'find_weights', 'pick_weights', 'load
            'loss_curve']
 
 # %% ../nbs/52_training.ipynb #c402ccc3
-import json
-import math
-import copy
+import copy, json, math
 from dataclasses import dataclass
+from importlib.resources import files
 from pathlib import Path
 import torch
 from torch import nn
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from safetensors.torch import save_file
-from importlib.resources import files
-from .core import atomic_path, outputs_root, progress
+from .core import atomic_path, outputs_root, progress, reading
 from .runs import Run, list_runs
 from .data.loaders import ClipDataset, loader
-from .hands import require_hand
 
 # %% ../nbs/52_training.ipynb #575a3b99
 def save_weights(model:nn.Module, # with a `.config()` of plain values
@@ -40,17 +37,12 @@ def read_weights(path:str|Path, # `.safetensors` written by `save_weights`
     hand_id:str|None=None, # refuse weights of another hand model
 )->tuple[dict,dict]: # state (float32) and configuration
     "Read weights and configuration"
-    path = Path(path)
-    if not path.is_file(): raise FileNotFoundError(f'{path}: no such checkpoint')
-    try:
-        with safe_open(str(path), 'pt') as f:
-            cfg = json.loads((f.metadata() or {})['config'])
-            state = {k: f.get_tensor(k) for k in f.keys()}
-    except (SafetensorError, KeyError, ValueError, OSError) as e:
-        raise ValueError(f'{path}: not a complete checkpoint of this project ({e}); copy or train it again') from None
+    with reading(path, 'checkpoint of this project', 'complete'), safe_open(str(path), 'pt') as f:
+        cfg, state = json.loads((f.metadata() or {})['config']), {k: f.get_tensor(k) for k in f.keys()}
     kinds = (kind,) if isinstance(kind, str) else tuple(kind)
     if cfg['kind'] not in kinds: raise ValueError(f'{path}: holds a {cfg["kind"]}, a {kinds[0]} is needed')
-    if hand_id is not None: require_hand(cfg['hand_id'], hand_id, f'{path}: the weights')
+    if hand_id not in (None, cfg['hand_id']):
+        raise ValueError(f'{path}: the weights belong to hand model {cfg["hand_id"]!r}, but {hand_id!r} is in use: their numbers are not interchangeable')
     scales = {k: state.pop(k) for k in list(state) if k.endswith('.scale')}
     return {k: v.float()*scales[f'{k}.scale'].view(-1, *[1]*(v.dim() - 1)) if v.dtype == torch.int8 else v for k, v in state.items()}, cfg
 
@@ -130,14 +122,11 @@ def _parameters(model:nn.Module, cfg:TrainConfig)->list: # parameter groups
     return [dict(params=ps, weight_decay=cfg.weight_decay*matrix, share=share) for (matrix, share), ps in sorted(groups.items(), reverse=True)]
 
 # %% ../nbs/52_training.ipynb #64f36a6b
-def _save_state(path:Path, step:int, model:nn.Module, average:nn.Module, optimiser):
-    "Everything needed to continue"
+def _save_state(path:Path, step:int, model:nn.Module, average:nn.Module, optimiser): # everything needed to continue
     with atomic_path(path) as tmp: torch.save(dict(step=step, model=model.state_dict(), average=average.state_dict(), optimiser=optimiser.state_dict()), tmp)
 
-def _load_state(path:Path, model:nn.Module, average:nn.Module, optimiser)->int: # steps done
-    "Continue from a checkpoint"
-    try: s = torch.load(path, map_location='cpu', weights_only=True)
-    except Exception as e: raise ValueError(f'{path}: the checkpoint cannot be read ({type(e).__name__}); delete it to start the run again') from None
+def _load_state(path:Path, model:nn.Module, average:nn.Module, optimiser)->int: # steps done; continue from a checkpoint
+    with reading(path, 'checkpoint; delete it to start the run again'): s = torch.load(path, map_location='cpu', weights_only=True)
     model.load_state_dict(s['model']); average.load_state_dict(s['average']); optimiser.load_state_dict(s['optimiser'])
     return s['step']
 
@@ -163,17 +152,8 @@ def train(model:nn.Module, # has `.loss(batch, generator) → (scalar, dict)` an
     acc.wait_for_everyone()
     return average
 
-def _loop(acc, # accelerator
-    model:nn.Module, # trained in place
-    average:nn.Module, # updated in place
-    optimiser, # updated in place
-    data:ClipDataset, # clips
-    cfg:TrainConfig, # settings
-    run, # record
-    start:int, # first step
-    stop_after:int|None, # leave early
-)->int: # steps done
-    "Steps `start … cfg.steps - 1`"
+def _loop(acc, model:nn.Module, average:nn.Module, optimiser, data:ClipDataset, cfg:TrainConfig, run, start:int, stop_after:int|None)->int: # steps done
+    "Steps `start … cfg.steps - 1` on an accelerator; model, average and optimiser change in place"
     wrapped, optimiser = acc.prepare(_Loss(model), optimiser)
     batches = loader(data, cfg.batch, start, cfg.steps, cfg.frames, cfg.image_size, cfg.seed, cfg.workers, (acc.process_index, acc.num_processes))
     bar = progress(batches, 'training', total=cfg.steps, initial=start, disable=not acc.is_main_process)
@@ -203,21 +183,13 @@ class _Loss(nn.Module):
     def forward(self, batch, generator): return self.model.loss(batch, generator)
 
 @torch.no_grad()
-def _average(average:nn.Module, model:nn.Module, decay:float):
-    "Exponential moving average of the weights"
+def _average(average:nn.Module, model:nn.Module, decay:float): # exponential moving average of the weights
     a, m = list(average.state_dict().values()), list(model.state_dict().values())
     f = [i for i, v in enumerate(a) if v.is_floating_point()]
     torch._foreach_lerp_([a[i] for i in f], [m[i].detach() for i in f], 1 - decay)
 
-def loss_curve(run, # record with a log
-    ax=None, # matplotlib axes
-):
-    "Plot the smoothed loss of a run"
-    import matplotlib.pyplot as plt
+def loss_curve(run): # record with a log
+    "Plot the smoothed loss of a run and its parts"
     import pandas as pd
-    log = pd.DataFrame(run.log_rows())
-    ax = ax or plt.figure(figsize=(5, 2.5)).gca()
-    for k in (c for c in log.columns if c not in ('step', 'norm')):
-        ax.plot(log.step, log[k].ewm(halflife=max(1, len(log)/50)).mean(), label=k, lw=2 if k == 'loss' else 1)
-    ax.set(xlabel='step', ylabel='loss', yscale='log'); ax.legend(ncol=3, fontsize=7)
-    return ax
+    log = pd.DataFrame(run.log_rows()).set_index('step').drop(columns='norm')
+    return log.ewm(halflife=max(1, len(log)/50)).mean().plot(figsize=(5, 2.5), ylabel='loss', logy=True, lw=1)

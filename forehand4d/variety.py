@@ -22,8 +22,7 @@ def _distance(a:Tensor, b:Tensor, mask_a:Tensor, mask_b:Tensor, masking:str='int
     return d / frames.sqrt() if per_frame else d
 
 # %% ../nbs/51b_variety.ipynb #d3b462a3
-def _mask(features:Tensor, mask:Tensor|None)->Tensor: # (N, T, C) or (N, T, 1) bool
-    "Mask with a channel axis; all true where none is given"
+def _mask(features:Tensor, mask:Tensor|None)->Tensor: # (N, T, C) or (N, T, 1) bool: mask with a channel axis; all true where none is given
     N, T, C = features.shape[0], *features.shape[-2:]
     if mask is None: return torch.ones(N, T, 1, dtype=torch.bool, device=features.device)
     if mask.shape not in ((N, T), (N, T, C)): raise ValueError(f'mask must be {(N, T)} or {(N, T, C)}, got {tuple(mask.shape)}')
