@@ -126,9 +126,8 @@ def hide_image(self:ForecastModel,
     hidden:Tensor, # (B,) bool
 )->Tensor: # (B, N, width)
     "Blank the tokens that come from the image; those of detected hands stay"
-    image = torch.ones(prefix.shape[1], dtype=torch.bool, device=prefix.device)
-    image[-4:-2] = False
-    return prefix.masked_fill((hidden[:, None] & image)[..., None], 0)
+    at = torch.arange(prefix.shape[1], device=prefix.device) - prefix.shape[1]
+    return prefix.masked_fill((hidden[:, None] & (at != -4) & (at != -3))[..., None], 0)
 
 # %% ../nbs/55a_forecaster.ipynb #6ef64a87
 def augment_image(image:Tensor, # (B, S, S, 3) uint8
@@ -143,22 +142,19 @@ def augment_image(image:Tensor, # (B, S, S, 3) uint8
     flip = rand(B) < 0.5
     zoom, shift = (1 + 0.1*torch.randn(B, generator=generator).to(K)).clamp(0.8, 1.25), (rand(B, 2) - 0.5)*0.2*S
     s = torch.where(flip, -1.0, 1.0)
-    theta = torch.zeros(B, 2, 3).to(K)  # output pixel -> input pixel in grid_sample's units
-    theta[:, 0, 0], theta[:, 1, 1] = s/zoom, 1/zoom
-    theta[:, :, 2] = -shift/(S/2)/zoom[:, None]*torch.stack([s, torch.ones_like(s)], -1)
+    side = torch.stack([s, torch.ones_like(s)], -1)  # (B, 2) sign of each axis
+    theta = torch.cat([torch.diag_embed(side), -shift[..., None]/(S/2)*side[..., None]], -1)/zoom[:, None, None]  # output pixel -> input pixel in grid_sample's units
     x = F.grid_sample(x, F.affine_grid(theta, x.shape, align_corners=False), align_corners=False)
     x = (x + 0.02*torch.randn(x.shape, generator=generator).to(K)).clamp(0, 1)
-    K = K.clone()
-    c, mid = K[:, :2, 2].clone(), (S - 1)/2
+    c, mid, K = K[:, :2, 2], (S - 1)/2, K.clone()
     K[:, 0, 0] *= zoom; K[:, 1, 1] *= zoom; K[:, 0, 1] *= zoom*s
-    K[:, :2, 2] = (c - mid)*zoom[:, None]*torch.stack([s, torch.ones_like(s)], -1) + mid + shift
+    K[:, :2, 2] = (c - mid)*zoom[:, None]*side + mid + shift
     return normalise_image((x*255).permute(0, 2, 3, 1)), K, flip
 
 # %% ../nbs/55a_forecaster.ipynb #8c9436d7
 SIDE = LossWeights(transl=0.004, place=0.0, speed=0.0, image=1.0) # of the auxiliary regression head
 
-def _targets(batch:dict, flip:Tensor, hand_id:str)->HandMotion: # flip (B,); returns (B, T)
-    "Motion of the batch, mirrored where the image is"
+def _targets(batch:dict, flip:Tensor, hand_id:str)->HandMotion: # flip (B,); motion (B, T) of the batch, mirrored where the image is
     m = batch_motion(batch, hand_id)
     f, pick = mirror_motion(m), lambda a, b: torch.where(flip.view(-1, *[1]*(a.dim() - 1)), a, b)
     return HandMotion(*(pick(getattr(f, k), getattr(m, k)) for k in ('rot', 'wrist', 'betas', 'valid')), hand_id)
@@ -205,8 +201,7 @@ def loss(self:ForecastModel,
     more = {'found': found_loss(*found, true, near, cfg.image_size, self.backbone.grid(cfg.image_size))} | ({'aux': side} if cfg.aux else {})
     return total + sum(more.values()), terms | {k: v.detach() for k, v in more.items()}
 
-def _seen_hands(m:HandMotion, K:Tensor, size:int)->tuple[Tensor,Tensor]: # m (B, T), K (B, 3, 3); returns keypoints (B, 2, 21, 2), valid (B, 2, 21)
-    "What a detector would see of frame 0"
+def _seen_hands(m:HandMotion, K:Tensor, size:int)->tuple[Tensor,Tensor]: # m (B, T), K (B, 3, 3); what a detector would see of frame 0: (B, 2, 21, 2), valid (B, 2, 21)
     j = m.slice(0, 1).joints()[:, 0]
     px = project(j, K[:, None, None])
     inside = ((px > -0.5) & (px < size - 0.5)).all(-1) & (j[..., 2] > 0.05)
@@ -215,8 +210,7 @@ def _seen_hands(m:HandMotion, K:Tensor, size:int)->tuple[Tensor,Tensor]: # m (B,
 
 # %% ../nbs/55a_forecaster.ipynb #36b5c148
 @patch
-def _side_loss(self:ForecastModel, prefix:Tensor, x0:Tensor, m:HandMotion, views:dict, flat:Tensor, real:Tensor, weight:Tensor, generator)->Tensor: # scalar
-    "What the auxiliary head is punished for; `flat` (B, T, 2, 21, 2) are the keypoints in the picture of frame 0"
+def _side_loss(self:ForecastModel, prefix:Tensor, x0:Tensor, m:HandMotion, views:dict, flat:Tensor, real:Tensor, weight:Tensor, generator)->Tensor: # loss of the auxiliary head; flat (B, T, 2, 21, 2): keypoints by the intrinsics of the picture
     rays, trust = views['track']
     if self.cfg.aux == 'regression':
         views = views | {'track': (rays, trust*~m.valid.flatten(1).any(1)[:, None, None, None])}
