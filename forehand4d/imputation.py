@@ -12,6 +12,7 @@ from torch import Tensor
 from .core import progress
 from .rotations import aa_to_mat
 from .cameras import project, transform
+from .hands import HandModel
 from .motion import HandMotion
 from .placing import place_hands
 from .data.clips import Clip
@@ -32,6 +33,7 @@ class RefineConfig:
     prior: float = 0.35 # expected finger correction in radians; 0 turns the term off
     fit_shape: bool = False # also fit the shape of the hands
     bones: float = 0.0 # expected offset of a joint from the model's, metres, the same in all frames; 0: bones are as long as the model's
+    size: float = 0.0 # with `bones`: expected relative error of the model's size; 0: any
     tolerance: float = 2e-3 # a clip stops when 50 iterations improve it by less than this share
 
 @dataclass(frozen=True)
@@ -59,8 +61,7 @@ def observe(batch:dict, # from `collate`
 def _mean(x:Tensor, w:Tensor)->Tensor: # (B,) weighted mean of each clip; x, w (B, ...)
     return (x*w).flatten(1).sum(1)/w.flatten(1).sum(1).clamp(min=1e-6)
 
-def _apply(m:HandMotion, p:dict)->HandMotion: # m (B, T); returns corrected
-    "Start pose with corrections: wrist and fingers by axis-angle, shape by addition"
+def _apply(m:HandMotion, p:dict)->HandMotion: # m (B, T); returns corrected; start pose with corrections: wrist and fingers by axis-angle, shape by addition
     turn = aa_to_mat(torch.cat([p['turn'], p['fingers']], -2))
     return replace(m, rot=turn@m.rot, wrist=m.wrist + p['shift'], betas=m.betas + p['shape'])
 
@@ -74,6 +75,11 @@ def _stretched(m:HandMotion, bones:Tensor)->Tensor: # m (B, T), bones (B, 2, 5, 
     d = torch.stack(out, -2)
     return m.joints() + torch.cat([torch.zeros_like(d[..., 0, :1, :]), d[..., :3, :].flatten(-3, -2), d[..., [4, 0, 1, 3, 2], 3, :]], -2)  # fingertips: thumb first, ring before little
 
+def _growth(hand:HandModel, bones:Tensor)->Tensor: # (B, 2) how much longer the additions (B, 2, 5, 4, 3) make a hand as a whole, relative
+    J = torch.cat([hand.J_template, hand.v_template[:, hand.tips]], 1)
+    rest = J[:, [[0, 3*f + 1, 3*f + 2, 3*f + 3, tip] for f, tip in enumerate((17, 18, 20, 19, 16))]].diff(dim=2)
+    return (bones*rest).sum((-3, -2, -1))/rest.square().sum((-3, -2, -1))
+
 def _objective(m:HandMotion, o:Observation, p:dict, cfg:RefineConfig, wide:float=1.)->Tensor: # energy (B,) of each clip of m (B, T)
     J = _stretched(m, p['bones']) if cfg.bones else m.joints()
     c = transform(o.cam[:, :, None], J)
@@ -85,6 +91,7 @@ def _objective(m:HandMotion, o:Observation, p:dict, cfg:RefineConfig, wide:float
         E = E + _mean((J.diff(n=2, dim=1)**2).sum(-1)/cfg.smooth**2, both)
     if cfg.prior: E = E + (p['fingers']**2).sum(-1).flatten(1).mean(1)/cfg.prior**2
     if cfg.bones: E = E + 0.1*(p['bones']**2).sum(-1).flatten(1).mean(1)/cfg.bones**2
+    if cfg.bones and cfg.size: E = E + (_growth(m.hand(), p['bones'])/cfg.size).square().mean(1)
     return E + (0.1*(m.betas**2).flatten(1).mean(1) if cfg.fit_shape else 0)
 
 # %% ../nbs/54_imputation.ipynb #886bc621
@@ -142,8 +149,7 @@ def refine_batch(motion:HandMotion, # (B, T) start, e.g. from the lifting model
     return _apply(motion, best_p), dict(before=first, after=best, iterations=used, bones=best_p['bones'])
 
 # %% ../nbs/54_imputation.ipynb #35aff364
-def _median(x:Tensor, m:Tensor)->Tensor: # x (B, ...), m (B, ...); returns (B,), NaN where nothing is valid
-    "Median over the valid entries of each clip"
+def _median(x:Tensor, m:Tensor)->Tensor: # x (B, ...), m (B, ...); returns (B,), NaN where nothing is valid; median over the valid entries of each clip
     return torch.where(m, x, torch.nan).flatten(1).nanmedian(1).values
 
 @torch.no_grad()
