@@ -7,8 +7,7 @@ __all__ = ['NEAR', 'make_T', 'invert', 'transform', 'look_at', 'project', 'unpro
            'resize_intrinsics', 'kpe_angles', 'fourier', 'plucker_rays']
 
 # %% ../nbs/11_cameras.ipynb #80a98852
-import math
-import torch
+import math, torch
 from torch import Tensor
 
 # %% ../nbs/11_cameras.ipynb #4931e6f6
@@ -20,8 +19,7 @@ def make_T(R:Tensor, # (..., 3, 3) rotation
     T[..., :3, :3], T[..., :3, 3], T[..., 3, 3] = R, t, 1
     return T
 
-def invert(T:Tensor, # (..., 4, 4) rigid transforms
-)->Tensor: # (..., 4, 4)
+def invert(T:Tensor)->Tensor: # (..., 4, 4) rigid transforms → (..., 4, 4)
     "Inverse of a rigid transform, exact: transpose, no solver"
     R = T[..., :3, :3].mT
     return make_T(R, -(R@T[..., :3, 3:]).squeeze(-1))

@@ -63,14 +63,12 @@ def _plain(o:Any, array=_digest)->Any: # `o` as something json can write, the sa
     raise TypeError(f'expected numbers, text, arrays and containers of them, got {type(o).__name__}')
 
 # %% ../nbs/00_core.ipynb #a20fec27
-def stable_hash(obj:Any, # numbers, text, paths, arrays, dataclasses, containers of them
-)->str: # twelve hexadecimal digits, the same for equal values, in every process
+def stable_hash(obj:Any)->str: # numbers, text, paths, arrays, dataclasses, containers of them → twelve hexadecimal digits, the same for equal values, in every process
     "Hash of a value"
     return hashlib.sha256(json.dumps(_plain(obj), sort_keys=True).encode()).hexdigest()[:12]
 
 # %% ../nbs/00_core.ipynb #858867a3
-def file_hash(path:str|Path, # a file, or a folder that is hashed with the names of what it holds
-)->str: # sha256, hexadecimal
+def file_hash(path:str|Path)->str: # a file, or a folder that is hashed with the names of what it holds → sha256, hexadecimal
     "Hash of what a file or folder holds"
     path = Path(path)
     if not path.is_dir():
@@ -92,8 +90,7 @@ def _sweep(path:Path): # remove what killed processes left of earlier writes of 
         except OSError: pass
 
 # %% ../nbs/00_core.ipynb #984c8698
-def _disk_full(e:BaseException, folder:Path)->bool:
-    "Does `e` come from a full disk? torch and others report one as a plain error, some as none of ours"
+def _disk_full(e:BaseException, folder:Path)->bool: # does `e` come from a full disk? torch and others report one as a plain error, some as none of ours
     if isinstance(e, OSError) and e.errno is not None: return e.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
     text = str(e).lower()
     if any(s in text for s in ('no space left', 'file too large', 'inline_container', 'iostream error')): return True
@@ -144,8 +141,7 @@ def reading(path:str|Path, # file that is opened inside
     try: yield Path(path)
     except Exception as e: raise ValueError(f'{path}: not a {how} {kind} ({(str(e).splitlines() or [type(e).__name__])[0]})') from None
 
-def read_json(path:str|Path, # file to be read
-)->Any: # what it holds
+def read_json(path:str|Path)->Any: # file to be read → what it holds
     "Read json; a broken file is named in the error"
     try: return json.loads(Path(path).read_text(encoding='utf-8'))
     except (json.JSONDecodeError, UnicodeDecodeError) as e: raise ValueError(f'expected json in {path}: {e}') from e

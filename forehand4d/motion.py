@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['LEGACY_STATS', 'HandMotion', 'rest_motion', 'load_motion', 'MotionStats', 'fit_stats', 'encode198', 'decode198',
-           'encode_legacy198', 'decode_legacy198']
+           'decode_legacy198']
 
 # %% ../nbs/14_motion.ipynb #bc3df93a
 from dataclasses import dataclass, replace
@@ -36,30 +36,21 @@ class HandMotion:
     def __len__(self): return self.wrist.shape[-3]
 
     def map(self, f)->'HandMotion': # with `f` applied to all tensors
-        "Apply a function to every tensor"
         return replace(self, rot=f(self.rot), wrist=f(self.wrist), betas=f(self.betas), valid=f(self.valid))
 
-    def cpu(self)->'HandMotion': # detached copy
-        "Detached copy on the CPU"
-        return self.map(lambda x: x.detach().cpu())
+    def cpu(self)->'HandMotion': return self.map(lambda x: x.detach().cpu()) # detached copy
 
-    def hand(self)->HandModel: # pair on the device of the motion
-        "The hand model of this motion"
-        return hand_pair(self.hand_id, str(self.wrist.device))
+    def hand(self)->HandModel: return hand_pair(self.hand_id, str(self.wrist.device)) # pair on the device of the motion
 
     def joints(self)->Tensor: # (..., T, 2, 21, 3) metres
-        "Joints and fingertips"
         return self.hand().joints(self.rot, self.wrist, self.betas[..., None, :, :])
 
     def vertices(self)->Tensor: # (..., T, 2, 778, 3) metres
-        "Meshes of both hands"
         return self.hand().vertices(self.rot, self.wrist, self.betas[..., None, :, :])
 
 # %% ../nbs/14_motion.ipynb #a6b86f44
 @patch
-def to_frame(self:HandMotion,
-    T:Tensor, # (4, 4), or (..., T, 4, 4) per frame: new frame from the motion's frame
-)->HandMotion: # the same motion seen from there
+def to_frame(self:HandMotion, T:Tensor)->HandMotion: # (4, 4), or (..., T, 4, 4) per frame: new frame from the motion's frame → the same motion seen from there
     "Move a motion to another frame of reference"
     R = T[..., None, :3, :3]
     rot = torch.cat([(R@self.rot[..., 0, :, :])[..., None, :, :], self.rot[..., 1:, :, :]], -3)
@@ -75,9 +66,7 @@ def slice(self:HandMotion,
     return replace(self, rot=self.rot[..., start:stop, :, :, :, :], wrist=self.wrist[..., start:stop, :, :], valid=self.valid[..., start:stop, :])
 
 @patch
-def pad(self:HandMotion,
-    length:int, # wanted number of frames
-)->HandMotion: # the last frame repeated, marked invalid
+def pad(self:HandMotion, length:int)->HandMotion: # wanted number of frames → the last frame repeated, marked invalid
     "Lengthen a motion; the added frames are not valid"
     if length < len(self): raise ValueError(f'cannot pad {len(self)} frames to {length}')
     d, t = self.wrist.dim() - 3, torch.arange(length, device=self.wrist.device)
@@ -99,8 +88,7 @@ def save(self:HandMotion, path:str|Path): # `.npz` to write
     arrays = {k: getattr(self, k).detach().cpu().numpy() for k in ('rot', 'wrist', 'betas', 'valid')}
     with atomic_path(path) as tmp, open(tmp, 'wb') as f: np.savez_compressed(f, hand_id=self.hand_id, **arrays)
 
-def load_motion(path:str|Path, # `.npz` written by `HandMotion.save`
-)->HandMotion: # on the CPU
+def load_motion(path:str|Path)->HandMotion: # `.npz` written by `HandMotion.save` → on the CPU
     "Read a motion"
     with reading(path, 'motion file'), np.load(path, allow_pickle=False) as z: a = {k: z[k] for k in ('rot', 'wrist', 'betas', 'valid', 'hand_id')}
     return HandMotion(hand_id=str(a.pop('hand_id')), **{k: torch.from_numpy(v) for k, v in a.items()})
@@ -112,13 +100,9 @@ class MotionStats:
     mean: tuple = (0.0, 0.0, 0.5) # metres, view frame
     std: tuple = (0.2, 0.2, 0.2) # metres
 
-    def apply(self, x:Tensor)->Tensor: # normalised positions
-        "Metres to normalised"
-        return (x - x.new_tensor(self.mean))/x.new_tensor(self.std)
+    def apply(self, x:Tensor)->Tensor: return (x - x.new_tensor(self.mean))/x.new_tensor(self.std) # metres → normalised
 
-    def undo(self, x:Tensor)->Tensor: # positions in metres
-        "Normalised to metres"
-        return x*x.new_tensor(self.std) + x.new_tensor(self.mean)
+    def undo(self, x:Tensor)->Tensor: return x*x.new_tensor(self.std) + x.new_tensor(self.mean) # normalised → metres
 
 def fit_stats(wrist:Tensor, # (..., 3) training wrists, metres
     valid:Tensor, # (...) bool
@@ -150,15 +134,6 @@ def decode198(x:Tensor, # (..., T, 198)
 
 # %% ../nbs/14_motion.ipynb #8349c1c1
 LEGACY_STATS = MotionStats((0.10309122, 0.02925274, 0.47753079), (0.20071064, 0.18052778, 0.25474921)) # constants of the release
-
-def encode_legacy198(m:HandMotion, # any leading dimensions
-)->Tensor: # (..., T, 198)
-    "Motion to the channels of the released networks"
-    hand = m.hand()
-    fingers = aa_to_mat(mat_to_aa(m.rot[..., 1:, :, :]) - hand.mean_aa)
-    rot = torch.cat([m.rot[..., :1, :, :], fingers], -3)
-    cam_t = m.wrist - rest_wrist(hand, m.betas)[..., None, :, :]
-    return torch.cat([mat_to_6d(rot).flatten(-3), LEGACY_STATS.apply(cam_t).flatten(-2)], -1)
 
 def decode_legacy198(x:Tensor, # (..., T, 198)
     betas:Tensor, # (..., 2, 10)

@@ -14,8 +14,7 @@ from scipy import sparse
 from .core import reading
 
 # %% ../nbs/05_pickles.ipynb #cd813666
-class _Stub:
-    "An object of a foreign class: its state and nothing that runs"
+class _Stub: # an object of a foreign class: its state and nothing that runs
     def __setstate__(self, state): self.__dict__['state'] = state if isinstance(state, dict) else {}
 
 def _unwrap(o): # stand-ins to arrays, at any depth of dicts, lists and tuples
@@ -35,8 +34,7 @@ def _unwrap(o): # stand-ins to arrays, at any depth of dicts, lists and tuples
     raise pickle.UnpicklingError(f'a {kind} object without its contents')
 
 # %% ../nbs/05_pickles.ipynb #04696add
-class _Kind:
-    "What a stream says of an array's type: a code and a byte order"
+class _Kind: # what a stream says of an array's type: a code and a byte order
     def __init__(self, code='V', *_):
         self.dtype = np.dtype(code) if isinstance(code, str) else None
         if self.dtype is None or self.dtype.kind not in 'biufcSUO': raise pickle.UnpicklingError(f'refused array of type {code!r}')
@@ -51,8 +49,7 @@ def _array(raw, kind, shape, order='C'): # array from bytes, or from a list of o
     for i, v in enumerate(raw): out[i] = _unwrap(v)
     return out.reshape(shape, order=order)
 
-class _Array:
-    "An array whose contents follow"
+class _Array: # an array whose contents follow
     def __init__(self, *_): pass
     def __setstate__(self, state): self.value = _array(state[4], state[2], state[1], 'F' if state[3] else 'C')
 
@@ -79,8 +76,7 @@ def _allowed()->dict: # (module, name) → what stands for it: names that plain 
         out |= {(f'scipy.sparse.{m}{k}', f'{k}_{t}'): matrix for m in ('', '_') for t in ('matrix', 'array')}
     return out
 
-class _Reader(pickle.Unpickler):
-    "Unpickler that knows its names"
+class _Reader(pickle.Unpickler): # unpickler that knows its names
     def __init__(self, file): super().__init__(file, encoding='latin1'); self.names = _allowed()
 
     def find_class(self, module, name):

@@ -40,9 +40,7 @@ PROFILES = {p.name: p for p in (
     Profile('gpu', 128, 224, 1, 512, 8, 4, 'small', 8, 1, 4000, 6000, 200, 128, 20000, 8000, 20000, 8000, 5e-4, 20, 1000),
     Profile('paper', 256, 256, 1, 1024, 16, 4, 'vit-h', 32, 1, 0, 0, 0, 64, 200000, 50000, 200000, 50000, 1e-4, 50, 1000))}
 
-def profile(
-    name:str, # one of `PROFILES`
-)->Profile: # sizes
+def profile(name:str)->Profile: # one of `PROFILES` → sizes
     "Profile by name"
     if name not in PROFILES: raise ValueError(f'no profile {name!r}; choose one of {", ".join(PROFILES)}')
     return PROFILES[name]

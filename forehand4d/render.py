@@ -148,8 +148,7 @@ def _camera_lights(cam_from_world)->list: # two that move with the camera
     R = _array(cam_from_world)[:3, :3]
     return [Light(direction=R.T @ _array(d), color=(s, s, s)) for d, s in (((.45, .8, .75), .62), ((-.7, .1, .7), .2))]
 
-def check_image(image:np.ndarray, # to be (H, W, 3) uint8
-)->np.ndarray: # the same
+def check_image(image:np.ndarray)->np.ndarray: # to be (H, W, 3) uint8 → the same
     "Refuse what is not an 8-bit colour image"
     a = np.asarray(image)
     if a.ndim != 3 or a.shape[2] != 3 or a.dtype != np.uint8: raise ValueError(f'expected a uint8 image (H, W, 3), got {a.dtype} {a.shape}')

@@ -10,16 +10,14 @@ import torch, torch.nn.functional as F
 from torch import Tensor
 
 # %% ../nbs/10_rotations.ipynb #ca6504d6
-def hat(v:Tensor, # (..., 3) vectors
-)->Tensor: # (..., 3, 3) skew-symmetric matrices with `hat(v) @ x == cross(v, x)`
+def hat(v:Tensor)->Tensor: # (..., 3) vectors → (..., 3, 3) skew-symmetric matrices with `hat(v) @ x == cross(v, x)`
     "Cross-product matrix of a vector"
     x, y, z = v.unbind(-1)
     o = torch.zeros_like(x)
     return torch.stack([o, -z, y, z, o, -x, -y, x, o], -1).unflatten(-1, (3, 3))
 
 # %% ../nbs/10_rotations.ipynb #edb525c4
-def aa_to_mat(aa:Tensor, # (..., 3) axis-angle vectors in radians
-)->Tensor: # (..., 3, 3) rotation matrices
+def aa_to_mat(aa:Tensor)->Tensor: # (..., 3) axis-angle vectors in radians → (..., 3, 3) rotation matrices
     "Axis-angle to rotation matrix (Rodrigues)"
     t2 = (aa*aa).sum(-1)[..., None, None]
     small = t2 < 1e-6
@@ -44,8 +42,7 @@ def _mat_to_quat(R:Tensor)->Tensor: # (..., 4) unit quaternions (w, x, y, z) wit
     return torch.where(q[..., :1] < 0, -q, q)
 
 # %% ../nbs/10_rotations.ipynb #06dd2044
-def mat_to_aa(R:Tensor, # (..., 3, 3) rotation matrices
-)->Tensor: # (..., 3) axis-angle vectors with angle in [0, pi]
+def mat_to_aa(R:Tensor)->Tensor: # (..., 3, 3) rotation matrices → (..., 3) axis-angle vectors with angle in [0, pi]
     "Rotation matrix to axis-angle"
     q = _mat_to_quat(R)
     w, v = q[..., :1], q[..., 1:]
@@ -56,14 +53,12 @@ def mat_to_aa(R:Tensor, # (..., 3, 3) rotation matrices
     return k*v
 
 # %% ../nbs/10_rotations.ipynb #2a19677b
-def mat_to_6d(R:Tensor, # (..., 3, 3) rotation matrices
-)->Tensor: # (..., 6) first row, then second row
+def mat_to_6d(R:Tensor)->Tensor: # (..., 3, 3) rotation matrices → (..., 6) first row, then second row
     "First two rows of a rotation matrix"
     return R[..., :2, :].flatten(-2)
 
 # %% ../nbs/10_rotations.ipynb #66a1e248
-def sixd_to_mat(d:Tensor, # (..., 6) two row vectors, need not be orthonormal
-)->Tensor: # (..., 3, 3) rotation matrices
+def sixd_to_mat(d:Tensor)->Tensor: # (..., 6) two row vectors, need not be orthonormal → (..., 3, 3) rotation matrices
     "Gram-Schmidt on two rows, the third is their cross product"
     a, b = d[..., :3], d[..., 3:]
     r0 = F.normalize(a, dim=-1, eps=1e-8)

@@ -179,9 +179,7 @@ def add_split(self:Run,
         self._save()
 
 @patch
-def add_artifact(self:Run,
-    path:str|Path, # a file or folder inside the run folder
-)->Path: # absolute path
+def add_artifact(self:Run, path:str|Path)->Path: # a file or folder inside the run folder → absolute path
     "Record a result with its hash"
     path = self.dir/path
     if not path.exists(): raise FileNotFoundError(f'expected an artifact at {path}')
@@ -208,9 +206,7 @@ def save_figure(self:Run,
 
 # %% ../nbs/01a_runs.ipynb #20426c36
 @patch
-def finish(self:Run,
-    metrics:dict|None=None, # headline numbers
-)->dict: # the metrics on record
+def finish(self:Run, metrics:dict|None=None)->dict: # headline numbers → the metrics on record
     "Mark the run as done; on a finished run nothing changes"
     if self.done or not self.writing: return self.metrics
     for path in self.manifest['artifacts']: self.add_artifact(path)   # hashes of the final state

@@ -10,8 +10,7 @@ __all__ = ['GROUPS', 'SPLIT_CLIPS', 'ClipDataset', 'parse_mixture', 'open_datase
 import re, zlib
 from functools import lru_cache, partial
 from pathlib import Path
-import numpy as np
-import torch
+import numpy as np, torch
 from torch.utils.data import DataLoader, Dataset, default_collate, default_convert
 from ..core import data_root, outputs_root
 from ..cameras import unproject
@@ -26,10 +25,7 @@ SPLIT_CLIPS = {'train': 400, 'val': 40, 'test': 40} # clips of a HandWorld split
 
 class ClipDataset(Dataset):
     "Several clip stores as one sequence of clips, some of them repeated"
-    def __init__(self,
-        stores:list, # `ClipStore`s
-        weights:list|None=None, # how often each is seen per epoch, whole numbers
-    ):
+    def __init__(self, stores:list, weights:list|None=None): # `ClipStore`s; how often each is seen per epoch, whole numbers
         self.stores, self.weights = stores, weights or [1]*len(stores)
         self.extra = {}  # name → array with a row for each clip, added to batches (features computed once, see `cache_tokens`)
         self.hand_id, *others = sorted({s.row(0)['hand_id'] for s in stores} - {None}) or [None]  # hand model of the parameters, if any
@@ -40,8 +36,7 @@ class ClipDataset(Dataset):
     def __getitem__(self, i:int)->Clip: s, j = self.index[i]; return self.stores[s][j]
     def view(self, i:int)->Clip: s, j = self.index[i]; return self.stores[s].view(j) # for reading only
 
-def parse_mixture(name:str, # names joined by `+`, each optionally with `*weight`
-)->list: # (name, weight) pairs, groups resolved
+def parse_mixture(name:str)->list: # names joined by `+`, each optionally with `*weight` → (name, weight) pairs, groups resolved
     "Read a mixture"
     out = []
     for part in name.split('+'):
@@ -149,16 +144,14 @@ def step_indices(n:int, # clips in the dataset
 @lru_cache(maxsize=2)
 def _order(n:int, seed:int, epoch:int)->torch.Tensor: return torch.randperm(n, generator=torch.Generator().manual_seed(seed*1_000_003 + epoch))
 
-class _Steps(torch.utils.data.Sampler):
-    "Batches of indices from one step to another"
+class _Steps(torch.utils.data.Sampler): # batches of indices from one step to another
     def __init__(self, n, batch, start, stop, seed, shard=(0, 1)): self.a = n, batch, start, stop, seed, shard
     def __len__(self): return self.a[3] - self.a[2]
     def __iter__(self):
         n, batch, start, stop, seed, (rank, world) = self.a
         return (step_indices(n, batch, k, seed)[rank::world] for k in range(start, stop))
 
-class _Collated(Dataset):
-    "Batches prepared in the worker, clips kept in memory once decoded when there is room"
+class _Collated(Dataset): # batches prepared in the worker, clips kept in memory once decoded when there is room
     def __init__(self, data, make, cache): self.data, self.make, self.kept = data, make, {} if cache else None
     def __len__(self): return len(self.data)
     def __getitems__(self, ids):
