@@ -35,19 +35,15 @@ class Backbone(nn.Module):
     "Image to tokens: `.dim` channels, `.grid(size)`, `.centres(size)`"
     dim = 0
 
-    def grid(self, size:int)->tuple: # rows and columns of tokens
-        "Token grid of a square image"
-        return (-(-size//16),)*2
+    def grid(self, size:int)->tuple: return (-(-size//16),)*2 # rows and columns of tokens of a square image
 
-    def centres(self, size:int)->Tensor: # (N, 2) pixels
-        "Where each token looks, in an image of that size"
+    def centres(self, size:int)->Tensor: # (N, 2) pixels where each token looks, in an image of that size
         h, w = self.grid(size)
         v, u = torch.meshgrid((torch.arange(h) + 0.5)*size/h - 0.5, (torch.arange(w) + 0.5)*size/w - 0.5, indexing='ij')
         return torch.stack([u, v], -1).flatten(0, 1)
 
 # %% ../nbs/30_backbones.ipynb #72774119
-class _Residual(nn.Sequential):
-    "Two 3x3 convolutions added to their input"
+class _Residual(nn.Sequential): # two 3x3 convolutions added to their input
     def __init__(self, dim):
         half = lambda: (nn.GroupNorm(8, dim), nn.GELU(), nn.Conv2d(dim, dim, 3, 1, 1))
         super().__init__(*half(), *half())
@@ -87,7 +83,6 @@ class VitPose(Backbone):
     def grid(self, size:int)->tuple: return 16, 12 if self.crop else 16 # whatever the size of the image
 
     def centres(self, size:int)->Tensor: # (N, 2) pixels
-        "Where each token looks"
         whole = super().centres(size)
         return torch.stack([whole[:, 0]*0.75 + size/8 - 0.125, whole[:, 1]], -1) if self.crop else whole
 
@@ -113,8 +108,7 @@ class DinoV2(Backbone):
 _VIT_KEYS = (('pos_embed', 'embeddings.position_embeddings'), ('patch_embed.proj', 'embeddings.patch_embeddings.projection'), ('blocks.', 'encoder.layer.'),
              ('attn.proj', 'attention.output.dense'), ('norm1', 'layernorm_before'), ('norm2', 'layernorm_after'), ('last_norm', 'layernorm'))
 
-def vitpose_state(state:dict, # ViT weights as HaMeR names them, without a prefix
-)->dict: # as `transformers` names them
+def vitpose_state(state:dict)->dict: # ViT weights as HaMeR names them, without a prefix → as `transformers` names them
     "HaMeR's names to those of `VitPoseBackbone`"
     out = {}
     for k, v in state.items():
@@ -173,8 +167,7 @@ def read_state(path:str|Path, # Lightning `.ckpt`, or any file of `torch.save` w
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225) # ImageNet statistics of RGB in 0..1
 NAMES = {'vit-h': 'vitpose-1280x32x16', 'dinov2-small': 'dinov2-384x12x6', 'dinov2-base': 'dinov2-768x12x12', 'dinov2-large': 'dinov2-1024x24x16'} # short names
 
-def normalise_image(image:Tensor, # (B, H, W, 3) uint8
-)->Tensor: # (B, 3, H, W) float
+def normalise_image(image:Tensor)->Tensor: # (B, H, W, 3) uint8 → (B, 3, H, W) float
     "Bytes to what a backbone expects"
     x = image.permute(0, 3, 1, 2).float()/255
     return (x - x.new_tensor(MEAN)[:, None, None])/x.new_tensor(STD)[:, None, None]

@@ -70,9 +70,7 @@ class LegacyModel(nn.Module):
             self.vit, self.cond = VitPose(dim, layers, heads, ff, crop=True), nn.ModuleDict({'image': _mlp(dim, cfg.width)})
         if cfg.kind == 'hybrid': self.head = LegacyEncoder(cfg)
 
-    def config(self)->dict: # plain values
-        "What a checkpoint needs to rebuild the model"
-        return dict(asdict(self.cfg), network=self.cfg.kind, kind='official')
+    def config(self)->dict: return dict(asdict(self.cfg), network=self.cfg.kind, kind='official') # what a checkpoint needs to rebuild the model
 
     def tokens(self, cond:dict)->Tensor: # (B, N, width)
         "Embed image (B, 3, 224, 224) normalised, or some of j2d (B, T, 84), cam (B, T, 4, 4), plucker (B, T, 252), kpe (B, T, 672); the same for all sampling steps"
