@@ -6,9 +6,8 @@
 __all__ = ['STEPS', 'cosine_betas', 'alphas_bar', 'q_sample', 'posterior', 'log_variance', 'ancestral_step']
 
 # %% ../nbs/40_diffusion.ipynb #993e872b
-import math
+import math, torch
 from functools import lru_cache
-import torch
 from torch import Tensor
 
 # %% ../nbs/40_diffusion.ipynb #2c4f564c
@@ -48,8 +47,7 @@ def posterior(x0:Tensor, # (B, ...) clean
     c1, c2 = b*prev.sqrt()/(1 - abar), (1 - prev)*(1 - b).sqrt()/(1 - abar)
     return _at(c1, t, x0)*x0 + _at(c2, t, x0)*xt, _at(b*(1 - prev)/(1 - abar), t, x0)
 
-def log_variance(t:Tensor, # (B,) steps
-)->Tensor: # (B,) log of the posterior variance; at t = 0 the value of t = 1
+def log_variance(t:Tensor)->Tensor: # (B,) steps → (B,) log of the posterior variance; at t = 0 the value of t = 1
     "Clipped posterior log-variance"
     zero = torch.zeros(len(t), 1, dtype=torch.float64)
     return posterior(zero, zero, t.clamp(min=1))[1].flatten().log()

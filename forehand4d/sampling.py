@@ -13,9 +13,7 @@ from .diffusion import STEPS, ancestral_step
 # %% ../nbs/41_sampling.ipynb #aa7b7af8
 SAMPLERS = ('ddim', 'dpm++', 'ddpm')
 
-def _scheduler(name:str, # one of `SAMPLERS`
-):
-    "Scheduler of the library with the cosine schedule and an x0 target"
+def _scheduler(name:str): # of the library with the cosine schedule and an x0 target; one of `SAMPLERS`
     from diffusers import DDIMScheduler, DDPMScheduler, DPMSolverMultistepScheduler
     common = dict(num_train_timesteps=STEPS, beta_schedule='squaredcos_cap_v2', prediction_type='sample')
     if name == 'ddim': return DDIMScheduler(**common, clip_sample=False, timestep_spacing='trailing')
