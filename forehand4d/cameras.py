@@ -76,8 +76,7 @@ def crop_intrinsics(K:Tensor, # (..., 3, 3) intrinsics of the full image
 )->Tensor: # (..., 3, 3) intrinsics of the crop
     "Shift the principal point by the corner of a crop"
     K = K.clone()
-    K[..., 0, 2] -= x0
-    K[..., 1, 2] -= y0
+    for i, corner in enumerate((x0, y0)): K[..., i, 2] -= corner
     return K
 
 def resize_intrinsics(K:Tensor, # (..., 3, 3) intrinsics
@@ -86,10 +85,9 @@ def resize_intrinsics(K:Tensor, # (..., 3, 3) intrinsics
 )->Tensor: # (..., 3, 3)
     "Intrinsics after resizing: pixel `u` moves to `(u + 0.5) s - 0.5`"
     K = K.clone()
-    K[..., 0, :] *= sx
-    K[..., 1, :] *= sy
-    K[..., 0, 2] += 0.5*sx - 0.5
-    K[..., 1, 2] += 0.5*sy - 0.5
+    for i, s in enumerate((sx, sy)):
+        K[..., i, :] *= s
+        K[..., i, 2] += 0.5*s - 0.5
     return K
 
 # %% ../nbs/11_cameras.ipynb #d0497fd3
@@ -97,8 +95,7 @@ def kpe_angles(px:Tensor, # (..., 2) pixels
     K:Tensor, # (..., 3, 3) intrinsics
 )->Tensor: # (..., 2) horizontal and vertical angle in radians
     "Angles of a pixel from the optical axis"
-    d = unproject(px, K, torch.ones_like(px[..., 0]))
-    return torch.atan(d[..., :2])
+    return torch.atan(unproject(px, K, torch.ones_like(px[..., 0]))[..., :2])
 
 def fourier(x:Tensor, # (..., C) values
     octaves:int=4, # frequencies 1, 2, 4, …

@@ -46,23 +46,15 @@ class HandModel:
     flexion_axes: Tensor # (15, 3) hinge axes, positive angles bend the finger
     tips: Tensor # (5,) fingertip vertices: thumb, index, middle, ring, pinky
 
-    @property
-    def mean_rot(self)->Tensor: # (15, 3, 3)
-        "Rotations of the relaxed fingers"
-        return aa_to_mat(self.mean_aa)
+    mean_rot = property(lambda self: aa_to_mat(self.mean_aa)) # (15, 3, 3) rotations of the relaxed fingers
 
-    def to(self, device)->'HandModel': # the same model there
-        "Move all arrays to a device (or floating ones to a dtype)"
+    def to(self, device)->'HandModel': # the same model there; a dtype moves the floating arrays only
         move = lambda v: v.to(device) if not isinstance(device, torch.dtype) or v.is_floating_point() else v
         return replace(self, **{k: move(v) for k, v in vars(self).items() if isinstance(v, Tensor)})
 
 # %% ../nbs/12_hands.ipynb #03032b35
-def _rest_joints(hand:HandModel, betas:Tensor|None)->Tensor: # (..., 16, 3)
-    return hand.J_template if betas is None else hand.J_template + torch.einsum('...jck,...k->...jc', hand.J_shapedirs, betas)
-
 def _forward_kinematics(hand:HandModel, rot:Tensor, wrist:Tensor, betas:Tensor|None=None)->tuple: # rotations (..., 16, 3, 3), joints and rest joints (..., 16, 3)
-    "Global rotation and position of the 16 joints"
-    J = _rest_joints(hand, betas)
+    J = hand.J_template if betas is None else hand.J_template + torch.einsum('...jck,...k->...jc', hand.J_shapedirs, betas)
     G0, fingers = rot[..., 0, :, :], rot[..., 1:, :, :].unflatten(-3, (5, 3))
     bones = (J[..., 1:, :] - J[..., list(PARENTS[1:]), :]).unflatten(-2, (5, 3))
     G, p, Gs, ps = G0[..., None, :, :], wrist[..., None, :], [], []
@@ -74,15 +66,11 @@ def _forward_kinematics(hand:HandModel, rot:Tensor, wrist:Tensor, betas:Tensor|N
     return torch.cat([G0[..., None, :, :], Gs], -3), torch.cat([wrist[..., None, :], ps], -2), J
 
 # %% ../nbs/12_hands.ipynb #7ab11687
-def _check(hand:HandModel, rot:Tensor, wrist:Tensor): # refuse tensors that do not look like poses of this hand
+def _pose(hand:HandModel, rot:Tensor, wrist:Tensor, betas:Tensor|None, ids:Tensor|slice)->tuple: # joints (..., 16, 3), some vertices (..., N, 3), skinned
     want = (2, 16, 3, 3) if hand.side == 'both' else (16, 3, 3)
     if rot.shape[-len(want):] != want or wrist.shape != rot.shape[:-3] + (3,):
         raise ValueError(f'a pose of {hand.side} hand(s) needs rot (..., {", ".join(map(str, want))}) and wrist of the same leading '
                          f'shape with 3 at the end, got {tuple(rot.shape)} and {tuple(wrist.shape)}')
-
-def _pose(hand:HandModel, rot:Tensor, wrist:Tensor, betas:Tensor|None, ids:Tensor|slice)->tuple: # (..., 16, 3) and (..., N, 3)
-    "Joints, and some vertices shaped, corrected and skinned"
-    _check(hand, rot, wrist)
     G, p, J = _forward_kinematics(hand, rot, wrist, betas)
     v = hand.v_template[..., ids, :]
     if betas is not None: v = v + torch.einsum('...vck,...k->...vc', hand.shapedirs[..., ids, :, :], betas)
@@ -124,8 +112,7 @@ def _from_arrays(a:dict, hand_id:str, side:str)->HandModel: # float32, from plai
                   f['hands_components'], f['hands_std'], f['flexion_axes'], ints('tip_ids'))
     return m.to(torch.float32)
 
-def mirror(hand:HandModel, # a right hand
-)->HandModel: # the left hand that is its mirror image
+def mirror(hand:HandModel)->HandModel: # a right hand → the left hand that is its mirror image
     "Mirror a hand in the plane x = 0"
     m, turn = torch.tensor([-1., 1, 1]), torch.tensor([1., -1, -1])
     pose, comp = (m[:, None]*m).flatten().repeat(15), hand.components*turn.repeat(15)
@@ -135,8 +122,7 @@ def mirror(hand:HandModel, # a right hand
 
 # %% ../nbs/12_hands.ipynb #45f71996
 @lru_cache
-def open_hand(side:str, # right or left
-)->HandModel: # float32, CPU
+def open_hand(side:str)->HandModel: # right or left → float32, CPU
     "The freely licensed hand that ships with the package"
     if side not in SIDES: raise ValueError(f"side must be 'right' or 'left', got {side!r}")
     if side == 'left': return mirror(open_hand('right'))
@@ -215,8 +201,7 @@ def load_hand(path:str|Path, # MANO's `.pkl`, or an `.npz`
     a = {'tip_ids': np.array(TIPS), 'flexion_axes': np.zeros((15, 3)), 'hands_std': np.ones(45)} | a
     if missing := [k for k in KEYS if k not in a]: raise ValueError(f'{path}: arrays missing: {", ".join(missing)}')
     a['shapedirs'] = np.asarray(a['shapedirs'])[..., :10]
-    for k, s in SHAPES.items():
-        if np.shape(a[k]) != s: raise ValueError(f'{path}: {k} is {np.shape(a[k])}, expected {s}')
+    if odd := next((k for k, s in SHAPES.items() if np.shape(a[k]) != s), None): raise ValueError(f'{path}: {odd} is {np.shape(a[odd])}, expected {SHAPES[odd]}')
     if 'kintree_table' in a and tuple(np.asarray(a['kintree_table'])[0, 1:].astype(np.int64)) != PARENTS[1:]: raise ValueError(f'{path}: kintree_table is not the tree of a MANO hand')
     if fix_left and own: raise ValueError(f'{path}: fix_left corrects MANO files; this one holds another hand model')
     if fix_left and side == 'left': a['shapedirs'] = a['shapedirs']*np.array([-1., 1, 1])[:, None]

@@ -26,8 +26,7 @@ def _find_notebook(notebook:str|Path)->Path: # absolute path of a run notebook, 
     raise FileNotFoundError(f'no notebook {notebook}; ' + (f'did you mean {near[0]}?' if near else f'there is {", ".join(names)}'))
 
 # %% ../nbs/01b_launch.ipynb #d96bcaf6
-def notebook_parameters(notebook:str|Path, # name or path
-)->dict[str, dict]: # name → {type, default, help}
+def notebook_parameters(notebook:str|Path)->dict[str, dict]: # name or path → {name: type, default and help}
     "The typed literals in the cell tagged `parameters`"
     import papermill
     logging.getLogger('papermill').setLevel(logging.ERROR)
@@ -60,8 +59,7 @@ def check_parameters(notebook:str|Path, # name or path
 )->dict[str, Any]: # every parameter of the notebook with its value
     "Defaults overridden by `params`; unknown names and wrong types are refused"
     known = notebook_parameters(notebook)
-    for k in params:
-        if k in known: continue
+    for k in (k for k in params if k not in known):
         near = difflib.get_close_matches(k, known, n=1, cutoff=.4)
         raise ValueError(f'{Path(notebook).stem} has no parameter {k!r}; ' + (f'did you mean {near[0]!r}?' if near else f'it has {", ".join(known)}'))
     return {k:_cast(k, p['type'], params[k]) if k in params else p['default'] for k,p in known.items()}
@@ -88,8 +86,7 @@ def _check_inputs(run:Run): # refuse a finished run whose inputs were made anew 
         if record.exists() and file_hash(record) != entry['sha256']:
             raise ValueError(f'{run!r} was made from an earlier {role} than {entry["path"]}: choose another name or remove {relative(run.dir)}')
 
-def _on_record(folder:Path, params:dict)->Run|None:
-    "The finished run in `folder`, None when there is still work to do; refused when it was asked for otherwise"
+def _on_record(folder:Path, params:dict)->Run|None: # the finished run in `folder`, None when there is still work to do; refused when it was asked for otherwise
     if not (folder/'manifest.json').exists(): return None
     run = Run(folder)
     asked = _launched(folder/'run.ipynb') or run.params
@@ -100,8 +97,7 @@ def _on_record(folder:Path, params:dict)->Run|None:
     return run
 
 # %% ../nbs/01b_launch.ipynb #84bdfc1b
-def _settle(executed:Path, note:Path)->Path: # where the executed copy lies in the end
-    "Move the executed copy into its run folder, whose status and path `start_run` noted; the copy of a run that was finished before stays as it was"
+def _settle(executed:Path, note:Path)->Path: # executed copy, moved into the run folder that `start_run` noted with its status; that of a run finished before stays
     if executed.name == 'run.ipynb' or not executed.exists(): return executed
     status, folder = note.read_text().split(' ', 1) if note.exists() else (None, None)
     target = Path(folder)/'run.ipynb' if folder else executed.with_name('failed.ipynb')

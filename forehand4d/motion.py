@@ -28,8 +28,7 @@ class HandMotion:
     hand_id: str = 'open-hand' # model that the parameters belong to
 
     def __post_init__(self):
-        lead = self.wrist.shape[:-3]
-        want = {'rot': self.wrist.shape[:-1] + (16, 3, 3), 'betas': lead + (2, 10), 'valid': self.wrist.shape[:-1]}
+        want = {'rot': self.wrist.shape[:-1] + (16, 3, 3), 'betas': self.wrist.shape[:-3] + (2, 10), 'valid': self.wrist.shape[:-1]}
         for k, s in want.items():
             if getattr(self, k).shape != s: raise ValueError(f'{k}: expected {tuple(s)} for a wrist of {tuple(self.wrist.shape)}, got {tuple(getattr(self, k).shape)}')
 
@@ -77,8 +76,7 @@ def rest_motion(*shape:int, # leading dimensions, the last of them is time
     hand_id:str='open-hand', # hand model
 )->HandMotion: # relaxed hands at the origin, all valid
     "Two relaxed hands that do nothing"
-    fingers = hand_pair(hand_id).mean_rot
-    rot = torch.cat([torch.eye(3).expand(2, 1, 3, 3), fingers], 1).expand(*shape, 2, 16, 3, 3).clone()
+    rot = torch.cat([torch.eye(3).expand(2, 1, 3, 3), hand_pair(hand_id).mean_rot], 1).expand(*shape, 2, 16, 3, 3).clone()
     return HandMotion(rot, torch.zeros(*shape, 2, 3), torch.zeros(*shape[:-1], 2, 10), torch.ones(*shape, 2, dtype=torch.bool), hand_id)
 
 # %% ../nbs/14_motion.ipynb #a653e81b
