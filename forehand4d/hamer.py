@@ -17,8 +17,7 @@ from .core import reading
 from .backbones import VitPose, normalise_image, read_state, vitpose_shape, vitpose_state, _fill
 
 # %% ../nbs/34_hamer.ipynb #52d7e0c9
-class _Attention(nn.Module):
-    "Attention of tokens to themselves, or to a context"
+class _Attention(nn.Module): # attention of tokens to themselves, or to a context
     def __init__(self, dim, heads, inner, context=None):
         super().__init__()
         self.heads = heads
@@ -34,8 +33,7 @@ class _Attention(nn.Module):
 def _feed_forward(dim:int, hidden:int)->nn.Sequential: # two linear maps
     return nn.Sequential(OrderedDict(net=nn.Sequential(nn.Linear(dim, hidden), nn.GELU(), nn.Dropout(0.0), nn.Linear(hidden, dim), nn.Dropout(0.0))))
 
-class _Normed(nn.Module):
-    "Normalise, then do"
+class _Normed(nn.Module): # normalise, then do
     def __init__(self, dim, fn): super().__init__(); self.norm, self.fn = nn.LayerNorm(dim), fn
     def forward(self, x, **kwargs): return self.fn(self.norm(x), **kwargs)
 
@@ -47,8 +45,7 @@ class HamerHead(nn.Module):
         layer = lambda: nn.ModuleList([_Normed(dim, _Attention(dim, heads, inner)), _Normed(dim, _Attention(dim, heads, inner, context)), _Normed(dim, _feed_forward(dim, hidden))])
         self.transformer = nn.Module()
         self.transformer.to_token_embedding, self.transformer.pos_embedding = nn.Linear(1, dim), nn.Parameter(torch.randn(1, 1, dim))
-        self.transformer.transformer = nn.Module()
-        self.transformer.transformer.layers = nn.ModuleList([layer() for _ in range(depth)])
+        self.transformer.transformer = nn.ModuleDict({'layers': nn.ModuleList([layer() for _ in range(depth)])})
         self.decpose, self.decshape, self.deccam = nn.Linear(dim, 96), nn.Linear(dim, 10), nn.Linear(dim, 3)
         for name, n in (('hand_pose', 96), ('betas', 10), ('cam', 3)): self.register_buffer(f'init_{name}', torch.zeros(1, n))
 
@@ -65,16 +62,14 @@ class HamerHead(nn.Module):
         return sixd_to_mat(pose).mT, self.decshape(x) + self.init_betas, self.deccam(x) + self.init_cam
 
 # %% ../nbs/34_hamer.ipynb #258265ac
-def _hand_boxes(keypoints:Tensor, valid:Tensor, grow:float=2.0)->tuple[Tensor,Tensor]: # centre (..., 2), side (...)
-    "Squares around hands as HaMeR's demo cuts them"
+def _hand_boxes(keypoints:Tensor, valid:Tensor, grow:float=2.0)->tuple[Tensor,Tensor]: # centre (..., 2), side (...); squares around hands as HaMeR's demo cuts them
     inf = torch.full_like(keypoints, torch.inf)
     low = torch.where(valid[..., None], keypoints, inf).amin(-2)
     high = torch.where(valid[..., None], keypoints, -inf).amax(-2)
     w, h = ((high - low)*grow).unbind(-1)
     return (low + high)/2, torch.maximum(h, w*4/3)
 
-def _cut_hands(image:Tensor, centre:Tensor, side:Tensor, flip:Tensor, size:int=256)->Tensor: # (N, 3, size, size) normalised
-    "Cut squares out of an image; outside it is black"
+def _cut_hands(image:Tensor, centre:Tensor, side:Tensor, flip:Tensor, size:int=256)->Tensor: # (N, 3, size, size) normalised squares; black outside of the image
     out, x = [], image.permute(2, 0, 1)[None].float()
     for c, s in zip(centre.round().long().tolist(), (side/2).round().long().mul(2).add(1).tolist()):  # odd, so that mirrored squares match
         x0, y0 = c[0] - s//2, c[1] - s//2
@@ -85,11 +80,9 @@ def _cut_hands(image:Tensor, centre:Tensor, side:Tensor, flip:Tensor, size:int=2
     out = torch.where(flip[:, None, None, None], out.flip(-1), out)
     return normalise_image(out.round().clamp(0, 255).permute(0, 2, 3, 1))
 
-def _place_weak(cam:Tensor, centre:Tensor, side:Tensor, K:Tensor, left:Tensor)->Tensor: # (N, 3) MANO's `transl`, metres
-    "Weak-perspective camera of a square to a translation before the true camera"
-    s = side*cam[:, 0]
+def _place_weak(cam:Tensor, centre:Tensor, side:Tensor, K:Tensor, left:Tensor)->Tensor: # (N, 3) MANO's `transl`, metres, from the weak cameras of squares
+    s, f = side*cam[:, 0], K[0, 0]
     tx = torch.where(left, -cam[:, 1], cam[:, 1])
-    f = K[0, 0]
     return torch.stack([tx + 2*(centre[:, 0] - K[0, 2])/s, cam[:, 2] + 2*(centre[:, 1] - K[1, 2])/s, 2*f/s], -1)
 
 # %% ../nbs/34_hamer.ipynb #5f834cb6
@@ -99,8 +92,7 @@ class Hamer(nn.Module):
 
     @torch.no_grad()
     def __call__(self, image, keypoints:Tensor, valid:Tensor, K:Tensor, frames:int=1, hand_id:str='mano-left-fixed')->HandMotion: # (frames,)
-        """Hands of an image (H, W, 3) uint8 in its camera, intrinsics (3, 3), where keypoints (2, 21, 2), right hand first, were detected
-        and are valid (2, 21); the estimate is held for some frames"""
+        "Hands of an image (H, W, 3) uint8 in its camera (3, 3), where keypoints (2, 21, 2) were detected and are valid (2, 21), held for some frames"
         found = valid.sum(-1) >= 4
         rot = torch.eye(3).repeat(2, 16, 1, 1)
         betas, transl = torch.zeros(2, 10), torch.tensor([0., 0, 0.5]).repeat(2, 1)
@@ -112,8 +104,7 @@ class Hamer(nn.Module):
             m = torch.tensor([-1., 1, 1])
             rot[found] = torch.where(left[:, None, None, None], R*m[:, None]*m, R)
             betas[found], transl[found] = b, _place_weak(cam, centre, side, K, left)
-        hand = hand_pair(hand_id)
-        wrist = transl + rest_wrist(hand, betas)
+        wrist = transl + rest_wrist(hand_pair(hand_id), betas)
         hold = lambda x: x.expand(frames, *x.shape).clone()
         return HandMotion(hold(rot), hold(wrist), betas, hold(found), hand_id)
 
