@@ -33,7 +33,6 @@ class Block(nn.Module):
 # %% ../nbs/30_backbones.ipynb #09dee5f0
 class Backbone(nn.Module):
     "Image to tokens: `.dim` channels, `.grid(size)`, `.centres(size)`"
-    dim = 0
 
     def grid(self, size:int)->tuple: return (-(-size//16),)*2 # rows and columns of tokens of a square image
 

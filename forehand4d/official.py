@@ -56,8 +56,7 @@ def _check_copies(state:dict): # duplicates must agree, position tables must be 
             worst = float((v[:n, 0] - sinusoid(torch.arange(n), v.shape[-1], interleaved=True)).abs().max())
             if worst > 2e-4: raise ValueError(f'{k} is not the sinusoidal table (it differs by {worst:.1e})')
 
-def _convert_official(state:dict, num_heads:int=4, vit_heads:int|None=None, frames:int=256)->tuple[LegacyConfig, dict, dict]:
-    "Check, rename and strip a released checkpoint: configuration, state of a `LegacyModel`, report"
+def _convert_official(state:dict, num_heads:int=4, vit_heads:int|None=None, frames:int=256)->tuple[LegacyConfig, dict, dict]: # state of a `LegacyModel` and report
     kind = _kind_of(state)
     _check_copies(state)
     new, left, dropped = {}, [], 0
@@ -99,8 +98,7 @@ def import_official(path:str|Path, # the authors' `.ckpt`
     write_json(out/'import.json', report)
     return report
 
-def official_model(cfg:dict, # configuration of a converted checkpoint
-)->LegacyModel: # on no device yet: load the state with `assign=True`
+def official_model(cfg:dict)->LegacyModel: # configuration of a converted checkpoint → on no device yet: load the state with `assign=True`
     "Network of a converted checkpoint"
     fields = {k: tuple(v) if isinstance(v, list) else v for k, v in cfg.items()}
     with torch.device('meta'): return LegacyModel(LegacyConfig(**fields | {'kind': fields.pop('network')}))

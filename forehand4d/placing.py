@@ -51,8 +51,7 @@ _HIGH = torch.tensor([1.5, 1.8, 1.2]*4 + [.8, .9, 1.3])
 _ASIDE = torch.tensor([.22, .08, .08]*4 + [.4, .25, .1])      # standard deviation of everything but bending
 _BEND = torch.tensor([.8, 1., .7]*4 + [.3, .3, .4])           # of a hand that closes
 
-def _finger_strain(motion:HandMotion)->Tensor: # (..., T, 2) about 5 for an easy pose
-    "How unnatural the fingers are: beyond the limits of bending, or turned other than around their hinges"
+def _finger_strain(motion:HandMotion)->Tensor: # (..., T, 2) about 5 for an easy pose; how far beyond the limits of bending, or turned other than around the hinges
     axes = motion.hand().flexion_axes
     aa = mat_to_aa(motion.rot[..., 1:, :, :])
     bend = (aa*axes).sum(-1)
@@ -100,8 +99,7 @@ def _bend_fingers(m:HandMotion, rays:Tensor, w:Tensor, cam:Tensor, steps:int)->t
             optimiser.step(); schedule.step()
     with torch.no_grad(): return moved().cpu(), cost()
 
-def _smoothest(joints:Tensor, cost:Tensor, jump:float=.02)->Tensor: # (T,) indices of candidates, from joints (K, T, 21, 3) and cost (K, T)
-    "The cheapest path through the candidates of a hand (Viterbi); `jump` metres between frames cost little"
+def _smoothest(joints:Tensor, cost:Tensor, jump:float=.02)->Tensor: # (T,) the cheapest path (Viterbi) through joints (K, T, 21, 3) of cost (K, T)
     total, back = cost[:, 0], []
     for t in range(1, cost.shape[1]):
         far = (joints[:, t-1, None] - joints[None, :, t]).square().sum(-1).mean(-1)/jump**2
@@ -117,7 +115,6 @@ def search_hands(rays:Tensor, # (T, 2, 21, 2) observed tangents of the viewing a
     weight:Tensor, # (T, 2, 21) bool or weights
     cam:Tensor, # (T, 4, 4) cam_from_view
     extra:HandMotion|None=None, # (S, T) motions that also stand for election, e.g. of a lifting model
-    keep:int=8, # candidates of each frame that are worked on
     steps:int=80, # of that work
 )->HandMotion: # (T,) in the view frame; a hand is valid where it was seen
     "Hands that explain 2D keypoints, found by trying"
@@ -127,7 +124,7 @@ def search_hands(rays:Tensor, # (T, 2, 21, 2) observed tangents of the viewing a
         cat = lambda k: torch.cat([getattr(m, k), getattr(extra, k)])
         m = HandMotion(cat('rot'), cat('wrist'), 0*cat('betas'), cat('valid'), hand_id)
     m = place_hands(m, rays, w.expand(len(m.wrist), -1, -1, -1), cam, 20)
-    m = _take(m, _misfit(m, rays, w, cam).topk(min(keep, len(m.wrist)), dim=0, largest=False).indices)
+    m = _take(m, _misfit(m, rays, w, cam).topk(min(8, len(m.wrist)), dim=0, largest=False).indices)
     m, cost = _bend_fingers(m, rays, w, cam, steps)
     seen, J = w.sum(-1) >= 6, m.joints()
     path = torch.stack([_smoothest(J[:, :, h], cost[..., h]*seen[:, h]) for h in (0, 1)], -1)

@@ -44,8 +44,7 @@ def _mat_to_quat(R:Tensor)->Tensor: # (..., 4) unit quaternions (w, x, y, z) wit
 # %% ../nbs/10_rotations.ipynb #06dd2044
 def mat_to_aa(R:Tensor)->Tensor: # (..., 3, 3) rotation matrices → (..., 3) axis-angle vectors with angle in [0, pi]
     "Rotation matrix to axis-angle"
-    q = _mat_to_quat(R)
-    w, v = q[..., :1], q[..., 1:]
+    w, v = _mat_to_quat(R).split((1, 3), -1)
     n2 = (v*v).sum(-1, keepdim=True)
     small = n2 < 1e-8
     n = torch.where(small, torch.ones_like(n2), n2).sqrt()

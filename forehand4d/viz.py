@@ -176,6 +176,5 @@ def motion_frames(motion, # `HandMotion` or points (S, T, 2, N, 3) or (T, 2, N, 
         past = slice(t, t - 30 if t > 30 else None, -1)  # backwards: the present is in full colour
         rows = [[draw_paths(overlay(paper, hand_meshes(points[s, t], ok[s, t]), *camera), wrists[s, past].copy(), *camera, ok[s, past])
                  for s in range(S)] for paper, *camera in ((image, k, torch.eye(4)), (paper, *side))]
-        seam = [(0, 2 * (S > 1)), (0, 2 * (S > 1)), (0, 0)]
-        rows = [np.hstack([np.pad(x, seam, constant_values=190) for x in r]) for r in rows]
+        rows = [np.hstack([np.pad(x, [(0, 2 * (S > 1))] * 2 + [(0, 0)], constant_values=190) for x in r]) for r in rows]
         yield np.hstack(rows) if S == 1 else np.vstack(rows)
