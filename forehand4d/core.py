@@ -32,8 +32,7 @@ def project_root()->Path: # absolute folder of the project
 
 # %% ../nbs/00_core.ipynb #505211f9
 @lru_cache(maxsize=None)
-def _test_folder(pid:int): # removed when the process ends
-    return tempfile.TemporaryDirectory(prefix='forehand4d-test-', ignore_cleanup_errors=True)
+def _test_folder(pid:int): return tempfile.TemporaryDirectory(prefix='forehand4d-test-', ignore_cleanup_errors=True)
 
 # %% ../nbs/00_core.ipynb #6b559017
 def outputs_root()->Path: # absolute folder of the run records
@@ -46,8 +45,7 @@ def data_root()->Path: # absolute folder of the prepared data
     return _given('FOREHAND4D_DATA') or outputs_root()/'data'
 
 # %% ../nbs/00_core.ipynb #3a252c51
-def _digest(a:np.ndarray)->list:
-    return [str(a.dtype), list(a.shape), hashlib.sha256(np.ascontiguousarray(a)).hexdigest()]
+def _digest(a:np.ndarray)->list: return [str(a.dtype), list(a.shape), hashlib.sha256(np.ascontiguousarray(a)).hexdigest()]
 
 def _plain(o:Any, array=_digest)->Any: # `o` as something json can write, the same for equal values; `array` turns arrays into such
     if dataclasses.is_dataclass(o) and not isinstance(o, type): return _plain(vars(o), array)

@@ -65,8 +65,7 @@ def _apply(m:HandMotion, p:dict)->HandMotion: # m (B, T); returns corrected; sta
     turn = aa_to_mat(torch.cat([p['turn'], p['fingers']], -2))
     return replace(m, rot=turn@m.rot, wrist=m.wrist + p['shift'], betas=m.betas + p['shape'])
 
-def _stretched(m:HandMotion, bones:Tensor)->Tensor: # m (B, T), bones (B, 2, 5, 4, 3) added to those of each finger; returns (B, T, 2, 21, 3)
-    "Joints of hands whose bones are not quite the model's"
+def _stretched(m:HandMotion, bones:Tensor)->Tensor: # joints (B, T, 2, 21, 3) of hands (B, T) with bones (B, 2, 5, 4, 3), those of each finger, added to the model's
     G, moved, out = m.rot[..., :1, :, :], 0, []
     for k in range(4):
         moved = moved + (G@bones[:, None, ..., k, :, None])[..., 0]
@@ -162,16 +161,14 @@ def quality(motion:HandMotion, # (B, T)
     off = (c[..., :2]/c[..., 2:].clamp(min=0.05) - o.rays).norm(dim=-1)
     seen = o.valid2d.bool()
     big = torch.where(seen[..., None], o.rays, torch.nan)
-    size = (big.nan_to_num(-1e9).amax(3) - big.nan_to_num(1e9).amin(3)).amax(-1).clamp(min=1e-3)
-    off = off/size[..., None]
+    off = off/(big.nan_to_num(-1e9).amax(3) - big.nan_to_num(1e9).amin(3)).amax(-1).clamp(min=1e-3)[..., None]  # of the hand's size
     both = (motion.valid[:, 2:] & motion.valid[:, :-2])[..., None].expand(-1, -1, -1, 21)
     acc = J.diff(n=2, dim=1).norm(dim=-1) if len(motion) > 2 else torch.zeros_like(off)[:, :0]
     behind = ((c[..., 2] < 0.05) & seen).flatten(1).float().mean(1)
     return dict(residual2d=_median(off, seen), residual3d=_median((J - o.joints3d).norm(dim=-1), o.valid3d), seen=_mean(seen.any(-1).float(), motion.valid.float()),
                 jitter=_median(acc, both) if acc.shape[1] else torch.zeros(len(off)).to(off), behind=behind)
 
-def _trust(q:dict, limit:float=0.15)->Tensor: # from `quality`; (B,) between 0 (dropped) and 1
-    "Weight of an imputed clip in training; hands must have been observed in three frames of ten, and never behind the camera"
+def _trust(q:dict, limit:float=0.15)->Tensor: # weights (B,) in training from `quality`; 0 where hands were seen in less than three frames of ten, or behind the camera
     r = q['residual2d'].nan_to_num(1.0)
     if limit == float('inf'): return torch.ones_like(r)
     return torch.where((r > limit) | (q['seen'] < 0.3) | (q['behind'] > 0.02), 0.0, torch.exp(-(r/limit)**2))

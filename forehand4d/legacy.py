@@ -52,8 +52,7 @@ class LegacyEncoder(nn.Module):
         x = torch.cat([time, tokens, self.inp(xt)], 1)
         return self.out(self._run(x, x.shape[1])[:, -xt.shape[1]:])
 
-    def regress(self, tokens:Tensor, frames:int)->Tensor: # (B, T, 198) from image tokens (B, N, width)
-        "Motion from empty queries, without diffusion, read where the released code reads"
+    def regress(self, tokens:Tensor, frames:int)->Tensor: # (B, T, 198) from image tokens (B, N, width), without diffusion, read where the released code reads
         x = self._run(torch.cat([tokens.new_zeros(len(tokens), frames, tokens.shape[-1]), tokens], 1), frames)
         return self.out(x[:, -frames:])
 
@@ -80,8 +79,7 @@ class LegacyModel(nn.Module):
         return torch.cat([self.cond[k](cond[k].flatten(2)) for k in self.cond if k in cond], 1)
 
     def forward(self, xt:Tensor, t:Tensor, tokens:Tensor)->Tensor: # noisy motion (B, T, 198), `legacy198`, step (B,), (B, N, width) → clean motion
-        if self.cfg.kind == 'regressor': return self.net.regress(tokens, xt.shape[1])
-        return self.net(xt, t, tokens)
+        return self.net.regress(tokens, xt.shape[1]) if self.cfg.kind == 'regressor' else self.net(xt, t, tokens)
 
     @torch.no_grad()
     def predict_x0(self,

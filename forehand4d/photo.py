@@ -19,8 +19,7 @@ from .interactive import interactive_html
 from .viz import overlay_forecast
 
 # %% ../nbs/56_photo.ipynb #29c59a0c
-def _find_hands(image:np.ndarray, detect:bool)->tuple[HandDetections|None, str]: # None where none is known; a sentence
-    "Detected hands, or the reason why there are none"
+def _find_hands(image:np.ndarray, detect:bool)->tuple[HandDetections|None, str]: # None where none is known; a sentence; detected hands, or the reason why there are none
     if not detect: return None, 'Detector switched off: forecast from the image alone.'
     if not detector_available(): return None, 'No hand detector is installed (mediapipe): forecast from the image alone.'
     hands = detect_hands(image)
@@ -37,12 +36,10 @@ class PhotoForecast:
     hands: HandDetections|None # detected hands
     notes: tuple # sentences on hands, intrinsics and weights
 
-    def __str__(self):
-        return f'{self.photo.name}: ' + ' '.join(self.notes) + ''.join(f'\n  {os.path.relpath(f)}' for f in self.files)
+    def __str__(self): return f'{self.photo.name}: ' + ' '.join(self.notes) + ''.join(f'\n  {os.path.relpath(f)}' for f in self.files)
 
 # %% ../nbs/56_photo.ipynb #cb181bd6
-def _write_forecast(forecast, out:Path, hands:HandDetections|None)->tuple: # the three files, without suffix `out`
-    "Picture, numbers and page of a `Forecast`: all of them or none"
+def _write_forecast(forecast, out:Path, hands:HandDetections|None)->tuple: # picture, numbers and page without suffix `out`: all or none
     files = tuple(out.with_name(out.name + s) for s in ('.png', '.npz', '.html'))
     shown = {} if hands is None else dict(keypoints=hands.keypoints, keypoints_valid=hands.valid)
     drawn = forecast.motion.valid if hands is None else forecast.motion.valid & hands.found

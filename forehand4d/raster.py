@@ -11,8 +11,7 @@ import numpy as np, torch
 from torch import Tensor
 
 # %% ../nbs/14b_raster.ipynb #0ea28a80
-def _to_ndc(points:Tensor, K:Tensor, width:int, height:int)->Tensor: # (..., 3) of points (..., 3) in the camera frame
-    "Screen coordinates of pytorch3d, and depth in metres"
+def _to_ndc(points:Tensor, K:Tensor, width:int, height:int)->Tensor: # points (..., 3) before the camera → screen coordinates of pytorch3d, depth in metres
     z = points[..., 2:]
     px = (points[..., :2]/z)@K[:2, :2].T + K[:2, 2]
     size = points.new_tensor([width, height])

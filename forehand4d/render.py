@@ -13,8 +13,7 @@ from embreex.rtcore_scene import EmbreeScene
 from .raster import rasterise
 
 # %% ../nbs/15_render.ipynb #e39a68f7
-def _array(x, dtype=np.float32):
-    return np.asarray(x.detach().cpu() if hasattr(x, 'detach') else x, dtype=dtype)
+def _array(x, dtype=np.float32): return np.asarray(x.detach().cpu() if hasattr(x, 'detach') else x, dtype=dtype)
 
 # einsum: NumPy's own sums over a last axis of three are several times slower
 def _dot(a, b): return np.einsum('nc,nc->n', a, b)
@@ -55,8 +54,7 @@ class Light:
     def __post_init__(self):
         if (self.direction is None) == (self.position is None): raise ValueError('a Light needs either a direction or a position')
 
-    def towards(self, points:np.ndarray)->tuple: # (N, 3) unit vectors, (N,) metres
-        "From points (N, 3) to the lamp"
+    def towards(self, points:np.ndarray)->tuple: # unit vectors (N, 3) and metres (N,) from points (N, 3) to the lamp
         if self.direction is not None: return np.broadcast_to(_unit(-_array(self.direction)[None]), points.shape), np.full(len(points), 1e9, np.float32)
         v = _array(self.position) - points
         return _unit(v), np.sqrt(_dot(v, v))
@@ -87,8 +85,7 @@ class Scene:
         self.embree = EmbreeScene()
         if len(self.corners): TriangleMesh(self.embree, self.corners)
 
-    @staticmethod
-    def _corner_colors(m):
+    def _corner_colors(self, m):
         if m.colors.ndim == 1: return np.broadcast_to(m.colors, (len(m.faces), 3, 3))
         return m.colors[m.faces] if len(m.colors) == len(m.vertices) else np.repeat(m.colors[:, None], 3, 1)
 
@@ -98,8 +95,7 @@ class Scene:
         r = self.embree.run(np.ascontiguousarray(origins, np.float32), np.ascontiguousarray(directions, np.float32), output=True)
         return r['primID'], np.stack([1 - r['u'] - r['v'], r['u'], r['v']], 1), np.where(r['primID'] < 0, np.inf, r['tfar'])
 
-    def blocked(self, origins:np.ndarray, directions:np.ndarray, distances:np.ndarray)->np.ndarray: # (N,) bool
-        "Whether a triangle lies on the way: (N, 3), unit vectors (N, 3), metres (N,)"
+    def blocked(self, origins:np.ndarray, directions:np.ndarray, distances:np.ndarray)->np.ndarray: # (N,) does a triangle lie on the way?
         if not len(self.corners) or not len(origins): return np.zeros(len(origins), bool)
         o, d, t = (np.ascontiguousarray(x, np.float32) for x in (origins, directions, distances))
         return self.embree.run(o, d, dists=t, query='OCCLUDED') >= 0
@@ -145,8 +141,7 @@ class RenderResult:
     ids:np.ndarray # (H, W) index of the mesh, -1 where nothing is hit
 
 def _camera_lights(cam_from_world)->list: # two that move with the camera
-    R = _array(cam_from_world)[:3, :3]
-    return [Light(direction=R.T @ _array(d), color=(s, s, s)) for d, s in (((.45, .8, .75), .62), ((-.7, .1, .7), .2))]
+    return [Light(direction=_array(cam_from_world)[:3, :3].T @ _array(d), color=(s, s, s)) for d, s in (((.45, .8, .75), .62), ((-.7, .1, .7), .2))]
 
 def check_image(image:np.ndarray)->np.ndarray: # to be (H, W, 3) uint8 → the same
     "Refuse what is not an 8-bit colour image"

@@ -50,8 +50,7 @@ def _find_weights(spec, notebook:str, shipped:str)->Path: # `.safetensors` that 
     if spec is None or str(spec) == 'pretrained': return Path(str(files('forehand4d')/'assets'/'pretrained'/shipped))
     spec = Path(getattr(spec, 'dir', spec))
     tried = [spec, spec/'model.safetensors', outputs_root()/notebook/spec/'model.safetensors', outputs_root()/spec/'model.safetensors']
-    for p in tried:
-        if p.is_file(): return p
+    if found := next(filter(Path.is_file, tried), None): return found
     raise FileNotFoundError(f"no weights at {spec}: expected a .safetensors file, a run folder with model.safetensors, the name of a finished {notebook} run, or 'pretrained'")
 
 # %% ../nbs/52_training.ipynb #862d1c0c
