@@ -31,8 +31,7 @@ def mean_motion(clips, # iterable of training `Clip`s
     return (total / count.clamp(min=1)[..., None]).gather(0, index).float()
 
 # %% ../nbs/70c_floors.ipynb #947c4aa4
-def static_oracle(targets:Targets, # N clips
-)->Tensor: # (N, 1, T, 2, 21, 3)
+def static_oracle(targets:Targets)->Tensor: # N clips → (N, 1, T, 2, 21, 3)
     "True joints of the first labelled frame, held for the whole clip"
     first = targets.valid.long().argmax(1, keepdim=True)[..., None].expand(-1, 1, 2, 21, 3)
     return targets.joints.gather(1, first).expand_as(targets.joints)[:, None]

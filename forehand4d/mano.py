@@ -40,8 +40,7 @@ def to_mano(hand:HandModel, # the hand model of the pose
     "Rotations and wrist to MANO's parameters"
     if kind not in KINDS: raise ValueError(f'kind must be one of {", ".join(KINDS)}, got {kind!r}')
     aa = mat_to_aa(rot)
-    pose = aa[..., 1:, :] if kind == 'absolute' else aa[..., 1:, :] - hand.mean_aa
-    pose = pose.flatten(-2)
+    pose = (aa[..., 1:, :] if kind == 'absolute' else aa[..., 1:, :] - hand.mean_aa).flatten(-2)
     if kind == 'pca': pose = torch.einsum('...k,...kn->...n', pose, torch.linalg.pinv(hand.components[..., :n, :]))
     return aa[..., 0, :], pose, wrist - rest_wrist(hand, betas)
 

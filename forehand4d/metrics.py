@@ -18,12 +18,10 @@ MISSING = 1e4 # metres; stands for NaN when samples are ranked (1e7 mm in the re
 def _pairs(src:Tensor, dst:Tensor)->Tensor: # (..., P, 3) both -> (..., P, 7) float64: rows (x, 1, y)
     return torch.cat([src.double(), torch.ones_like(src[..., :1], dtype=torch.float64), dst.double()], -1)
 
-def _moments(pairs:Tensor, weights:Tensor)->Tensor: # (..., P, 7), (..., P) -> (..., 7, 7): weighted sum of outer products
-    return (pairs * weights[..., None]).mT @ pairs
+def _moments(pairs:Tensor, weights:Tensor)->Tensor: return (pairs * weights[..., None]).mT @ pairs # (..., P, 7), (..., P) -> (..., 7, 7)
 
 # %% ../nbs/51a_metrics.ipynb #e67fa8e9
-def _similarity(m:Tensor, least:int=1)->tuple: # (..., 7, 7) moments -> scale (...), rotation (..., 3, 3), translation (..., 3)
-    "Least-squares similarity transform from moments; a summed weight below `least` gives a NaN scale"
+def _similarity(m:Tensor, least:int=1)->tuple: # moments (..., 7, 7) -> scale (...), NaN below a summed weight of `least`, rotation (..., 3, 3), translation (..., 3)
     n = m[..., 3, 3, None]
     mx, my = m[..., :3, 3] / n, m[..., 3, 4:] / n
     K = m[..., :3, 4:] - n[..., None] * mx[..., None] * my[..., None, :]
@@ -54,8 +52,7 @@ def _check_joints(pred:Tensor, gt:Tensor, valid:Tensor, lengths:Tensor): # raise
         raise ValueError(f'lengths must lie in 0..{gt.shape[-4]}, got {lengths.min()}..{lengths.max()}')
 
 # %% ../nbs/51a_metrics.ipynb #34bb2e9f
-def _hand_pairs(pred:Tensor, gt:Tensor, valid:Tensor, lengths:Tensor, strict:bool)->tuple: # pairs (..., 2, T, 21, 7), two masks
-    "One shape for all: hands before frames, samples broadcast, padding invalid; masks: valid, and inside the clip"
+def _hand_pairs(pred:Tensor, gt:Tensor, valid:Tensor, lengths:Tensor, strict:bool)->tuple: # pairs (..., 2, T, 21, 7); masks: valid, inside the clip
     if pred.ndim > gt.ndim: gt, valid, lengths = gt.unsqueeze(-5), valid.unsqueeze(-4), lengths.unsqueeze(-1)
     inside = torch.arange(gt.shape[-4], device=gt.device) < lengths.to(gt.device)[..., None]
     inside = inside[..., None, :, None].expand(*pred.shape[:-4], 2, -1, 21)
@@ -64,13 +61,11 @@ def _hand_pairs(pred:Tensor, gt:Tensor, valid:Tensor, lengths:Tensor, strict:boo
     return torch.where((valid if strict else inside)[..., None], pairs, 0.), valid, inside
 
 # %% ../nbs/51a_metrics.ipynb #4c4bf075
-def _residual_map(scale:Tensor, rotation:Tensor, translation:Tensor)->Tensor: # (..., 7, 3)
-    "Matrix that takes (x, 1, y) to scale · rotation x + translation − y"
+def _residual_map(scale:Tensor, rotation:Tensor, translation:Tensor)->Tensor: # (..., 7, 3); matrix that takes (x, 1, y) to scale · rotation x + translation − y
     eye = torch.eye(3, dtype=rotation.dtype, device=rotation.device).expand(rotation.shape)
     return torch.cat([scale[..., None, None] * rotation.mT, translation[..., None, :], -eye], -2)
 
-def _alignments(pairs:Tensor, valid:Tensor, fitted:Tensor, strict:bool, pa:bool)->dict: # name -> (..., 2, T, 7, 3)
-    "Residual map of each metric, per hand and frame; `fitted` joints enter the fits"
+def _alignments(pairs:Tensor, valid:Tensor, fitted:Tensor, strict:bool, pa:bool)->dict: # metric -> residual map (..., 2, T, 7, 3); `fitted` joints enter the fits
     least, moments = 3 if strict else 1, _moments(pairs, fitted) # three joints at least
     one, eye = torch.ones_like(pairs[..., 0, 0]), torch.eye(3, dtype=pairs.dtype, device=pairs.device)
     R, root = eye.expand(*one.shape, 3, 3), pairs[..., 0, 4:] - pairs[..., 0, :3]
@@ -106,14 +101,12 @@ def motion_metrics(pred:Tensor, # (B, T, 2, 21, 3) metres, or (B, S, T, 2, 21, 3
     return out | dict(MR=torch.where(v[..., 0].all(-2), gap, torch.nan))
 
 # %% ../nbs/51a_metrics.ipynb #0e26f010
-def clip_means(metrics:dict[str, Tensor], # per frame (..., T), from `motion_metrics`
-)->dict[str, Tensor]: # per clip (...), NaN where no frame could be measured
+def clip_means(metrics:dict[str, Tensor])->dict[str, Tensor]: # per frame (..., T), from `motion_metrics` → per clip (...), NaN where no frame could be measured
     "Mean over the frames that could be measured"
     return {k: v.nanmean(-1) for k, v in metrics.items()}
 
 # %% ../nbs/51a_metrics.ipynb #19225b22
-def best_sample(clips:dict[str, Tensor], # per clip and sample (N, S) metres, all of `METRICS`
-)->Tensor: # (N,) index of the jointly best sample
+def best_sample(clips:dict[str, Tensor])->Tensor: # per clip and sample (N, S) metres, all of `METRICS` → (N,) index of the jointly best sample
     "Sample with the smallest sum of the five metrics"
     if missing := [k for k in METRICS if k not in clips]: raise KeyError(f'the joint selection needs {METRICS}, missing {missing}')
     return sum(clips[k].nan_to_num(nan=MISSING) for k in METRICS).argmin(-1)

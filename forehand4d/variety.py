@@ -11,8 +11,7 @@ from torch import Tensor
 from .metrics import PROTOCOLS, masked_mean
 
 # %% ../nbs/51b_variety.ipynb #a70aff4f
-def _distance(a:Tensor, b:Tensor, mask_a:Tensor, mask_b:Tensor, masking:str='intersection', per_frame:bool=False)->Tensor:
-    "L2 distance (...) between masked motions (..., T, C), NaN where nothing is shared"
+def _distance(a:Tensor, b:Tensor, mask_a:Tensor, mask_b:Tensor, masking:str='intersection', per_frame:bool=False)->Tensor: # (...) of motions (..., T, C), NaN: nothing shared
     if masking not in ('intersection', 'own'): raise ValueError(f'masking must be "intersection" or "own", got {masking!r}')
     both = mask_a & mask_b
     ma, mb = (both, both) if masking == 'intersection' else (mask_a, mask_b)
@@ -29,8 +28,7 @@ def _mask(features:Tensor, mask:Tensor|None)->Tensor: # (N, T, C) or (N, T, 1) b
     return mask.bool() if mask.ndim == 3 else mask.bool()[..., None]
 
 # %% ../nbs/51b_variety.ipynb #b26b1336
-def motion_channels(valid:Tensor, # (..., T, 2) hand is labelled
-)->Tensor: # (..., T, 198) bool
+def motion_channels(valid:Tensor)->Tensor: # (..., T, 2) hand is labelled → (..., T, 198) bool
     "Channels of the motion vector that belong to labelled hands: two blocks of 96 rotations, two of 3 positions"
     hand = torch.cat([torch.arange(2).repeat_interleave(n) for n in (96, 3)]).to(valid.device)
     return valid.bool()[..., hand]
