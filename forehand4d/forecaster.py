@@ -210,7 +210,8 @@ def _seen_hands(m:HandMotion, K:Tensor, size:int)->tuple[Tensor,Tensor]: # m (B,
 
 # %% ../nbs/55a_forecaster.ipynb #36b5c148
 @patch
-def _side_loss(self:ForecastModel, prefix:Tensor, x0:Tensor, m:HandMotion, views:dict, flat:Tensor, real:Tensor, weight:Tensor, generator)->Tensor: # loss of the auxiliary head; flat (B, T, 2, 21, 2): keypoints by the intrinsics of the picture
+def _side_loss(self:ForecastModel, prefix:Tensor, x0:Tensor, m:HandMotion, views:dict, flat:Tensor, real:Tensor, weight:Tensor, generator)->Tensor:
+    "Loss of the auxiliary head; `flat` (B, T, 2, 21, 2) are keypoints by the intrinsics of the picture"
     rays, trust = views['track']
     if self.cfg.aux == 'regression':
         views = views | {'track': (rays, trust*~m.valid.flatten(1).any(1)[:, None, None, None])}
