@@ -70,13 +70,13 @@ def multimodality(features:Tensor, # (N, S, T, C) samples of each input
 
 # %% ../nbs/51b_variety.ipynb #4258a06a
 def variety_summary(pred:Tensor, # (N, S, T, C) samples of each input, normalised
-    truth:Tensor, # (N, T, C) true motions, normalised
+    truth:Tensor|None=None, # (N, T, C) true motions, normalised
     masks:Tensor|None=None, # (N, T) or (N, T, C) what is labelled
 )->dict[str, dict[str, float]]: # "flat" and "per_frame" → diversity of predictions and truth, spread over pairs, multimodality
     "The numbers of the paper's Table 4, flattened and per frame; one sample per input enters the diversity"
-    out, pairs = {}, min(200, len(truth))
+    out, pairs = {}, min(200, len(pred))
     for name, per_frame in (('flat', False), ('per_frame', True)):
-        d = {k: diversity(f, masks, pairs, per_frame=per_frame) for k, f in (('diversity', pred[:, 0]), ('reference', truth))}
+        d = {k: diversity(f, masks, pairs, per_frame=per_frame) for k, f in (('diversity', pred[:, 0]), ('reference', truth)) if f is not None}
         out[name] = {k: v.mean().item() for k, v in d.items()} | {f'{k}_std': v.std().item() for k, v in d.items()}
         if pred.shape[1] > 1: out[name]['multimodality'] = multimodality(pred, masks, per_frame=per_frame).item()
     return out
