@@ -15,12 +15,6 @@ PROTOCOLS = ('official', 'strict')
 MISSING = 1e4 # metres; stands for NaN when samples are ranked (1e7 mm in the released code)
 
 # %% ../nbs/51a_metrics.ipynb #d5c6bb04
-def _pairs(src:Tensor, dst:Tensor)->Tensor: # (..., P, 3) both -> (..., P, 7) float64: rows (x, 1, y)
-    return torch.cat([src.double(), torch.ones_like(src[..., :1], dtype=torch.float64), dst.double()], -1)
-
-def _moments(pairs:Tensor, weights:Tensor)->Tensor: return (pairs * weights[..., None]).mT @ pairs # (..., P, 7), (..., P) -> (..., 7, 7)
-
-# %% ../nbs/51a_metrics.ipynb #e67fa8e9
 def _similarity(m:Tensor, least:int=1)->tuple: # moments (..., 7, 7) -> scale (...), NaN below a summed weight of `least`, rotation (..., 3, 3), translation (..., 3)
     n = m[..., 3, 3, None]
     mx, my = m[..., :3, 3] / n, m[..., 3, 4:] / n
@@ -34,14 +28,14 @@ def _similarity(m:Tensor, least:int=1)->tuple: # moments (..., 7, 7) -> scale (.
     s = torch.where(sound, (S * flip).sum(-1) / spread, torch.nan)
     return s, R, my - s[..., None] * (R @ mx[..., None])[..., 0]
 
-# %% ../nbs/51a_metrics.ipynb #ff7482dc
+# %% ../nbs/51a_metrics.ipynb #8d0ceb67
 def masked_mean(x:Tensor, # (..., K) values, anything where invalid
     valid:Tensor, # (..., K) bool
 )->Tensor: # (...), NaN where nothing is valid
     "Mean over the last axis of valid values"
     return torch.where(valid, x, 0.).sum(-1) / valid.sum(-1)
 
-# %% ../nbs/51a_metrics.ipynb #ad2eb41c
+# %% ../nbs/51a_metrics.ipynb #284307de
 def _check_joints(pred:Tensor, gt:Tensor, valid:Tensor, lengths:Tensor): # raise where shapes do not fit together
     if gt.ndim < 4 or gt.shape[-3:] != (2, 21, 3): raise ValueError(f'gt must be (..., T, 2, 21, 3), got {tuple(gt.shape)}')
     if pred.shape[-4:] != gt.shape[-4:] or pred.ndim - gt.ndim not in (0, 1):
@@ -51,31 +45,35 @@ def _check_joints(pred:Tensor, gt:Tensor, valid:Tensor, lengths:Tensor): # raise
     if lengths.numel() and not 0 <= lengths.min() <= lengths.max() <= gt.shape[-4]:
         raise ValueError(f'lengths must lie in 0..{gt.shape[-4]}, got {lengths.min()}..{lengths.max()}')
 
-# %% ../nbs/51a_metrics.ipynb #34bb2e9f
-def _hand_pairs(pred:Tensor, gt:Tensor, valid:Tensor, lengths:Tensor, strict:bool)->tuple: # pairs (..., 2, T, 21, 7); masks: valid, inside the clip
+# %% ../nbs/51a_metrics.ipynb #ad2eb41c
+def _hand_planes(pred:Tensor, gt:Tensor, valid:Tensor, lengths:Tensor, strict:bool)->tuple: # planes x, 1, y (..., 2, 7, T, 21) float64; masks: valid, fitted
     if pred.ndim > gt.ndim: gt, valid, lengths = gt.unsqueeze(-5), valid.unsqueeze(-4), lengths.unsqueeze(-1)
-    inside = torch.arange(gt.shape[-4], device=gt.device) < lengths.to(gt.device)[..., None]
-    inside = inside[..., None, :, None].expand(*pred.shape[:-4], 2, -1, 21)
-    valid = valid.bool().transpose(-3, -2) & inside
-    pairs = _pairs(pred, gt.expand(pred.shape)).transpose(-4, -3)
-    return torch.where((valid if strict else inside)[..., None], pairs, 0.), valid, inside
+    inside = (torch.arange(gt.shape[-4], device=gt.device) < lengths.to(gt.device)[..., None])[..., None, :, None]
+    valid = (valid.bool().transpose(-3, -2) & inside).expand(*pred.shape[:-4], 2, -1, 21)
+    fitted = valid if strict else inside.expand(valid.shape)
+    h = pred.new_empty(*valid.shape[:-2], 7, *valid.shape[-2:], dtype=torch.float64)
+    for at, x in ((0, pred), (4, gt)): h[..., at:at + 3, :, :] = x.transpose(-4, -3).movedim(-1, -3)
+    h[..., 3, :, :] = 1
+    return h if fitted.all() else h.masked_fill_(~fitted.unsqueeze(-3), 0), valid, fitted
+
+# %% ../nbs/51a_metrics.ipynb #2c09d1b6
+def _residual(planes:Tensor, fitted:Tensor, least:int)->Tensor: # (..., 3, P) what is left of planes (..., 7, P) after the transform that fits planes (..., 7, Q)
+    s, R, t = _similarity(fitted @ fitted.mT, least)
+    return torch.cat([s[..., None, None] * R, t[..., None], -torch.eye(3).to(R).expand(R.shape)], -1) @ planes
+
+def _length(v:Tensor)->Tensor: # (..., 3, T, J) -> (..., T, J); a norm over an axis that is not the last one is slow
+    x, y, z = v.unbind(-3)
+    return (x * x).addcmul_(y, y).addcmul_(z, z).sqrt_()
 
 # %% ../nbs/51a_metrics.ipynb #4c4bf075
-def _residual_map(scale:Tensor, rotation:Tensor, translation:Tensor)->Tensor: # (..., 7, 3); matrix that takes (x, 1, y) to scale · rotation x + translation − y
-    eye = torch.eye(3, dtype=rotation.dtype, device=rotation.device).expand(rotation.shape)
-    return torch.cat([scale[..., None, None] * rotation.mT, translation[..., None, :], -eye], -2)
-
-def _alignments(pairs:Tensor, valid:Tensor, fitted:Tensor, strict:bool, pa:bool)->dict: # metric -> residual map (..., 2, T, 7, 3); `fitted` joints enter the fits
-    least, moments = 3 if strict else 1, _moments(pairs, fitted) # three joints at least
-    one, eye = torch.ones_like(pairs[..., 0, 0]), torch.eye(3, dtype=pairs.dtype, device=pairs.device)
-    R, root = eye.expand(*one.shape, 3, 3), pairs[..., 0, 4:] - pairs[..., 0, :3]
-    if strict: root = torch.where(valid[..., :1], root, torch.nan)
+def _residuals(h:Tensor, valid:Tensor, fitted:Tensor, strict:bool, pa:bool): # yields metric, residual (..., 2, 3, T, 21); one at a time: fresh memory costs more than arithmetic
+    off, flat, least = h[..., :3, :, :] - h[..., 4:, :, :], h.flatten(-2), 3 if strict else 1 # three joints at least
+    yield 'M', off
+    yield 'M_RA', off.sub_(torch.where(valid[..., None, :, :1], off[..., :1], torch.nan) if strict else off[..., :1].clone())
+    del off
     first = (fitted.sum(-1) >= 3).long().argmax(-1)[..., None, None, None] # frame 0 in the official protocol
-    fits = dict(M_G=moments.sum(-3, keepdim=True), M_F=moments.take_along_dim(first, -3))
-    if pa: fits['PA'] = moments
-    maps = dict(M=_residual_map(one, R, torch.zeros_like(root)), M_RA=_residual_map(one, R, root))
-    maps |= {k: _residual_map(*_similarity(m, least)) for k, m in fits.items()}
-    return {k: m.expand(*one.shape, 7, 3) for k, m in maps.items()}
+    for k, f in (('M_G', flat), ('M_F', h.take_along_dim(first, -2)[..., 0, :])): yield k, _residual(flat, f, least).unflatten(-1, h.shape[-2:])
+    if pa: yield 'PA', _residual(frames := h.transpose(-3, -2), frames, least).transpose(-3, -2)
 
 # %% ../nbs/51a_metrics.ipynb #f058d7dd
 def motion_metrics(pred:Tensor, # (B, T, 2, 21, 3) metres, or (B, S, T, 2, 21, 3)
@@ -89,16 +87,13 @@ def motion_metrics(pred:Tensor, # (B, T, 2, 21, 3) metres, or (B, S, T, 2, 21, 3
     if protocol not in PROTOCOLS: raise ValueError(f'protocol must be one of {PROTOCOLS}, got {protocol!r}')
     lengths = torch.full(gt.shape[:-4], gt.shape[-4]) if lengths is None else torch.as_tensor(lengths)
     _check_joints(pred, gt, valid, lengths)
-    strict = protocol == 'strict'
-    pairs, v, inside = _hand_pairs(pred, gt, valid, lengths, strict)
-    maps = _alignments(pairs, v, v if strict else inside, strict, pa)
-    xyz = (pairs @ torch.stack(list(maps.values()), -1).flatten(-2)).unflatten(-1, (3, len(maps)))
-    error = xyz.square().sum(-2).sqrt().transpose(-2, -1) # (..., 2, T, metric, 21)
-    mean = masked_mean(error, v[..., None, :]).nanmean(-3) # joints, then hands
-    out = dict(zip(maps, mean.unbind(-1)))
-    wrist = pairs[..., 0, :3] - pairs[..., 0, 4:]
-    gap = (wrist[..., 1, :, :] - wrist[..., 0, :, :]).norm(dim=-1)
-    return out | dict(MR=torch.where(v[..., 0].all(-2), gap, torch.nan))
+    if gt.ndim > 4 and len(gt) > 1 and gt.device.type == 'cpu' and pred.numel() > 2048*126: # larger temporaries are given back to the system after every call
+        parts = [motion_metrics(*half, protocol, pa) for half in zip(*(x.chunk(2) for x in (pred, gt, valid, lengths)))]
+        return {k: torch.cat([p[k] for p in parts]) for k in parts[0]}
+    h, v, fitted = _hand_planes(pred, gt, valid, lengths, protocol == 'strict')
+    out = {k: masked_mean(_length(r), v).nanmean(-2) for k, r in _residuals(h, v, fitted, protocol == 'strict', pa)} # joints, then hands
+    wrist = h[..., :3, :, :1] - h[..., 4:, :, :1]
+    return out | dict(MR=torch.where(v[..., 0].all(-2), _length(wrist[..., 1, :, :, :] - wrist[..., 0, :, :, :])[..., 0], torch.nan))
 
 # %% ../nbs/51a_metrics.ipynb #0e26f010
 def clip_means(metrics:dict[str, Tensor])->dict[str, Tensor]: # per frame (..., T), from `motion_metrics` → per clip (...), NaN where no frame could be measured
