@@ -86,9 +86,10 @@ def _check_inputs(run:Run): # refuse a finished run whose inputs were made anew 
         if record.exists() and file_hash(record) != entry['sha256']:
             raise ValueError(f'{run!r} was made from an earlier {role} than {entry["path"]}: choose another name or remove {relative(run.dir)}')
 
-def _on_record(folder:Path, params:dict)->Run|None: # the finished run in `folder`, None when there is still work to do; refused when it was asked for otherwise
+def _on_record(folder:Path, params:dict, rank:int=0)->Run|None: # the finished run in `folder`, None when there is still work to do; refused when it was asked for otherwise
     if not (folder/'manifest.json').exists(): return None
     run = Run(folder)
+    if rank and not run.done: return None   # the first process judges, and may be writing the copy
     asked = _launched(folder/'run.ipynb') or run.params
     known = [k for k in params if k != 'name' and k in asked]
     _check_same(folder, None, run.manifest['status'], {k: asked[k] for k in known}, {k: params[k] for k in known})
@@ -120,16 +121,17 @@ def run_notebook(notebook:str|Path, # name such as `train_forecast`, or a path
     if 'name' not in params: raise ValueError(f'{path.name} has no parameter name, so it leaves no record')
     home = outputs_root()/path.stem
     folder = home/params['name'] if params['name'] else None
-    if folder and (run := _on_record(folder, params)): return run
-    executed = folder/'run.ipynb' if folder else home/f'.launch-{os.getpid()}.ipynb'
-    executed.parent.mkdir(parents=True, exist_ok=True)
+    rank = int(os.environ.get('RANK', 0))
+    if folder and (run := _on_record(folder, params, rank)): return run
     failed, quiet = None, ','.join(filter(None, (os.environ.get('PYTHONWARNINGS'), 'ignore:IProgress')))   # libraries ask for widgets that nobody needs
     with tempfile.TemporaryDirectory() as d, modified_env(FOREHAND4D_LAUNCH=f'{d}/note', PYTHONWARNINGS=quiet):
+        executed = Path(d)/'run.ipynb' if rank else folder/'run.ipynb' if folder else home/f'.launch-{os.getpid()}.ipynb'
+        executed.parent.mkdir(parents=True, exist_ok=True)
         try: papermill.execute_notebook(str(path), str(executed), parameters=params, progress_bar=False, coalesce_streams=True,
                                         extra_arguments=['--log-level=50'], stdout_file=out, stderr_file=err or sys.stderr)
         except PapermillExecutionError as e: failed = e
-        finally: executed = _settle(executed, Path(d)/'note')
-    if failed: raise NotebookError(f'{path.stem}: {failed.ename}: {failed.evalue} (cell {failed.cell_index} of {relative(executed)})', executed,
-                                   '\n'.join(failed.traceback))
-    if executed.parent == home: raise ValueError(f'{path.name} left no record: it must call start_run')
-    return Run(executed.parent)
+        finally: executed, noted = _settle(executed, note := Path(d)/'note'), note.exists() and note.read_text().split(' ', 1)[1]
+    if failed: raise NotebookError(f'{path.stem}: {failed.ename}: {failed.evalue} (cell {failed.cell_index} of {f"process {rank}" if rank else relative(executed)})',
+                                   executed, '\n'.join(failed.traceback))
+    if not noted: raise ValueError(f'{path.name} left no record: it must call start_run')
+    return Run(noted)

@@ -7,7 +7,7 @@ __all__ = ['masked_mean', 'LossWeights', 'motion_loss', 'found_loss']
 
 # %% ../nbs/50_losses.ipynb #7ab88219
 from dataclasses import dataclass, replace
-import torch, torch.nn.functional as F
+import torch, torch.distributed as dist, torch.nn.functional as F
 from torch import Tensor
 from .cameras import transform
 from .motion import HandMotion, MotionStats, decode198
@@ -18,7 +18,12 @@ def masked_mean(x:Tensor, # (B, ...) values
 )->Tensor: # scalar
     "Mean of the valid values, 0 when there are none"
     m = mask.to(x).view(*mask.shape, *[1]*(x.dim() - mask.dim())).expand_as(x)
-    return (x*m).sum()/m.sum().clamp(min=1e-6)
+    return (x*m).sum()/_mean_over_group(m.sum()).clamp(min=1e-6)
+
+def _mean_over_group(x:Tensor)->Tensor: # a constant of the loss, as the mean of what the processes that train together have
+    if not (dist.is_available() and dist.is_initialized() and torch.is_grad_enabled()): return x
+    dist.all_reduce(x := x.detach().clone())
+    return x/dist.get_world_size()
 
 # %% ../nbs/50_losses.ipynb #20ed2d6d
 @dataclass(frozen=True)
