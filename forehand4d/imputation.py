@@ -16,7 +16,7 @@ from .hands import HandModel
 from .motion import HandMotion
 from .placing import place_hands
 from .data.clips import Clip
-from .data.loaders import ClipDataset, collate
+from .data.loaders import ClipDataset, collate, group
 
 # %% ../nbs/54_imputation.ipynb #9d25cdf0
 @dataclass(frozen=True)
@@ -201,22 +201,33 @@ def impute(data:ClipDataset, # clips with keypoints
     limit:float=0.15, # median 2D residual, as a share of the hand, beyond which a clip is dropped; infinite: nothing is
     rejected:list|None=None, # filled with what was dropped and why
 ):
-    "Yield the clips of a dataset with imputed motion"
-    frames, device = lifter.model.cfg.frames, next(lifter.model.parameters()).device
-    with progress(None, 'imputing', total=-(-len(data)//batch)*cfg.iterations) as bar:
-        for at in range(0, len(data), batch):
+    "Yield the clips of a dataset with imputed motion, the first of several processes those of all"
+    g = group()
+    rank, world = (g.process_index, g.num_processes) if g else (0, 1)
+    if g: lifter.model.to(g.device)
+    with progress(None, 'imputing', total=-(-len(data)//(batch*world))*cfg.iterations, **(dict(disable=True) if rank else {})) as bar:
+        for n, first in enumerate(range(0, len(data), batch*world), 1):  # a batch for each process
+            at = first + rank*batch
             clips = [data[i] for i in range(at, min(at + batch, len(data)))]
-            b = {k: v.to(device) for k, v in collate(clips, frames).items()}
-            start = lifter.model.lift(b['keypoints2d'], b['valid2d'], b['intrinsics'], b['cam_from_view'], real=b['real'], steps=steps, seed=seed + at)
-            start = replace(start, valid=start.valid & b['real'][..., None])
-            o = observe(b, use3d)
-            out, info = refine_batch(start, o, cfg, bar)
-            bar.n = (at//batch + 1)*cfg.iterations; bar.refresh()
-            q, out = quality(out, o), out.cpu()
-            for i, (clip, w) in enumerate(zip(clips, _trust(q, limit).tolist())):
-                note = {k: round(float(v[i]), 5) for k, v in q.items() if v[i].isfinite()} | dict(weight=round(w, 4), iterations=int(info['iterations'][i]))
-                if w > 0: yield _labelled(clip, out.map(lambda x: x[i]), note | dict(lifter=str(lifter.path.name), hand_id=out.hand_id, frame='view'))
-                elif rejected is not None: rejected.append(dict(sequence=clip.sequence, **note))
+            found = list(_impute_batch(clips, lifter, cfg, steps, use3d, seed + at, limit, bar)) if clips else []
+            bar.n = n*cfg.iterations; bar.refresh()
+            every = [found]*world
+            if g: torch.distributed.gather_object(found, None if rank else every)
+            for clip, note in [] if rank else sum(every, []):
+                if clip is not None: yield clip
+                elif rejected is not None: rejected.append(note)
+
+def _impute_batch(clips:list, lifter, cfg:RefineConfig, steps:int, use3d:bool, seed:int, limit:float, bar): # labelled clips, or None where one is rejected, and what is to be said of them
+    b = {k: v.to(next(lifter.model.parameters()).device) for k, v in collate(clips, lifter.model.cfg.frames).items()}
+    start = lifter.model.lift(b['keypoints2d'], b['valid2d'], b['intrinsics'], b['cam_from_view'], real=b['real'], steps=steps, seed=seed)
+    start = replace(start, valid=start.valid & b['real'][..., None])
+    o = observe(b, use3d)
+    out, info = refine_batch(start, o, cfg, bar)
+    q, out = quality(out, o), out.cpu()
+    for i, (clip, w) in enumerate(zip(clips, _trust(q, limit).tolist())):
+        note = {k: round(float(v[i]), 5) for k, v in q.items() if v[i].isfinite()} | dict(weight=round(w, 4), iterations=int(info['iterations'][i]))
+        if w > 0: yield _labelled(clip, out.map(lambda x: x[i]), note | dict(lifter=str(lifter.path.name), hand_id=out.hand_id, frame='view')), note
+        else: yield None, dict(sequence=clip.sequence, **note)
 
 def _labelled(clip:Clip, m:HandMotion, note:dict)->Clip: # with its imputed motion
     m = m.slice(0, len(clip)) if len(m) > len(clip) else m
