@@ -65,7 +65,10 @@ def forecast(self:ForecastModel,
     "Several futures for each image of a batch"
     cfg, B = self.cfg, len(image)
     given = torch.zeros(B, dtype=torch.bool, device=K.device) if hands is None else hands[1].flatten(1).any(1)
-    prefix, _ = self.prefix(normalise_image(image), K, torch.full((B,), rays, device=K.device), hands, {'found': ~given[:, None].expand(B, 2)})
+    image = normalise_image(image)
+    with torch.autocast(K.device.type, torch.bfloat16, enabled=K.is_cuda): tokens = self.backbone(image)
+    known = torch.full((B,), rays, device=K.device), hands, {'found': ~given[:, None].expand(B, 2)}
+    prefix, _ = self.prefix(image, K, *known, tokens=tokens.float())
     if cfg.method == 'diffusion':
         prefix = prefix.repeat_interleave(samples, 0)
         f = lambda x, t: self.net(x, t, prefix=prefix)

@@ -38,6 +38,7 @@ def sample(f, # function (xt (B, T, C), t (B,)) -> x0 (B, T, C)
     x, ddpm = temperature*draw(), {'generator': g} if sampler == 'ddpm' else {}
     for step in scheduler.timesteps:
         t = torch.full((shape[0],), int(step), device=device)
-        x0 = f(x, t).float()
+        with torch.autocast(x.device.type, torch.bfloat16, enabled=x.is_cuda): x0 = f(x, t)
+        x0 = x0.float()
         x = ancestral_step(x0, x, t, draw()) if ddpm and steps >= STEPS else scheduler.step(x0, step, x, **ddpm).prev_sample
     return x
