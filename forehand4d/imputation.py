@@ -48,7 +48,24 @@ class Observation:
     def take(self, ids)->'Observation': # some clips of the batch
         return Observation(*(getattr(self, k)[ids] for k in self.__dataclass_fields__))
 
-# %% ../nbs/54_imputation.ipynb #f44b4939
+# %% ../nbs/54_imputation.ipynb #c27faade
+class _Turn(torch.autograd.Function):
+    "`aa_to_mat(w) @ R`, w (..., 3), R (..., 3, 3), with the gradient of w alone"
+    @staticmethod
+    def forward(ctx, w, R):
+        ctx.save_for_backward(w, out := aa_to_mat(w)@R)
+        return out
+
+    @staticmethod
+    def backward(ctx, g):
+        (w, R), t2 = ctx.saved_tensors, (ctx.saved_tensors[0]**2).sum(-1, keepdim=True)
+        small, t, X = t2 < 1e-6, t2.clamp(min=1e-6).sqrt(), R@g.mT
+        torque = torch.stack([X[..., i, j] - X[..., j, i] for i, j in ((1, 2), (2, 0), (0, 1))], -1)
+        s, c = torch.where(small, 1 - t2/6, t.sin()/t), torch.where(small, 0.5 - t2/24, (1 - t.cos())/t**2)
+        d = torch.where(small, 1/6 - t2/120, (1 - s)/t**2)
+        return s*torque - c*torch.linalg.cross(w, torque) + d*(w*torque).sum(-1, keepdim=True)*w, None
+
+# %% ../nbs/54_imputation.ipynb #fff67b5f
 def observe(batch:dict, # from `collate`
     use3d:bool=True, # use 3D joints where the clip has them
 )->Observation: # of all clips in it
@@ -62,8 +79,8 @@ def _mean(x:Tensor, w:Tensor)->Tensor: # (B,) weighted mean of each clip; x, w (
     return (x*w).flatten(1).sum(1)/w.flatten(1).sum(1).clamp(min=1e-6)
 
 def _apply(m:HandMotion, p:dict)->HandMotion: # m (B, T); returns corrected; start pose with corrections: wrist and fingers by axis-angle, shape by addition
-    turn = aa_to_mat(torch.cat([p['turn'], p['fingers']], -2))
-    return replace(m, rot=turn@m.rot, wrist=m.wrist + p['shift'], betas=m.betas + p['shape'])
+    rot = _Turn.apply(torch.cat([p['turn'], p['fingers']], -2), m.rot)
+    return replace(m, rot=rot, wrist=m.wrist + p['shift'], betas=m.betas + p['shape'])
 
 def _stretched(m:HandMotion, bones:Tensor)->Tensor: # joints (B, T, 2, 21, 3) of hands (B, T) with bones (B, 2, 5, 4, 3), those of each finger, added to the model's
     G, moved, out = m.rot[..., :1, :, :], 0, []
@@ -84,7 +101,8 @@ def _objective(m:HandMotion, o:Observation, p:dict, cfg:RefineConfig, wide:float
     c = transform(o.cam[:, :, None], J)
     w2 = o.valid2d.to(J)*(c[..., 2] > 0.05)
     r2 = ((c[..., :2]/c[..., 2:].clamp(min=0.05) - o.rays)**2).sum(-1)/(wide*cfg.sigma2d)**2
-    E = cfg.weight2d*_mean(4*torch.log1p(r2/4), w2) + _mean(((J - o.joints3d)**2).sum(-1)/cfg.sigma3d**2, o.valid3d.to(J))
+    E = cfg.weight2d*_mean(4*torch.log1p(r2/4), w2)
+    if o.valid3d.any(): E = E + _mean(((J - o.joints3d)**2).sum(-1)/cfg.sigma3d**2, o.valid3d.to(J))
     if cfg.smooth and len(m) > 2:
         both = (m.valid[:, 2:] & m.valid[:, :-2])[..., None].expand(-1, -1, -1, 21).to(J)
         E = E + _mean((J.diff(n=2, dim=1)**2).sum(-1)/cfg.smooth**2, both)
@@ -93,7 +111,7 @@ def _objective(m:HandMotion, o:Observation, p:dict, cfg:RefineConfig, wide:float
     if cfg.bones and cfg.size: E = E + (_growth(m.hand(), p['bones'])/cfg.size).square().mean(1)
     return E + (0.1*(m.betas**2).flatten(1).mean(1) if cfg.fit_shape else 0)
 
-# %% ../nbs/54_imputation.ipynb #886bc621
+# %% ../nbs/54_imputation.ipynb #35aff364
 def _start(m:HandMotion)->dict: # corrections at zero for m (B, T)
     B, T = m.wrist.shape[:2]
     z = lambda *s: torch.zeros(B, *s).to(m.wrist)
@@ -107,9 +125,9 @@ def _adam(p:dict, g:dict, state:dict, step:int, lr:float, clip:float): # one ste
         v = v*scale.view(-1, *[1]*(v.dim() - 1))
         a, b = state[k]
         a.lerp_(v, 0.1); b.lerp_(v*v, 0.001)
-        p[k].sub_(lr*(0.1 if k == 'bones' else 1)*(a/(1 - 0.9**step))/((b/(1 - 0.999**step)).sqrt() + 1e-8))
+        p[k].addcdiv_(a, (b/(1 - 0.999**step)).sqrt_().add_(1e-8), value=-lr*(0.1 if k == 'bones' else 1)/(1 - 0.9**step))
 
-# %% ../nbs/54_imputation.ipynb #fff67b5f
+# %% ../nbs/54_imputation.ipynb #33ab3261
 def refine_batch(motion:HandMotion, # (B, T) start, e.g. from the lifting model
     o:Observation, # what was seen
     cfg:RefineConfig=RefineConfig(), # settings
@@ -147,7 +165,7 @@ def refine_batch(motion:HandMotion, # (B, T) start, e.g. from the lifting model
         if bar is not None: bar.update(1)
     return _apply(motion, best_p), dict(before=first, after=best, iterations=used, bones=best_p['bones'])
 
-# %% ../nbs/54_imputation.ipynb #35aff364
+# %% ../nbs/54_imputation.ipynb #c7c272e1
 def _median(x:Tensor, m:Tensor)->Tensor: # x (B, ...), m (B, ...); returns (B,), NaN where nothing is valid; median over the valid entries of each clip
     return torch.where(m, x, torch.nan).flatten(1).nanmedian(1).values
 
@@ -173,7 +191,7 @@ def _trust(q:dict, limit:float=0.15)->Tensor: # weights (B,) in training from `q
     if limit == float('inf'): return torch.ones_like(r)
     return torch.where((r > limit) | (q['seen'] < 0.3) | (q['behind'] > 0.02), 0.0, torch.exp(-(r/limit)**2))
 
-# %% ../nbs/54_imputation.ipynb #3f724ebf
+# %% ../nbs/54_imputation.ipynb #f11f67d5
 def refine(motion:HandMotion, # (T, ...) start in the view frame of the clip
     clip:Clip, # with 2D (and perhaps 3D) keypoints
     iterations:int=1000, # gradient steps
@@ -190,7 +208,7 @@ def refine(motion:HandMotion, # (T, ...) start in the view frame of the clip
     tell = lambda q: {k: float(v[0]) for k, v in q.items()}
     return out.map(lambda x: x[0]), dict(before=tell(quality(start, o)), after=tell(quality(out, o)), energy=(float(info['before'][0]), float(info['after'][0])), iterations=int(info['iterations'][0]))
 
-# %% ../nbs/54_imputation.ipynb #870f4d5b
+# %% ../nbs/54_imputation.ipynb #2b42dddf
 def impute(data:ClipDataset, # clips with keypoints
     lifter, # `LoadedLifter`
     cfg:RefineConfig=RefineConfig(), # refinement
