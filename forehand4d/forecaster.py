@@ -55,6 +55,7 @@ class ForecasterConfig:
     supervision: str = '3d' # '2d': clips without hand parameters count through their 2D keypoints
     aux: str = '' # second head, one of `HEADS`; only for training
     drop_image: float = 0.0 # chance that the whole image is hidden, which guidance needs
+    levels: int = STEPS # diffusion steps that are trained, evenly spread; few are enough for few-step sampling
 
 class ForecastModel(nn.Module):
     "Backbone and denoiser"
@@ -193,7 +194,8 @@ def loss(self:ForecastModel,
     if cfg.method == 'diffusion':
         again = lambda x: x.repeat_interleave(cfg.draws, 0)
         prefix, x0, m, real, weight, views = again(prefix), again(x0), m.map(again), again(real), again(weight), {}
-        t = ((rand(B, 1) + torch.arange(cfg.draws).to(K)/cfg.draws)%1*STEPS).long().clamp(max=STEPS - 1).flatten()  # spread over the schedule
+        t = ((rand(B, 1) + torch.arange(cfg.draws).to(K)/cfg.draws)%1*cfg.levels).long().clamp(max=cfg.levels - 1).flatten()  # spread over the schedule
+        t = (t + 1)*(STEPS//cfg.levels) - 1
         xt, abar = q_sample(x0, t, torch.randn(x0.shape, generator=generator).to(x0)), alphas_bar().to(t.device)[t].to(x0)
         if cfg.drop_image: prefix = self.hide_image(prefix, rand(len(prefix)) < cfg.drop_image)
     pred = self.net(xt, t, prefix=prefix, real=real)
@@ -261,11 +263,12 @@ def build_forecaster(p, # `Profile` with the sizes
     frozen:bool=False, # do not train the backbone
     supervision:str='3d', # '2d': also from clips that have keypoints only
     aux:str='', # head that learns from them in a diffusion model, one of `HEADS`
+    **shape, # further fields of `ForecasterConfig`
 )->ForecastModel: # ready to be trained
     "Forecasting model of a profile"
     draws = 2 if (backbone or p.backbone) == 'small' else 1
     cfg = ForecasterConfig(method, p.frames, p.image_size, p.patch, p.width, p.layers, p.ff, backbone or p.backbone, p.backbone_layers, p.pool,
-                           draws=draws, frozen=frozen, supervision=supervision, aux=aux, drop_image=0.05 if method == 'diffusion' else 0.0)
+                           **dict(draws=draws, frozen=frozen, supervision=supervision, aux=aux, drop_image=0.05 if method == 'diffusion' else 0.0) | shape)
     if data is not None: cfg = replace(cfg, hand_id=data.hand_id or cfg.hand_id)
     if cfg.backbone == 'vit-h' and init is None and not weights:
         weights = str(hamer_path())
