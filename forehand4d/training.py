@@ -147,7 +147,8 @@ def train(model:nn.Module, # has `.loss(batch, generator) → (scalar, dict)` an
     if processes > 1 and group() is None: return _train_in(processes, model, data, cfg, run, stop_after)
     cuda = torch.cuda.is_available()
     group()
-    acc = Accelerator(mixed_precision='bf16' if cuda and torch.cuda.is_bf16_supported() else 'no', cpu=not cuda)
+    unused = DistributedDataParallelKwargs(find_unused_parameters=any('mask_token' in k for k, _ in model.named_parameters()))   # of DINOv2
+    acc = Accelerator(mixed_precision='bf16' if cuda and torch.cuda.is_bf16_supported() else 'no', cpu=not cuda, kwargs_handlers=[unused])
     model.to(acc.device)
     optimiser = torch.optim.AdamW(_parameters(model, cfg), lr=cfg.lr, betas=(0.9, 0.99))
     average = copy.deepcopy(model).requires_grad_(False).eval()
@@ -163,14 +164,16 @@ def _train_in(processes:int, model:nn.Module, data:ClipDataset, cfg:TrainConfig,
     from accelerate import notebook_launcher
     from accelerate.state import AcceleratorState
     from accelerate.utils.other import get_free_port
-    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError, record
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+    errors = torch.multiprocessing.get_context('fork').SimpleQueue()
     def work():
         if not torch.cuda.is_available(): os.environ['OMP_NUM_THREADS'] = '1'; torch.set_num_threads(1)   # a pool of threads does not survive a fork
         run.writing &= os.environ['RANK'] == '0'
-        train(model, data, cfg, run, stop_after)
+        try: train(model, data, cfg, run, stop_after)
+        except Exception as e: errors.put(f'process {os.environ["RANK"]}: {type(e).__name__}: {e}'); raise
     AcceleratorState._reset_state(True)   # of an earlier training in this process
-    try: notebook_launcher(record(work), (), processes, use_port=str(get_free_port()))
-    except ChildFailedError as e: raise RuntimeError('process {}: {}'.format(*(lambda rank, failure: (rank, failure.message))(*e.get_first_failure()))) from None
+    try: notebook_launcher(work, (), processes, use_port=str(get_free_port()))
+    except ChildFailedError as e: raise RuntimeError(e if errors.empty() else errors.get()) from None
     average, path = copy.deepcopy(model).requires_grad_(False).eval(), run.dir/'model.safetensors'
     if path.is_file(): average.load_state_dict(read_weights(path, model.config()['kind'])[0])
     return average
