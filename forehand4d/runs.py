@@ -44,11 +44,10 @@ class Run:
 
 # %% ../nbs/01a_runs.ipynb #ebfc7234
 @patch
-def _save(self:Run): # write the manifest; only the first of several processes does
-    if not self.writing: return
-    self.manifest['duration'] = round(self._before + time.time() - self._began, 1)
-    write_json(self.dir/'manifest.json', self.manifest)
-    self._saved = time.time()
+def _save(self:Run, **changes): # write the manifest with these changes; only the first of several processes does
+    manifest = self.manifest | changes | dict(duration=round(self._before + time.time() - self._began, 1))
+    if self.writing: write_json(self.dir/'manifest.json', manifest)
+    self.manifest, self._saved = manifest, time.time()   # not before it is written
 
 # %% ../nbs/01a_runs.ipynb #95dc328c
 _locks = {}
@@ -59,11 +58,9 @@ def _lock(folder:Path)->bool: # hold `folder` until this process ends; False whe
     except ImportError: return True   # Windows: no such lock
     handle = (folder/'.lock').open('w')
     try: fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        handle.close()
-        return False
-    _locks[folder] = handle
-    return True
+    except OSError: handle.close()
+    else: _locks[folder] = handle
+    return folder in _locks
 
 def _unlock(folder:Path):
     if handle := _locks.pop(folder, None): handle.close()
@@ -162,9 +159,7 @@ def add_input(self:Run,
     if old and old['sha256'] != entry['sha256']:
         raise ValueError(f'{self!r} was made from another {role} ({old["path"]}) than the one at {entry["path"]} now: '
                          f'choose another name or remove {relative(self.dir, self.root)}')
-    if not old and not self.done:
-        self.manifest['inputs'][role] = entry
-        self._save()
+    if not old and not self.done: self._save(inputs=self.manifest['inputs'] | {role: entry})
 
 # %% ../nbs/01a_runs.ipynb #930e2d72
 @patch
@@ -173,19 +168,16 @@ def add_split(self:Run,
     **facts, # what pins it: its hash, its number of clips
 ):
     "Record a data split"
-    if not self.done:
-        self.manifest['splits'][name] = _plain(facts)
-        self._save()
+    if not self.done: self._save(splits=self.manifest['splits'] | {name: _plain(facts)})
 
 @patch
 def add_artifact(self:Run, path:str|Path)->Path: # a file or folder inside the run folder → absolute path
     "Record a result with its hash"
     path = self.dir/path
+    whole, folder = path.resolve(), self.dir.resolve()
     if not path.exists(): raise FileNotFoundError(f'expected an artifact at {path}')
-    if not path.resolve().is_relative_to(self.dir.resolve()): raise ValueError(f'expected an artifact inside {self.dir}, got {path}')
-    if not self.done:
-        self.manifest['artifacts'][path.resolve().relative_to(self.dir.resolve()).as_posix()] = file_hash(path)
-        self._save()
+    if not whole.is_relative_to(folder): raise ValueError(f'expected an artifact inside {self.dir}, got {path}')
+    if not self.done: self._save(artifacts=self.manifest['artifacts'] | {whole.relative_to(folder).as_posix(): file_hash(path)})
     return path
 
 # %% ../nbs/01a_runs.ipynb #1f2fc306
@@ -210,14 +202,9 @@ def finish(self:Run, metrics:dict|None=None)->dict: # headline numbers → the m
     if self.done or not self.writing: return self.metrics
     for path in self.manifest['artifacts']: self.add_artifact(path)   # hashes of the final state
     if (self.dir/'log.csv').exists(): self.add_artifact('log.csv')
-    self.manifest['metrics'] = _plain(metrics or {}, array=lambda a: a.tolist())
-    write_json(self.dir/'metrics.json', self.manifest['metrics'])
-    before = self.manifest
-    self.manifest = {**before, 'status': 'done', 'finished': _now()}
-    try: self._save()
-    except OSError:
-        self.manifest = before
-        raise
+    metrics = _plain(metrics or {}, array=lambda a: a.tolist())
+    write_json(self.dir/'metrics.json', metrics)
+    self._save(metrics=metrics, status='done', finished=_now())
     _unlock(self.dir)
     return self.metrics
 
@@ -231,14 +218,13 @@ def list_runs(notebook:str|None=None, # only of this notebook
 
 def find_run(notebook:str, # name of the run notebook
     name:str|None=None, # name of the run; the latest finished one without it
-    root:str|Path|None=None, # folder of the run records
     done:bool=True, # only a finished one?
 )->Run: # for reading
     "A run on record"
-    runs = [r for r in list_runs(notebook, root) if not name or r.name == name]
+    runs = [r for r in list_runs(notebook) if not name or r.name == name]
     if finished := [r for r in runs if r.done or not done]: return finished[-1]
     if runs: raise ValueError(f'{runs[-1]!r} is not finished: run it again to resume it')
-    others = [r.name for r in list_runs(notebook, root)]
+    others = [r.name for r in list_runs(notebook)]
     near = difflib.get_close_matches(name or '', others, n=3, cutoff=.4) or others[-3:]
-    raise FileNotFoundError(f'no run {notebook}/{name or "*"} under {Path(root or outputs_root())}'
+    raise FileNotFoundError(f'no run {notebook}/{name or "*"} under {outputs_root()}'
                             + (f'; there is {", ".join(near)}' if near else f': run the notebook {notebook} first'))
