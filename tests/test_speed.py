@@ -1,0 +1,168 @@
+"Fast paths and plain paths agree; the benchmark runs. Nothing here looks at a clock."
+from dataclasses import replace
+import pandas as pd
+import pytest
+import torch
+from forehand4d.backbones import normalise_image
+from forehand4d.data.handworld import make_clip
+from forehand4d.data.loaders import batch_motion, collate
+from forehand4d.diffusion import STEPS, ancestral_step
+from forehand4d.forecaster import build_forecaster
+from forehand4d import forecasting  # noqa: F401, gives `ForecastModel` its `forecast`
+from forehand4d.imputation import RefineConfig, _apply, _objective, _start, observe, refine_batch
+from forehand4d.launch import run_notebook
+from forehand4d.metrics import METRICS, motion_metrics
+from forehand4d.motion import decode198, rest_motion
+from forehand4d.placing import place_hands
+from forehand4d.profiles import profile
+from forehand4d.rotations import aa_to_mat, random_rotation
+from forehand4d.speed import _mesh
+
+
+@pytest.mark.parametrize('protocol', ['official', 'strict'])
+def test_large_batches_are_split_without_a_trace(protocol):
+    g = torch.Generator().manual_seed(0)
+    B, S, T = 5, 2, 256  # more than is done at once
+    gt = torch.randn(B, T, 2, 21, 3, generator=g)*0.05
+    pred = gt[:, None] + 0.02*torch.randn(B, S, T, 2, 21, 3, generator=g)
+    valid, lengths = torch.rand(B, T, 2, 21, generator=g) > 0.2, torch.tensor([256, 256, 100, 7, 0])
+    whole = motion_metrics(pred, gt, valid, lengths, protocol, pa=True)
+    for i in range(B):
+        for s in range(S):
+            one = motion_metrics(pred[i, s], gt[i], valid[i], lengths[i], protocol, pa=True)
+            for k in METRICS + ('PA',): torch.testing.assert_close(whole[k][i, s], one[k], rtol=0, atol=1e-12, equal_nan=True)
+
+
+def test_joints_by_way_of_the_mesh():
+    g = torch.Generator().manual_seed(1)
+    m = rest_motion(2, 4)
+    m = replace(m, rot=random_rotation(*m.rot.shape[:-2], generator=g), wrist=torch.randn(m.wrist.shape, generator=g), betas=torch.randn(m.betas.shape, generator=g)).map(lambda x: x.double() if x.is_floating_point() else x)
+    hand = m.hand()
+    joints, vertices = _mesh(m.map(lambda x: x.float() if x.is_floating_point() else x))
+    torch.testing.assert_close(joints.double(), hand.to(torch.float64).joints(m.rot, m.wrist, m.betas[..., None, :, :]), rtol=0, atol=2e-6)
+    torch.testing.assert_close(vertices.double(), hand.to(torch.float64).vertices(m.rot, m.wrist, m.betas[..., None, :, :]), rtol=0, atol=2e-6)
+
+
+@pytest.fixture(scope='module')
+def seen():
+    "Three clips with 2D keypoints, the first with 3D ones too, and hands that are a little off"
+    clips = [make_clip('lab-pour', 'test', i, 12, 64, image=False) for i in range(3)]
+    b, g = collate(clips, 12), torch.Generator().manual_seed(0)
+    o, m = observe(b), batch_motion(b, 'open-hand')
+    o.valid3d[1:] = False
+    return replace(m, rot=random_rotation(*m.rot.shape[:-2], generator=g, max_angle=0.2)@m.rot, wrist=m.wrist + 0.02*torch.randn(m.wrist.shape, generator=g)), o
+
+
+def _energy(J, m, o, p, cfg):
+    R, t = o.cam[..., :3, :3], o.cam[..., :3, 3]
+    c = torch.einsum('btij,bthkj->bthki', R, J) + t[:, :, None, None]
+    w = o.valid2d*(c[..., 2] > 0.05)
+    r = ((c[..., :2]/c[..., 2:].clamp(min=0.05) - o.rays)**2).sum(-1)/cfg.sigma2d**2
+    E = (4*torch.log1p(r/4)*w).sum()/w.sum()
+    if o.valid3d.any(): E = E + (((J - o.joints3d)**2).sum(-1)*o.valid3d).sum()/o.valid3d.sum()/cfg.sigma3d**2
+    both = (m.valid[:, 2:] & m.valid[:, :-2])[..., None].expand(-1, -1, -1, 21)
+    bend = J[:, 2:] - 2*J[:, 1:-1] + J[:, :-2]
+    return E + ((bend**2).sum(-1)*both).sum()/both.sum()/cfg.smooth**2 + (p['fingers']**2).sum(-1).mean()/cfg.prior**2
+
+
+def test_refinement_is_that_of_torch(seen):
+    "Each clip of a batch ends where autograd and `torch.optim.Adam` take it alone, with its own gradient norm"
+    m, o = seen
+    n, cfg = 25, RefineConfig(25, tolerance=-1.0)
+    out, info = refine_batch(m, o, cfg)
+    for i in range(len(m.wrist)):
+        one, see = place_hands(m.map(lambda x: x[i:i + 1]), *(getattr(o.take(slice(i, i + 1)), k) for k in ('rays', 'valid2d', 'cam'))), o.take(slice(i, i + 1))
+        p = _start(one)
+        free = [p[k].requires_grad_() for k in ('turn', 'fingers', 'shift')]
+        adam, best = torch.optim.Adam(free, lr=cfg.lr), (torch.inf, None)
+        for step in range(1, n + 2):
+            J = replace(one, rot=aa_to_mat(torch.cat([p['turn'], p['fingers']], -2))@one.rot, wrist=one.wrist + p['shift']).joints()
+            E = _energy(J, one, see, p, cfg)
+            if step == 1: assert E.item() == pytest.approx(info['before'][i].item(), rel=1e-4)
+            if E < best[0]: best = (E.item(), J.detach())
+            adam.zero_grad()
+            E.backward()
+            torch.nn.utils.clip_grad_norm_(free, cfg.max_norm)
+            adam.param_groups[0]['lr'] = cfg.lr*(0.1 + 0.9*(1 - step/n))
+            adam.step()
+        assert info['after'][i].item() == pytest.approx(best[0], rel=2e-3)
+        assert (out.joints()[i] - best[1][0]).norm(dim=-1).max() < 3e-4
+        assert best[0] < 0.5*info['before'][i]
+
+
+def test_gradient_of_corrections(seen):
+    "The short backward pass equals that through the matrices, in one evaluation"
+    m, o = seen
+    g = torch.Generator().manual_seed(3)
+    p = {k: (0.1*torch.randn(v.shape, generator=g) if k in ('turn', 'fingers', 'shift') else v) for k, v in _start(m).items()}
+    free = [p[k].requires_grad_() for k in ('turn', 'fingers', 'shift')]
+    short = torch.autograd.grad(_objective(_apply(m, p), o, p, RefineConfig()).sum(), free)
+    J = replace(m, rot=aa_to_mat(torch.cat([p['turn'], p['fingers']], -2))@m.rot, wrist=m.wrist + p['shift']).joints()
+    part = lambda i: (J[i:i + 1], m.map(lambda x: x[i:i + 1]), o.take(slice(i, i + 1)), {k: v[i:i + 1] for k, v in p.items()}, RefineConfig())
+    long = torch.autograd.grad(sum(_energy(*part(i)) for i in range(len(J))), free)
+    for a, b in zip(short, long): torch.testing.assert_close(a, b, rtol=2e-3, atol=2e-4*b.abs().max().item())
+
+
+@pytest.fixture(scope='module')
+def model():
+    torch.manual_seed(0)
+    m = build_forecaster(profile('tiny')).eval()
+    for p in m.net.out.parameters(): torch.nn.init.normal_(p, std=0.3)  # an untrained network must not answer the same to everything
+    return m
+
+
+def picture(model, n=1):
+    S = model.cfg.image_size
+    image = torch.randint(0, 255, (n, S, S, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    return image, torch.tensor([[S, 0, S/2], [0, S, S/2], [0, 0, 1.]]).expand(n, 3, 3)
+
+
+def test_samples_at_once_are_samples_one_by_one(model, monkeypatch):
+    "Five samples of an image that is encoded once: the same as five forecasts, each of which encodes it, from the same noise"
+    image, K = picture(model)
+    encoded = []
+    hook = model.backbone.register_forward_hook(lambda *_: encoded.append(1))
+    whole = model.forecast(image, K, samples=5, steps=4, seed=3)
+    assert len(encoded) == 1
+    noise = torch.randn((5, model.span, 198), generator=torch.Generator().manual_seed(3))
+    for i in range(5):
+        monkeypatch.setattr(torch, 'randn', lambda *_, **__: noise[i:i + 1])
+        one = model.forecast(image, K, samples=1, steps=4, seed=3)
+        monkeypatch.undo()
+        torch.testing.assert_close(one.joints()[:, 0], whole.joints()[:, i], rtol=0, atol=1e-5)
+    hook.remove()
+    assert len(encoded) == 6
+    assert (whole.joints()[:, 1:] - whole.joints()[:, :1]).abs().amax((-1, -2, -3, -4)).min() > 1e-3  # they differ
+
+
+def test_a_thousand_steps_are_the_released_ones(model):
+    "`ddpm` in 1000 steps is the ancestral chain, step by step, with the conditions embedded at each of them"
+    image, K = picture(model)
+    out = model.forecast(image, K, samples=1, steps=STEPS, sampler='ddpm', seed=5, temperature=1.0, smooth=0.0, rays=False)
+    g, none = torch.Generator().manual_seed(5), torch.zeros(1, dtype=torch.bool)
+    shape = (1, model.span, 198)
+    with torch.no_grad():
+        tokens = model.backbone(normalise_image(image))
+        x = torch.randn(shape, generator=g)
+        for t in reversed(range(STEPS)):
+            prefix = model.prefix(None if t % 250 else normalise_image(image), K, none, None, {'found': torch.ones(1, 2, dtype=torch.bool)}, tokens=tokens if t % 250 else None)[0]
+            x = ancestral_step(model.net(x, torch.tensor([t]), prefix=prefix), x, torch.tensor([t]), torch.randn(shape, generator=g))
+    torch.testing.assert_close(out.joints()[:, 0], decode198(x, model.stats).joints(), rtol=0, atol=1e-4)
+
+
+ROWS = ('forecast: 5 samples, one image', 'lifting: one clip', 'training step: lifting', 'training step: forecasting', 'refinement: one iteration', 'refinement: 1000 iterations', 'metrics')
+
+
+def test_the_benchmark_leaves_a_record(outputs):
+    geometry = run_notebook('benchmark_geometry', dict(size='tiny'), name='x')
+    run = run_notebook('benchmark_speed', dict(size='tiny', ddpm=10), name='x')
+    assert run.done and run.manifest['inputs']['geometry']['path'].endswith(geometry.name)
+    table = pd.read_csv(run.dir/'speed.csv').set_index('what')
+    assert set(ROWS) < set(table.index) and len(table) == len(ROWS) + 2
+    assert (table.loc[list(ROWS), ['reference', 'ours', 'ratio', 'goal', 'reference_GB', 'ours_GB']] > 0).all().all()
+    if not torch.cuda.is_available(): assert set(table.note[table.index.str.startswith('GPU')]) == {'not measured: no GPU'}
+    assert 'extrapolated from' in table.note['forecast: 5 samples, one image'] and table.goal['lifting: one clip'] == 300
+    sweep = pd.read_csv(run.dir/'samplers.csv')
+    assert sweep['M best ratio'][0] == 1 and sweep.label.str.startswith('default').sum() == 1 and (sweep.seconds > 0).all()
+    assert {'figures/pareto.png', 'speed.csv', 'samplers.csv'} <= set(run.manifest['artifacts'])
+    assert 'figures/growth.png' in geometry.manifest['artifacts'] and geometry.metrics['grows with clips of metrics']
