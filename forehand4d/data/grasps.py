@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['FINGER_TIPS', 'MIRROR', 'RELAXED', 'RADII', 'STYLES', 'SIDEWAYS', 'ELBOW', 'to_mat', 'rest_joints', 'posture_to_mat',
-           'finger_points', 'Grasp']
+           'Grasp']
 
 # %% ../../nbs/21c_data.grasps.ipynb #29d05f72
 from dataclasses import dataclass, replace
@@ -14,7 +14,7 @@ import numpy as np, torch
 from scipy.spatial.transform import Rotation
 from ..hands import open_hand
 from .shapes import WORLD, unit
-from .objects import Object, Grip
+from .objects import Grip
 
 # %% ../../nbs/21c_data.grasps.ipynb #9f572058
 FINGER_TIPS = (17, 18, 20, 19, 16) # tip joints of index, middle, pinky, ring, thumb
@@ -26,30 +26,24 @@ SIDEWAYS = np.array([[0,1.,0]]*4 + [[1.,0,0]])[:,None] # axes of spread and oppo
 @lru_cache
 def _hinges(): return open_hand('right').flexion_axes.double().numpy().reshape(5, 3, 3)
 
-def to_mat(aa:np.ndarray, # (..., 3) axis-angle, radians
-)->np.ndarray: # (..., 3, 3)
+def to_mat(aa:np.ndarray)->np.ndarray: # (..., 3) axis-angle, radians → (..., 3, 3)
     "Rotation matrices of numpy arrays"
     aa = np.asarray(aa)
     return Rotation.from_rotvec(aa.reshape(-1, 3)).as_matrix().astype(aa.dtype).reshape(*aa.shape, 3)
 
-def rest_joints(betas:np.ndarray=None, # (10,) shape
-)->np.ndarray: # (21, 3) right hand, wrist at the origin
+def rest_joints(betas:np.ndarray=None)->np.ndarray: # (10,) shape → (21, 3) right hand, wrist at the origin
     "Joints of the flat hand"
     b = None if betas is None else torch.as_tensor(betas, dtype=torch.float32)
     return open_hand('right').joints(torch.eye(3).expand(16,3,3), torch.zeros(3), b).double().numpy()
 
-def posture_to_mat(q:np.ndarray, # (..., 5, 4) radians
-)->np.ndarray: # (..., 5, 3, 3, 3) rotation of each finger joint relative to its parent, right hand
+def posture_to_mat(q:np.ndarray)->np.ndarray: # (..., 5, 4) radians → (..., 5, 3, 3, 3) rotation of each finger joint relative to its parent, right hand
     "Finger posture to joint rotations"
     R = to_mat(np.concatenate([q[...,:3,None]*_hinges(), q[...,3:,None]*SIDEWAYS], -2))
     R[...,0,:,:] = R[...,3,:,:]@R[...,0,:,:]
     return R[...,:3,:,:]
 
 # %% ../../nbs/21c_data.grasps.ipynb #2412c48b
-def finger_points(rest:np.ndarray, # (21, 3) rest joints of the right hand, wrist at the origin
-    R:np.ndarray, # (..., 5, 3, 3, 3) from posture_to_mat
-)->np.ndarray: # (..., 5, 6, 3) contact points in the hand's frame
-    "Points inside the fingers"
+def _finger_points(rest:np.ndarray, R:np.ndarray)->np.ndarray: # (..., 5, 6, 3) inside the fingers, in the hand's frame, from joints (21, 3) of the flat hand
     chain = np.concatenate([rest[1:16].reshape(5, 3, 3), rest[list(FINGER_TIPS),None]], 1)
     G, ps = R[...,0,:,:], [np.broadcast_to(chain[:,0], R.shape[:-4]+(5,3))]
     for k, bone in enumerate(np.diff(chain, axis=1).swapaxes(0, 1)):
@@ -62,7 +56,7 @@ with np.load(files('forehand4d')/'assets'/'grasps.npz') as z: # postures to try 
     COARSE, FINE, *PINCHES = (z[k] for k in ('coarse', 'fine', 'posture', 'middle', 'frame'))
 
 @lru_cache(maxsize=64)
-def _coarse_points(rest:bytes): return finger_points(np.frombuffer(rest).reshape(21, 3), posture_to_mat(COARSE))
+def _coarse_points(rest:bytes): return _finger_points(np.frombuffer(rest).reshape(21, 3), posture_to_mat(COARSE))
 
 def _close_fingers(rest, contact, prior, style):
     """Posture (5, 4) near `prior` in which the fingers touch without sinking in; `contact` gives the distances of
@@ -75,7 +69,7 @@ def _close_fingers(rest, contact, prior, style):
         if step:
             q = best + FINE
             q[:,:4,:3] = np.clip(q[:,:4,:3], -.2, 1.8)
-            x = finger_points(rest, posture_to_mat(q))
+            x = _finger_points(rest, posture_to_mat(q))
         gap, low = (c - RADII for c in contact(x))
         natural = (q-prior)**2@np.array([1,.6,.2,1])*(.6 if style=='wrap' else 1.2)
         low = np.minimum(low+.001, 0)
@@ -122,8 +116,7 @@ def _discomfort(R, p): # how much an arm resents right wrists at p (N, 3), orien
     return (bend/1.1)**2 + (side/.55)**2 + twist
 
 # %% ../../nbs/21c_data.grasps.ipynb #2b3af66c
-def _choose_grip(rest, obj, grips, R_obj, t_obj, m, rng, avoid):
-    "The most comfortable wrist over several grips, in the world that `m` mirrors: grip, R (3, 3), p (3,), first posture"
+def _choose_grip(rest, obj, grips, R_obj, t_obj, m, rng, avoid): # most comfortable wrist over grips, in the world mirrored by `m`: grip, R (3, 3), p (3,), posture (5, 4)
     fans = [_wrist_candidates(replace(g, center=m*(R_obj@g.center + t_obj), axis=m*(R_obj@g.axis), approach=m*(R_obj@g.approach))) for g in grips]
     R, p = (np.concatenate([f[i] for f in fans]) for i in range(2))
     palm = (np.stack([rest[j]*a for j, a in WORLD['palm']]) + [0,-.003,0])@R.swapaxes(1, 2) + p[:,None]
@@ -158,7 +151,7 @@ class Grasp:
             d = [s.sdf(local) for s in obj.solids]
             return d[grip.solid], np.min([*d, local[...,2]], 0)
         q = _close_fingers(rest, contact, prior, grip.style)
-        height = (finger_points(rest, posture_to_mat(q))@A + b)[...,2] - RADII
+        height = (_finger_points(rest, posture_to_mat(q))@A + b)[...,2] - RADII
         p = p + max(0., .001-height.min())*m*R_obj[:,2]
         o = q.copy()
         o[:4,:3] = np.maximum(o[:4,:3]-STYLES[grip.style]['opening'], -.1)

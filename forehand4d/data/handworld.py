@@ -9,7 +9,6 @@ __all__ = ['GENERATOR_VERSION', 'FPS', 'Domain', 'DOMAINS', 'SPLITS', 'Sequence'
 import multiprocessing, os
 from collections import namedtuple
 from concurrent.futures import ProcessPoolExecutor
-
 from functools import lru_cache
 from pathlib import Path
 import numpy as np, torch
@@ -21,11 +20,11 @@ from ..render import render
 from .clips import Clip, encode_clip, pad_clip, write_clips
 from .shapes import WORLD
 from .objects import FAMILIES, make_object
-from .curves import smooth_noise
+from .curves import _smooth_noise
 from .grasps import rest_joints
 from .plans import Plan, yaw
-from .activities import compose
-from .scenes import Person, Room, camera_path
+from .activities import _compose
+from .scenes import Person, Room, _camera_path
 
 # %% ../../nbs/21h_data.handworld.ipynb #7428e63d
 GENERATOR_VERSION = 8 # part of every cache key: raise it when anything that is generated changes
@@ -89,16 +88,16 @@ def _make_sequence(domain:str, split:str, index:int, frames:int, seed:int=0, att
     present = (True, True) if g.random()>=d.one_hand else (True, False) if g.random()<.75 else (False, True)
     tempo = float(np.exp(g.uniform(*np.log(d.tempo))))
     plan = Plan(rest_joints(person.betas), objects, poses, g, tempo, eye, _target(room), present)
-    compose(plan, g.uniform(.5, 4.5), d.both, d.only)
+    _compose(plan, g.uniform(.5, 4.5), d.both, d.only)
     start = _moment(plan, _rng(*key, 'moment'))
-    compose(plan, start + frames/FPS, d.both, d.only)
+    _compose(plan, start + frames/FPS, d.both, d.only)
     t = start + np.arange(frames)/FPS
     wrist, rot = plan.hand_frames(t, _rng(*key, 'tremor'), g.uniform(.001,.003))
     f = lambda x: torch.from_numpy(x).float()
     motion = HandMotion(f(rot), f(wrist), f(person.betas).expand(2, 10).clone(), torch.tensor(present).expand(frames, 2).clone())
     rig = _rng(*(room if d.rooms else key), 'rig')
     fov = rig.uniform(*d.fov) if view=='ego' else min(rig.uniform(*d.fov), rig.uniform(40,52))
-    cam = camera_path(t, plan.gaze, view, eye, d.head, _rng(*key, 'camera'), rig)
+    cam = _camera_path(t, plan.gaze, view, eye, d.head, _rng(*key, 'camera'), rig)
     return Sequence(f'{domain}/{split}/{index:06d}', plan, person, room, t, motion, cam, fov, view)
 
 def _target(key): return _rng(*key, 'target').uniform([-.12,.1,0], [.12,.22,1e-9])
@@ -110,8 +109,6 @@ def _room(key:tuple): return Room.sample(_rng(*key), _target(key))
 def draw(seq:Sequence, # scene and motion
     frame:int=0, # which moment
     size:int=224, # pixels
-    cam_from_world:torch.Tensor=None, # (4, 4) another camera
-    finish:bool=True, # noise and compression
 )->np.ndarray: # (size, size, 3) uint8
     "Picture of one moment"
     m, room, meshes = seq.motion.slice(frame, frame+1), _room(seq.room), []
@@ -124,10 +121,9 @@ def draw(seq:Sequence, # scene and motion
         R, p, lid = seq.plan.object_frames(k, seq.times[frame:frame+1], wrist, rot)
         meshes += room.show(o, R[0], p[0], lid[0], k)
     if seq.view=='tripod': meshes.append(seq.person.body())
-    cam = seq.cam_from_world[frame] if cam_from_world is None else cam_from_world
-    image = render(room.meshes + meshes, intrinsics_from_fov(seq.fov, size, size), cam, size, size, lights=room.lights,
-                   ambient=room.ambient, background=(.5,.5,.5)).image
-    return room.develop(image, _rng(seq.name, 'pixels')) if finish else image
+    K, cam = intrinsics_from_fov(seq.fov, size, size), seq.cam_from_world[frame]
+    image = render(room.meshes + meshes, K, cam, size, size, lights=room.lights, ambient=room.ambient, background=(.5,.5,.5)).image
+    return room.develop(image, _rng(seq.name, 'pixels'))
 
 # %% ../../nbs/21h_data.handworld.ipynb #7fcd513f
 def _observe(seq, size): # view-frame motion, joints, cameras, keypoints and their validity
@@ -144,12 +140,12 @@ def _observe(seq, size): # view-frame motion, joints, cameras, keypoints and the
 # %% ../../nbs/21h_data.handworld.ipynb #ed36137c
 def _detector_noise(px, seen, size, g): # jitter, outliers, missing joints and missing hands, as a detector makes them
     T, s, t = len(px), size/224, np.arange(len(px))/FPS
-    slow = smooth_noise(g, t, 84, (.3,3.)).reshape(T, 2, 21, 2)
+    slow = _smooth_noise(g, t, 84, (.3,3.)).reshape(T, 2, 21, 2)
     x = px + s*g.uniform(1., 3.)*torch.from_numpy(.6*slow + .6*g.normal(size=slow.shape)).float()
     bad = torch.from_numpy(g.random((T,2,21))<.012)
     x = x + bad[...,None]*torch.from_numpy(g.normal(0, 14*s, slow.shape)).float()
-    gone = smooth_noise(g, t, 42, (.3,2.)).reshape(T, 2, 21)>1.75
-    away = smooth_noise(g, t, 2, (.15,.8))>g.uniform(1.,1.9)
+    gone = _smooth_noise(g, t, 42, (.3,2.)).reshape(T, 2, 21)>1.75
+    away = _smooth_noise(g, t, 2, (.15,.8))>g.uniform(1.,1.9)
     return x, seen & ~torch.from_numpy(gone | away[...,None] | (g.random((T,2,21))<.02))
 
 # %% ../../nbs/21h_data.handworld.ipynb #76fe1d8d

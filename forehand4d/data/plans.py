@@ -9,12 +9,11 @@ __all__ = ['yaw', 'Plan']
 import numpy as np
 from scipy.spatial.transform import Rotation
 from .shapes import unit
-from .grasps import MIRROR, RADII, RELAXED, Grasp, finger_points, posture_to_mat, to_mat
-from .curves import ZERO, evaluate, interpolate, minimum_jerk, segment, smooth_noise
+from .grasps import MIRROR, RADII, RELAXED, Grasp, _finger_points, posture_to_mat, to_mat
+from .curves import ZERO, evaluate, interpolate, minimum_jerk, _segment, _smooth_noise
 
 # %% ../../nbs/21e_data.plans.ipynb #aaeeedd5
-def yaw(a:float, # radians
-)->np.ndarray: # (3, 3)
+def yaw(a:float)->np.ndarray: # radians → (3, 3)
     "Rotation about the vertical"
     return to_mat(np.array([0,0,a]))
 
@@ -37,7 +36,7 @@ class _Hands:
         for h in (0, 1):
             R, p = self.rest_pose(h)
             self.wrist.append((R, p)); self.q.append(RELAXED + rng.normal(0, .08, (5,4)))
-            self.rows.append([segment(-1, 0, p, R)]); self.keys.append([(-1., self.q[h])])
+            self.rows.append([_segment(-1, 0, p, R)]); self.keys.append([(-1., self.q[h])])
 
     def rest_pose(self, h): # a relaxed place near the table's edge
         g, s = self.rng, (1,-1)[h]
@@ -47,7 +46,7 @@ class _Hands:
         R, p = np.stack([-f*s, -n, np.cross(f*s, n)], -1), np.array([s*g.uniform(.10,.2), g.uniform(-.10,.02), g.uniform(.03,.07)])
         return R, p + [0,0,self.lift(h, R, p, RELAXED)]
 
-    def points(self, h, q): return finger_points(self.rest, posture_to_mat(q))*(MIRROR if h else 1) # in the hand's frame (5, 6, 3)
+    def points(self, h, q): return _finger_points(self.rest, posture_to_mat(q))*(MIRROR if h else 1) # in the hand's frame (5, 6, 3)
 
     def lift(self, h, R, p, q): return max(0., .006 - (self.points(h, q)@R[2] + p[2] - RADII).min(), .03 - p[2]) # to clear the table
 
@@ -66,7 +65,7 @@ class _Hands:
         usual = np.clip(.38 + 1.15*np.linalg.norm(d) + .12*np.linalg.norm(omega), .35, 1.4)
         t1 = t0 + self.tempo*usual*self.rng.uniform(.88, 1.14)
         b = np.array([0,0,.02 + .10*np.linalg.norm(d[:2])]) + self.leave[h]
-        self.rows[h].append(segment(t0, t1, p0, R0, omega=omega, d=d, b=b))
+        self.rows[h].append(_segment(t0, t1, p0, R0, omega=omega, d=d, b=b))
         self.wrist[h], self.t[h], self.leave[h] = (R, p), t1, ZERO
         return t0, t1
 
@@ -117,17 +116,13 @@ class _Carriers(_Hands):
         t1 = t0 + self.tempo*time
         for h, (Rh, p) in zip(hands, turned):
             R0, p0 = self.wrist[h]
-            self.rows[h].append(segment(t0, t1, p0, R0, steady, omega=omega, r=p0-c, nu=nu, q=q, d=d, b=np.array([0,0,up])))
+            self.rows[h].append(_segment(t0, t1, p0, R0, steady, omega=omega, r=p0-c, nu=nu, q=q, d=d, b=np.array([0,0,up])))
             self.wrist[h], self.t[h] = (Rh, p + d), t1
         if len(hands)>1: self.alone.append((t0, t1))
         self.pose[k], self.free[k] = (E@R, after + d), t1
         if to is not None: self.look(t0-.15, to)
 
 # %% ../../nbs/21e_data.plans.ipynb #ba081322
-def _at(keys, t): # keys (time, value) at times
-    times, values = zip(*keys)
-    return interpolate(np.array(times), np.stack(values), t)
-
 class Plan(_Carriers):
     "A chain of activities over a scene"
     def let_go(self, k, hands): # put down: the thing stays where it is, the fingers open
@@ -155,13 +150,13 @@ class Plan(_Carriers):
     def hand_frames(self, t, rng, tremor=.002)->tuple: # wrists (T, 2, 3), rotations (T, 2, 16, 3, 3) at times t (T,), with a tremor in metres
         gap = [np.maximum(a-t, t-b) for a, b in self.alone]
         own = minimum_jerk(np.min(gap, 0)/.25)[:,None] if gap else np.ones((len(t),1))
-        n, sway = smooth_noise(rng, t, 54), smooth_noise(rng, t, 3, (.1,.6))*tremor
+        n, sway = _smooth_noise(rng, t, 54), _smooth_noise(rng, t, 3, (.1,.6))*tremor
         wrist, rot = np.empty((len(t),2,3)), np.empty((len(t),2,16,3,3))
         for h, x in enumerate(np.split(n, 2, 1)):
             p, R = evaluate(np.stack(self.rows[h]), t)
             wrist[:,h] = p + sway + own*x[:,:3]*tremor
             rot[:,h,0] = to_mat(own*x[:,3:6]*tremor*6)@R
-            q = _at(self.keys[h], t)
+            q = interpolate(self.keys[h], t)
             q[...,:3] += x[:,7:27].reshape(-1, 5, 4)[...,:3]*.02
             F = posture_to_mat(q).reshape(-1, 15, 3, 3)
             rot[:,h,1:] = F*np.outer(MIRROR, MIRROR) if h else F
@@ -175,4 +170,4 @@ class Plan(_Carriers):
         W = rot[n,hand[n],0]
         p[n] = (W@p[n,:,None])[...,0] + wrist[n,hand[n]]
         R[n] = W@R[n]
-        return R, p, _at(self.lids[k], t)
+        return R, p, interpolate(self.lids[k], t)

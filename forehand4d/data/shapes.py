@@ -15,8 +15,7 @@ from ..core import read_json
 WORLD = read_json(files('forehand4d')/'assets'/'handworld.json') # of the embedded benchmark
 
 # %% ../../nbs/21a_data.shapes.ipynb #9f19b17e
-def unit(v, # (..., 3) vectors
-)->np.ndarray: # (..., 3) of length one
+def unit(v)->np.ndarray: # (..., 3) vectors → (..., 3) of length one
     "Directions of vectors"
     axis = -1 if np.ndim(v)>1 else None  # the norm of a single vector rounds differently: generated data depend on it
     return v/np.maximum(np.linalg.norm(v, axis=axis, keepdims=True), 1e-9)
@@ -27,8 +26,7 @@ def _strip(m, n): # triangles between m rings of n vertices
     return np.stack([p,q,s,p,s,r], -1).reshape(-1, 3)
 
 # %% ../../nbs/21a_data.shapes.ipynb #36370b24
-def frame_along(z, # (..., 3) direction
-)->np.ndarray: # (..., 3, 3) rotation whose third column is that direction
+def frame_along(z)->np.ndarray: # (..., 3) direction → (..., 3, 3) rotation whose third column is that direction
     "A rotation that turns z into a direction"
     z = unit(z)
     x = unit(np.cross(np.where(np.abs(z[...,:1])<.8, [1.,0,0], [0,1.,0]), z))
