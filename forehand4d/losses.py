@@ -18,12 +18,9 @@ def masked_mean(x:Tensor, # (B, ...) values
 )->Tensor: # scalar
     "Mean of the valid values, 0 when there are none"
     m = mask.to(x).view(*mask.shape, *[1]*(x.dim() - mask.dim())).expand_as(x)
-    return (x*m).sum()/_mean_over_group(m.sum()).clamp(min=1e-6)
-
-def _mean_over_group(x:Tensor)->Tensor: # a constant of the loss, as the mean of what the processes that train together have
-    if not (dist.is_available() and dist.is_initialized() and torch.is_grad_enabled()): return x
-    dist.all_reduce(x := x.detach().clone())
-    return x/dist.get_world_size()
+    count = m.sum()
+    if dist.is_available() and dist.is_initialized() and torch.is_grad_enabled(): dist.all_reduce(count); count = count/dist.get_world_size()
+    return (x*m).sum()/count.clamp(min=1e-6)
 
 # %% ../nbs/50_losses.ipynb #20ed2d6d
 @dataclass(frozen=True)

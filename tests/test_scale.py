@@ -38,7 +38,7 @@ def labels(folder, name):
     write_clips(made, folder/name, dict(rejected=rejected))
 
 
-def finish(command, timeout=55):
+def finish(command, timeout=170):
     "Exit code, output and complaints of a command; all its processes are gone afterwards"
     where = os.pathsep.join([str(Path(__file__).parent), str(Path(__file__).parent.parent)])
     p = subprocess.Popen(list(map(str, command)), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True, env={**os.environ, 'PYTHONPATH': where})
@@ -70,6 +70,9 @@ folder = Path({str(folder)!r})
 for name in ('lifting-whole', 'forecast-whole', 'lifting-begun'): job(folder, name)
 for name in ('lifting-first2', 'forecast-first2'): job(folder, name, stop=1, save_every=1)
 job(folder, 'lifting-left', stop=3)
+job(folder, 'forecast-shared', stop=3)
+job(folder, 'forecast-shared', shard=True)
+job(folder, 'lifting-shared', stop=3, shard=True)
 job(folder, 'lifting-pieces', accumulate=2)
 labels(folder, 'labels-two')
 ''')
@@ -107,6 +110,13 @@ def test_resumed_in_one_process(folder):
     assert torch.load(folder/'scale/lifting-left/ckpt/state.pt', weights_only=True)['step'] == 3
     job(folder, 'lifting-left')
     same(folder, 'lifting-left', 'lifting-whole')
+
+
+def test_shared_weights(folder):
+    "Weights spread over the processes (FSDP) follow the same curve, from and to a checkpoint that they did not make"
+    same(folder, 'forecast-shared', 'forecast-whole')
+    job(folder, 'lifting-shared')
+    same(folder, 'lifting-shared', 'lifting-whole')
 
 
 def test_pieces(folder):

@@ -8,7 +8,7 @@ __all__ = ['GROUPS', 'SPLIT_CLIPS', 'group', 'first_process_first', 'ClipDataset
 
 # %% ../../nbs/28_data.loaders.ipynb #34300a06
 import os, re, zlib
-from contextlib import contextmanager
+from contextlib import nullcontext
 from datetime import timedelta
 from functools import lru_cache, partial
 from pathlib import Path
@@ -22,19 +22,15 @@ from .store import DATASETS
 from ..motion import HandMotion, rest_motion
 
 # %% ../../nbs/28_data.loaders.ipynb #fea40c16
-def group(
-): # `PartialState` of accelerate with `.process_index`, `.num_processes`, `.device`; None for a process on its own
+def group(): # `PartialState` of accelerate with `.process_index`, `.num_processes`, `.device`; None for a process on its own
     "Join the processes that were launched together"
     if int(os.environ.get('WORLD_SIZE', 1)) < 2: return None
     from accelerate import PartialState
     return PartialState(cpu=not torch.cuda.is_available(), timeout=timedelta(hours=12))   # as long as clips may take to generate
 
-@contextmanager
-def first_process_first():
+def first_process_first(): # a context
     "The first process of a group goes ahead, the others find what it made"
-    if (g := group()) is None: yield
-    else:
-        with g.main_process_first(): yield
+    return g.main_process_first() if (g := group()) else nullcontext()
 
 # %% ../../nbs/28_data.loaders.ipynb #12e8d517
 GROUPS = {g: tuple(d for d in DOMAINS if d.startswith(g)) for g in ('lab', 'wild', 'zero')}
@@ -161,13 +157,6 @@ def step_indices(n:int, # clips in the dataset
 @lru_cache(maxsize=2)
 def _order(n:int, seed:int, epoch:int)->torch.Tensor: return torch.randperm(n, generator=torch.Generator().manual_seed(seed*1_000_003 + epoch))
 
-class _Steps(torch.utils.data.Sampler): # batches of indices from one step to another
-    def __init__(self, n, batch, start, stop, seed, shard=(0, 1)): self.a = n, batch, start, stop, seed, shard
-    def __len__(self): return self.a[3] - self.a[2]
-    def __iter__(self):
-        n, batch, start, stop, seed, (rank, world) = self.a
-        return (step_indices(n, batch, k, seed)[rank*batch//world:(rank + 1)*batch//world] for k in range(start, stop))
-
 class _Collated(Dataset): # batches prepared in the worker, clips kept in memory once decoded when there is room
     def __init__(self, data, make, cache): self.data, self.make, self.kept = data, make, {} if cache else None
     def __len__(self): return len(self.data)
@@ -191,6 +180,7 @@ def loader(data:ClipDataset, # clips
 )->DataLoader: # yields batches
     "Batches of the steps `start … stop - 1`"
     if cache is None: cache = workers == 0 and len(data)*(image_size**2*3 + frames*5000) < 6e9
-    steps = _Steps(len(data), batch, start, stop, seed, shard)
+    mine = slice(*(i*batch//shard[1] for i in (shard[0], shard[0] + 1)))
+    steps = (step_indices(len(data), batch, k, seed)[mine] for k in range(start, stop))
     return DataLoader(_Collated(data, partial(collate, frames=frames, image_size=image_size), cache), batch_sampler=steps, collate_fn=default_convert,
                       num_workers=workers, persistent_workers=False, pin_memory=torch.cuda.is_available())
