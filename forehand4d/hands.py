@@ -55,15 +55,14 @@ class HandModel:
 # %% ../nbs/12_hands.ipynb #03032b35
 def _forward_kinematics(hand:HandModel, rot:Tensor, wrist:Tensor, betas:Tensor|None=None)->tuple: # rotations (..., 16, 3, 3), joints and rest joints (..., 16, 3)
     J = hand.J_template if betas is None else hand.J_template + torch.einsum('...jck,...k->...jc', hand.J_shapedirs, betas)
-    G0, fingers = rot[..., 0, :, :], rot[..., 1:, :, :].unflatten(-3, (5, 3))
-    bones = (J[..., 1:, :] - J[..., list(PARENTS[1:]), :]).unflatten(-2, (5, 3))
-    G, p, Gs, ps = G0[..., None, :, :], wrist[..., None, :], [], []
-    for k in range(3):
-        p = p + (G@bones[..., k, :, None]).squeeze(-1)
-        G = G@fingers[..., k, :, :]
+    (root, fingers), bones = rot.split((1, 15), -3), J[..., 1:, :] - J[..., list(PARENTS[1:]), :]
+    G, p, Gs, ps = root, wrist[..., None, :], [], []
+    for bone, R in zip(bones.unflatten(-2, (5, 3)).unbind(-2), fingers.unflatten(-3, (5, 3)).unbind(-3)): # split and unbind: slices would each fill a gradient with zeros
+        p = p + (G@bone[..., None]).squeeze(-1)
+        G = G@R
         Gs.append(G); ps.append(p)
     Gs, ps = torch.stack(Gs, -3).flatten(-4, -3), torch.stack(ps, -2).flatten(-3, -2)
-    return torch.cat([G0[..., None, :, :], Gs], -3), torch.cat([wrist[..., None, :], ps], -2), J
+    return torch.cat([root, Gs], -3), torch.cat([wrist[..., None, :], ps], -2), J
 
 # %% ../nbs/12_hands.ipynb #7ab11687
 def _pose(hand:HandModel, rot:Tensor, wrist:Tensor, betas:Tensor|None, ids:Tensor|slice)->tuple: # joints (..., 16, 3), some vertices (..., N, 3), skinned
@@ -74,11 +73,11 @@ def _pose(hand:HandModel, rot:Tensor, wrist:Tensor, betas:Tensor|None, ids:Tenso
     G, p, J = _forward_kinematics(hand, rot, wrist, betas)
     v = hand.v_template[..., ids, :]
     if betas is not None: v = v + torch.einsum('...vck,...k->...vc', hand.shapedirs[..., ids, :, :], betas)
-    feature = (rot[..., 1:, :, :] - torch.eye(3, dtype=rot.dtype, device=rot.device)).flatten(-3)
-    v = v + torch.einsum('...vck,...k->...vc', hand.posedirs[..., ids, :, :], feature)
-    offset = p - (G@J[..., None]).squeeze(-1)  # x -> G (x - J) + p
-    A = torch.einsum('...vj,...jk->...vk', hand.weights[..., ids, :], torch.cat([G.flatten(-2), offset], -1))
-    return p, (A[..., :9].unflatten(-1, (3, 3))@v[..., None]).squeeze(-1) + A[..., 9:]
+    blend = hand.posedirs[..., ids, :, :].unflatten(-1, (15, 9)) # of R - I, a rotation at rest adds nothing
+    v = v - blend[..., (0, 4, 8)].sum((-2, -1)) + torch.einsum('...vcjk,...jk->...vc', blend, rot.flatten(-2)[..., 1:, :])
+    A = torch.einsum('...vj,...jk->...vk', hand.weights[..., ids, :], torch.cat([G.flatten(-2), p - (G@J[..., None]).squeeze(-1)], -1))
+    turn, shift = A.split((9, 3), -1) # x -> G (x - J) + p, blended
+    return p, (turn.unflatten(-1, (3, 3))@v[..., None]).squeeze(-1) + shift
 
 # %% ../nbs/12_hands.ipynb #2a73eb1e
 @patch
