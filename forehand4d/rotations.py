@@ -33,11 +33,8 @@ def _mat_to_quat(R:Tensor)->Tensor: # (..., 4) unit quaternions (w, x, y, z) wit
     m00, m01, m02, m10, m11, m12, m20, m21, m22 = R.flatten(-2).unbind(-1)
     d = torch.stack([1+m00+m11+m22, 1+m00-m11-m22, 1-m00+m11-m22, 1-m00-m11+m22], -1)
     best = d.argmax(-1)
-    rows = torch.stack([
-        torch.stack([d[..., 0], m21-m12, m02-m20, m10-m01], -1),
-        torch.stack([m21-m12, d[..., 1], m10+m01, m02+m20], -1),
-        torch.stack([m02-m20, m10+m01, d[..., 2], m12+m21], -1),
-        torch.stack([m10-m01, m20+m02, m21+m12, d[..., 3]], -1)], -2)
+    x, y, z, xy, xz, yz = m21-m12, m02-m20, m10-m01, m10+m01, m02+m20, m12+m21
+    rows = torch.stack([d[..., 0], x, y, z, x, d[..., 1], xy, xz, y, xy, d[..., 2], yz, z, xz, yz, d[..., 3]], -1).unflatten(-1, (4, 4))
     q = F.normalize(rows.gather(-2, best[..., None, None].expand(*best.shape, 1, 4)).squeeze(-2), dim=-1)
     return torch.where(q[..., :1] < 0, -q, q)
 
