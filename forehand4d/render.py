@@ -113,7 +113,7 @@ def _surface(scene, face, weights, view):
     return ids, normal * flip, flat * flip, color
 
 # %% ../nbs/15_render.ipynb #b456864b
-def _shade(scene, points, face, weights, view, lights, ambient, shadows=True)->tuple:
+def _shade(scene, points, face, weights, view, lights, ambient)->tuple:
     "Light, colours squared (N, 3), and mesh ids (N,) of points (N, 3) that `weights` (N, 3) put on a `face` (N,), seen along -`view` (N, 3)"
     bias = 2e-3  # metres between a surface and its shadow rays
     ids, normal, flat, color = _surface(scene, face, weights, view)
@@ -123,9 +123,8 @@ def _shade(scene, points, face, weights, view, lights, ambient, shadows=True)->t
     for light in lights:
         to, distance = light.towards(points)
         cosine = np.maximum(_dot(normal, to), 0)
-        if shadows:
-            at = np.flatnonzero(cosine)
-            cosine[at[scene.blocked(start.take(at, 0), to.take(at, 0), distance.take(at) - bias)]] = 0
+        at = np.flatnonzero(cosine)
+        cosine[at[scene.blocked(start.take(at, 0), to.take(at, 0), distance.take(at) - bias)]] = 0
         out += color * cosine[:, None] * _array(light.color)
         facing = _dot(normal, _unit(to + view)) * (cosine > 0)
         at = np.flatnonzero((facing > .6) & (specular > 0))  # powers are slow, and nothing is left of a highlight further out
@@ -178,7 +177,6 @@ def render(meshes, # list of `Mesh`, or a `Scene`
     background=(1., 1., 1.), # colour in 0..1, or an image (H, W, 3) uint8
     lights=None, # list of `Light`; `_camera_lights` when None
     ambient:float=.3, # light from everywhere
-    shadows:bool=True, # cast shadow rays
     samples:int=1, # rays along each side of a pixel where there is contrast
     backend:str='embree', # embree: rays; pytorch3d: its rasteriser, on the GPU if there is one
 )->RenderResult:
@@ -195,7 +193,7 @@ def render(meshes, # list of `Mesh`, or a `Scene`
             if backend == 'pytorch3d' and len(x) == width * height else scene.hit(np.broadcast_to(eye, d.shape), d))
         at, out, ids = np.flatnonzero(face >= 0), back * back, np.full(len(d), -1, np.int32)
         d, t = d[at], depth[at, None].astype(np.float32)
-        out[at], ids[at] = _shade(scene, eye + t * d, face[at], weights[at], _unit(-d), lights, ambient, shadows)
+        out[at], ids[at] = _shade(scene, eye + t * d, face[at], weights[at], _unit(-d), lights, ambient)
         return out, depth.astype(np.float32), ids
 
     back = _background(background, width, height)
