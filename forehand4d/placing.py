@@ -7,8 +7,8 @@ __all__ = ['place_hands', 'search_hands']
 
 # %% ../nbs/19_placing.ipynb #8511f264
 from dataclasses import replace
-from itertools import permutations, product
 import torch
+from scipy.spatial.transform import Rotation
 from torch import Tensor
 from .rotations import aa_to_mat, hat, mat_to_aa
 from .cameras import invert, transform
@@ -61,10 +61,6 @@ def _finger_strain(motion:HandMotion)->Tensor: # (..., T, 2) about 5 for an easy
     return (aside + (over/.1)**2).sum(-1) + tip.square().sum(-1)
 
 # %% ../nbs/19_placing.ipynb #25430b3b
-def _orientations()->Tensor: # (24, 3, 3) rotations of a cube
-    cube = [torch.eye(3)[list(p)]*torch.tensor(s)[:, None] for p in permutations(range(3)) for s in product((1., -1.), repeat=3)]
-    return torch.stack([R for R in cube if torch.linalg.det(R) > 0])
-
 def _misfit(m:HandMotion, rays:Tensor, w:Tensor, cam:Tensor, sigma:float=.006)->Tensor: # (..., T, 2) robust sum over joints
     c = transform(cam[..., None, :, :], m.joints())
     r = (c[..., :2]/c[..., 2:].clamp(min=.05) - rays).square().sum(-1)/sigma**2
@@ -73,7 +69,7 @@ def _misfit(m:HandMotion, rays:Tensor, w:Tensor, cam:Tensor, sigma:float=.006)->
 def _held_up(rays:Tensor, w:Tensor, cam:Tensor, hand_id:str)->HandMotion: # (C, T) in the view frame, half a metre away
     hand, bends = hand_pair(hand_id), (.15, .6, 1.2)   # how far they are closed, radians
     fingers = torch.stack([aa_to_mat(hand.flexion_axes*(b*_BEND)[:, None]) for b in bends])
-    Q = _orientations()
+    Q = torch.from_numpy(Rotation.create_group('O').as_matrix().round()).float()   # (24, 3, 3) rotations of a cube
     rot = torch.cat([Q[:, None, None, None].expand(-1, len(bends), 2, 1, 3, 3), fingers.expand(len(Q), -1, -1, -1, -1, -1)], 3).flatten(0, 1)
     C, T = len(rot), len(cam)
     middle = (rays*w[..., None]).sum(-2)/w.sum(-1, keepdim=True).clamp(min=1)
