@@ -27,7 +27,6 @@ class Targets:
     def __len__(self): return len(self.joints)
 
     def __getitem__(self, i:slice)->'Targets': # part of the clips
-        "Slice of the clips"
         return Targets(*(getattr(self, k)[i] for k in self.__dataclass_fields__))
 
 # %% ../nbs/70a_evaluation.ipynb #39dbccdc
@@ -49,16 +48,14 @@ ROLES = { # column of the paper → datasets that may stand in it
     'wild': ('assemblyhands', 'wild-joints'),
     'zero-shot': ('egoexo4d', 'zero-everyday')}
 
-def _groups(datasets)->dict[str, list[str]]: # group → its datasets; columns of the paper first, then every dataset
-    "Groups over which results are averaged"
+def _groups(datasets)->dict[str, list[str]]: # group over which results are averaged → its datasets; columns of the paper first, then every dataset
     names = list(dict.fromkeys(datasets))
     roles = {r: [n for n in names if n in members] for r, members in ROLES.items()}
     return {r: ns for r, ns in roles.items() if ns} | {n: [n] for n in names}
 
 # %% ../nbs/70a_evaluation.ipynb #3603928f
 @lru_cache(maxsize=16)
-def _draws(clips:int, resamples:int)->np.ndarray: # (resamples, clips) how often each clip is drawn
-    "Counts of a bootstrap, the same for all columns of a table"
+def _draws(clips:int, resamples:int)->np.ndarray: # (resamples, clips) how often a bootstrap draws each clip, the same for all columns of a table
     return np.random.default_rng(0).multinomial(clips, np.full(clips, 1 / clips), size=resamples).astype(np.float64)
 
 def _bootstrap_mean(values:np.ndarray, resamples:int=1000)->tuple: # mean, lower and upper end: () or (K,), of (N,) or (N, K)
@@ -77,8 +74,7 @@ def _bootstrap_mean(values:np.ndarray, resamples:int=1000)->tuple: # mean, lower
 # %% ../nbs/70a_evaluation.ipynb #28fdb58e
 KEYS = ['method', 'protocol', 'dataset', 'sequence', 'clip', 'sample', 'frames', 'best'] # then the metrics, metres
 
-def _clip_records(means:dict, best:Tensor, targets:Targets, method:str, protocol:str)->pd.DataFrame: # N·S rows
-    "A row per clip and sample, from metrics (N, S) and the selected sample (N,)"
+def _clip_records(means:dict, best:Tensor, targets:Targets, method:str, protocol:str)->pd.DataFrame: # a row per clip and sample, of (N, S), (N,)
     N, S = means['M'].shape
     rows, sample = np.repeat(np.arange(N), S), np.tile(np.arange(S), N)
     dataset = pd.Series(targets.dataset)
@@ -89,7 +85,7 @@ def _clip_records(means:dict, best:Tensor, targets:Targets, method:str, protocol
 
 # %% ../nbs/70a_evaluation.ipynb #89b621f4
 def _group_curves(frames:dict, best:Tensor, targets:Targets, method:str, protocol:str)->pd.DataFrame:
-    "Mean error at every frame, over the clips that last so long: a row per group, selection, metric and frame"
+    # mean error at every frame, over the clips that last so long: a row per group, selection, metric and frame
     rows, data = [], np.array(targets.dataset)
     for group, members in _groups(targets.dataset).items():
         inside = np.isin(data, members)
@@ -129,14 +125,12 @@ def score(pred:Tensor, # (N, S, T, 2, 21, 3) metres, view frame; or (N, T, 2, 21
     return pd.concat(records, ignore_index=True), pd.concat(curves, ignore_index=True)
 
 # %% ../nbs/70a_evaluation.ipynb #46577021
-def _selected(records:pd.DataFrame)->dict[str, pd.DataFrame]: # selection → a row of metrics per clip
-    "Per-clip values of every selection, of one method, protocol and group"
+def _selected(records:pd.DataFrame)->dict[str, pd.DataFrame]: # selection → a row of metrics per clip, of one method, protocol and group
     by = records.groupby(['dataset', 'clip'])[list(METRICS)]
     best = records[records.best].set_index(['dataset', 'clip'])[list(METRICS)].sort_index()
     return dict(best=best, single=by.mean(), minimum=by.min())
 
-def aggregate(records:pd.DataFrame, # of any methods and protocols
-)->pd.DataFrame: # value, low, high (95 %), std over samples, clips, samples: metres
+def aggregate(records:pd.DataFrame)->pd.DataFrame: # of any methods and protocols → value, low, high (95 %), std over samples, clips, samples: metres
     "Mean and interval per method, protocol, group, selection and metric"
     rows = []
     for (method, protocol), r in records.groupby(['method', 'protocol'], sort=False):
@@ -152,8 +146,7 @@ def aggregate(records:pd.DataFrame, # of any methods and protocols
 # %% ../nbs/70a_evaluation.ipynb #3a53be40
 LIFTERS = {'extrinsics+kpe+kps+plucker': 'lifting', 'kps': 'lifting-kps', 'extrinsics+kpe+kps': 'lifting-kpe', 'kps+plucker': 'lifting-plucker'} # by sorted conditions
 
-def method_id(params:dict, # of a training run, from its manifest
-)->str: # id of the method
+def method_id(params:dict)->str: # of a training run, from its manifest → id of the method
     "Name of the method that a run has trained"
     p = {'method': None, 'stage': 1, 'supervision': '3d', 'aux': '', 'imputed': '', 'layout': 'fused', 'phase': ''} | params
     if 'conditions' in p:
@@ -167,16 +160,12 @@ def method_id(params:dict, # of a training run, from its manifest
     return 'forecast-3d' if p['stage'] == 1 else 'forecast-oracle' if p['imputed'] == 'oracle' else 'forecast-imputed'
 
 # %% ../nbs/70a_evaluation.ipynb #f1a7fa0a
-def headline(summary:pd.DataFrame, # from `aggregate`
-)->dict: # method → group → metric → centimetres
+def headline(summary:pd.DataFrame)->dict: # from `aggregate` → method → group → metric → centimetres
     "Headline numbers, strict and best of k, as nested dictionaries"
     s = summary[(summary.protocol == 'strict') & (summary.selection == 'best')]
-    out = {}
-    for r in s.itertuples(): out.setdefault(r.method, {}).setdefault(r.group, {})[r.metric] = round(100 * r.value, 3)
-    return out
+    return {m: {g: (100 * x.set_index('metric').value).round(3).to_dict() for g, x in of.groupby('group', sort=False)} for m, of in s.groupby('method', sort=False)}
 
-def headline_table(summary:pd.DataFrame, # from `aggregate`
-)->pd.DataFrame: # (method, selection) × (group, metric), centimetres
+def headline_table(summary:pd.DataFrame)->pd.DataFrame: # from `aggregate` → (method, selection) × (group, metric), centimetres
     "Headline numbers as a table"
     metrics = ['M', 'M_G', 'M_F', 'MR']
     s = summary[(summary.protocol == 'strict') & summary.group.isin(ROLES) & summary.metric.isin(metrics)]
