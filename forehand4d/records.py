@@ -58,8 +58,7 @@ def sample_clip(clip:Clip, # with its image
                       clip.valid3d[:n], joints[:, :n].cpu(), *(None if m is None else m.cpu().slice(0, n) for m in (motion, clip.motion)),
                       *(getattr(clip, k)[:n] for k in ('keypoints2d', 'valid2d', 'cam_from_view')))
 
-def _save_samples(path:Path, samples:list):
-    "Write clips for figures"
+def _save_samples(path:Path, samples:list): # write clips for figures
     arrays = {}
     for i, s in enumerate(samples):
         for name, value in vars(s).items():
@@ -67,19 +66,14 @@ def _save_samples(path:Path, samples:list):
             arrays |= {f'{i}/{k}': np.asarray(v) for k, v in parts.items() if v is not None}
     with atomic_path(path) as tmp, open(tmp, 'wb') as f: np.savez_compressed(f, **arrays)
 
-def _load_samples(path:Path)->list: # of `SampleClip`s
-    "Read clips for figures"
-    clips, motions = {}, {}
+def _load_samples(path:Path)->list: # of `SampleClip`s, for figures
+    clips = {}
     with np.load(path, allow_pickle=False) as z:
         for key in z.files:
-            i, name = key.split('/')
-            a = z[key]
-            value = a.item() if a.ndim == 0 else a if name == 'image' else torch.from_numpy(a)
-            name, _, part = name.partition('.')
-            if part: motions.setdefault((int(i), name), {})[part] = value
-            else: clips.setdefault(int(i), {})[name] = value
-    for (i, name), parts in motions.items(): clips[i][name] = HandMotion(**parts)
-    return [SampleClip(**c) for _, c in sorted(clips.items())]
+            (i, name), a = key.split('/'), z[key]
+            clip, (name, _, part) = clips.setdefault(int(i), {}), name.partition('.')
+            (clip.setdefault(name, {}) if part else clip)[part or name] = a.item() if a.ndim == 0 else a if name == 'image' else torch.from_numpy(a)
+    return [SampleClip(**{k: HandMotion(**v) if isinstance(v, dict) else v for k, v in c.items()}) for _, c in sorted(clips.items())]
 
 # %% ../nbs/70b_records.ipynb #99620ceb
 @dataclass(frozen=True)
@@ -107,8 +101,7 @@ def save_records(folder:str|Path, # run folder
     _save_samples(folder/'samples.npz', samples)
     return [folder/n for n in ('records.parquet', 'curves.parquet', 'methods.json', 'samples.npz')]
 
-def load_records(folder:str|Path, # run folder
-)->EvalRecords:
+def load_records(folder:str|Path)->EvalRecords: # run folder
     "Read the records of an evaluation"
     folder = Path(folder)
     if not (folder/'records.parquet').is_file(): raise FileNotFoundError(f'{folder}: no records.parquet; run the evaluation again')
