@@ -42,15 +42,13 @@ class Table:
     def _repr_markdown_(self): return _table_md(self)
 
 # %% ../nbs/80c_tables.ipynb #842485e6
-def _data_label(datasets)->str:
-    "What numbers were measured on"
+def _data_label(datasets)->str: # what numbers were measured on
     names = sorted(set(datasets))
     real = [d for d in names if d.split('-')[0] not in ('lab', 'wild', 'zero')]
     if real and len(real) < len(names): raise ValueError(f'real and synthetic data in one evaluation: {names}; evaluate them apart')
     return ' + '.join(real) if real else 'HandWorld (synthetic)'
 
-def _averages(spec:TableSpec, sources:Sources, method:str, protocol:str)->pd.DataFrame: # rows as of `aggregate`, of the mean over seeds
-    "Every average of a method that a table may quote"
+def _averages(spec:TableSpec, sources:Sources, method:str, protocol:str)->pd.DataFrame: # as of `aggregate`: every one of a method that a table may quote
     if spec.unit == 'cm':
         summary, held = aggregate(sources.records(method, protocol)), sources.of(method)
         if not len(summary): raise ValueError(f'{held[0].path} holds no {protocol} metrics of {method}; evaluate it again')
@@ -61,8 +59,7 @@ def _averages(spec:TableSpec, sources:Sources, method:str, protocol:str)->pd.Dat
     means = pd.DataFrame(rows, columns=['method', 'group', 'metric', 'value', 'half']).groupby(['method', 'group', 'metric'], as_index=False).mean()
     return means.assign(selection='single', samples=1, low=means.value - means.half, high=means.value + means.half).drop(columns='half')
 
-def _our_lines(row:Row, spec:TableSpec, pool:tuple, summary:pd.DataFrame, columns:list)->list:
-    "One line per selection of a method, from its averages at one protocol"
+def _our_lines(row:Row, spec:TableSpec, pool:tuple, summary:pd.DataFrame, columns:list)->list: # one line a selection of a method, from its averages at one protocol
     samples, records = int(summary.samples.max()), pool[-1].data.records
     data = _data_label(records.dataset) + ''.join(f' [{f}]' for f in pool[-1].flags)
     suffixes = {'single': ''} if samples == 1 else {'best': f', best of {samples}', 'single': ', one sample'}
@@ -73,15 +70,13 @@ def _our_lines(row:Row, spec:TableSpec, pool:tuple, summary:pd.DataFrame, column
         out.append(Line('oracle' if row.oracle else 'ours', row.label + suffix, data, tuple(map(found.get, columns)), selection))
     return out
 
-def _paper_line(row:Row, spec:TableSpec, columns:list)->Line:
-    "The paper's own numbers; those of ARCTIC stand beside our domain of that kind"
+def _paper_line(row:Row, spec:TableSpec, columns:list)->Line: # the paper's own numbers; those of ARCTIC stand beside our domain of that kind
     p, stands = paper_numbers(spec.name), {} if 'arctic' in dict(columns) else {'arctic': 'lab-articulated'}
     found = {(stands.get(r.group, r.group), r.metric): (r.value, None) for r in p[p.label == row.paper].itertuples()}
     return Line('paper', row.paper, 'paper (real)', tuple(map(found.get, columns)))
 
 # %% ../nbs/80c_tables.ipynb #f4584961
-def _notes(spec:TableSpec, quoted:list, budgets:list, groups:tuple, protocol:str, seeds:dict)->list:
-    "What a reader must know, below the table"
+def _notes(spec:TableSpec, quoted:list, budgets:list, groups:tuple, protocol:str, seeds:dict)->list: # what a reader must know, below the table
     profiles, most = ', '.join(sorted({str(s.run.params.get('profile')) for s in quoted})), max(seeds.values(), default=0)
     fewer = ', '.join(f'{k}: {n}' for k, n in seeds.items() if n < most)
     means = f'mean over clips of the mean over {most} seeds' + f' ({fewer})' * bool(fewer) if most > 1 else 'one seed, where the profiles gpu and paper take three'
@@ -119,8 +114,7 @@ def build_table(spec:TableSpec, # rows and columns
     return Table(spec, groups, tuple(lines), notes, tuple(quoted), pd.concat([pd.DataFrame(), *parts], ignore_index=True))
 
 # %% ../nbs/80c_tables.ipynb #d55d021f
-def _best(table:Table)->set: # (line, column) indices
-    "Lowest of our values per column and selection"
+def _best(table:Table)->set: # (line, column) of the lowest of our values, per column and selection
     out = set()
     for selection in ('best', 'single') if table.spec.unit == 'cm' else ():
         mine = [(i, l) for i, l in enumerate(table.lines) if l.kind == 'ours' and l.selection == selection]
@@ -129,8 +123,7 @@ def _best(table:Table)->set: # (line, column) indices
             if len(values) > 1: out.add((min(values)[1], c))
     return out
 
-def _text(cell:tuple|None)->str:
-    "A value and half the width of its interval"
+def _text(cell:tuple|None)->str: # a value and half the width of its interval
     if cell is None: return '–'
     return f'{cell[0]:.1f}' + ('' if cell[1] is None or cell[1] != cell[1] else f' ± {cell[1]:.1f}')
 
@@ -144,8 +137,7 @@ def _rows(table:Table, text, bold, italic, command)->list[list[str]]: # a line e
         out.append([x if x == '–' else italic(x) for x in row] if line.kind == 'paper' else row)
     return out
 
-def _table_md(table:Table)->str:
-    "Table as markdown"
+def _table_md(table:Table)->str: # table as markdown
     n = len(table.columns)
     rows = [['Method', 'Data'] + [f'{g} {table.spec.metrics[m]}' for g, m in table.columns], ['---'] * 2 + ['--:'] * n,
             *_rows(table, str, lambda x: f'**{x}**', lambda x: f'*{x}*', lambda x: f'not run: `{x}`')]
@@ -153,14 +145,10 @@ def _table_md(table:Table)->str:
     return '\n'.join([f'### {table.spec.title}', '', *body, '', *(f'{n}  ' for n in table.notes)]) + '\n'
 
 # %% ../nbs/80c_tables.ipynb #b0a6d7e5
-def _tex(text:str)->str:
-    "Escape for LaTeX"
-    for a, b in (('\\', r'\textbackslash '), ('&', r'\&'), ('%', r'\%'), ('_', r'\_'), ('#', r'\#'), ('±', r'$\pm$'), ('–', '--')):
-        text = text.replace(a, b)
-    return text
+def _tex(text:str)->str: # escape for LaTeX
+    return text.translate(str.maketrans({'\\': r'\textbackslash ', '&': r'\&', '%': r'\%', '_': r'\_', '#': r'\#', '±': r'$\pm$', '–': '--'}))
 
-def _table_tex(table:Table)->str:
-    "Table as LaTeX, for booktabs"
+def _table_tex(table:Table)->str: # table as LaTeX, for booktabs
     n, groups = len(table.spec.metrics), table.groups
     heads = ' & '.join(f'\\multicolumn{{{n}}}{{c}}{{{_tex(g)}}}' for g in groups)
     rules = ' '.join(f'\\cmidrule(lr){{{3 + n * k}-{2 + n * (k + 1)}}}' for k in range(len(groups)))
