@@ -26,9 +26,8 @@ def missing_figure(profile:str, # size
     step:str, # of the study, that leaves the records
 )->Figure: # closed
     "A figure that names the command that is missing"
-    fig = plt.figure(figsize=(6, 1.2))
+    fig = Figure(figsize=(6, 1.2))
     fig.text(.5, .5, f'not run yet: {_how_to(profile, step)}', ha='center', va='center', family='monospace', fontsize=8)
-    plt.close(fig)
     return fig
 
 def sign_figure(fig:Figure, # finished
@@ -69,8 +68,7 @@ def curve_data(spec:TableSpec, # its rows name the methods and their labels
     return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame()
 
 # %% ../nbs/80d_figures.ipynb #9c9bb626
-def error_figure(data:pd.DataFrame, # from `curve_data`
-)->Figure: # closed
+def error_figure(data:pd.DataFrame)->Figure: # from `curve_data` → closed
     "Error over time, with the number of clips below"
     metrics, groups = ('M', 'M_F'), [g for g in ROLES if (data.group == g).any()]
     labels = list(dict.fromkeys(data.label))
@@ -79,8 +77,8 @@ def error_figure(data:pd.DataFrame, # from `curve_data`
     dashes = dict(zip([l for l in labels if l in grey], (':', '--', '-.', (0, (5, 1, 1, 1, 1, 1)), (0, (8, 2)), (0, (1, 4)))))
     style = {l: dict(color=colors.get(l, '.45'), linestyle=dashes.get(l, '-'), lw=1.6 if l in colors else 1.) for l in labels}
     with sns.axes_style('whitegrid', {'grid.color': '.92', 'axes.edgecolor': '.6'}):
-        fig, axes = plt.subplots(3, len(groups), sharex=True, sharey='row', squeeze=False, layout='constrained',
-                                 figsize=(2.6 * len(groups) + .6, 4.8), height_ratios=[1, 1, .35])
+        fig = Figure(figsize=(2.6 * len(groups) + .6, 4.8), layout='constrained')
+        axes = fig.subplots(3, len(groups), sharex=True, sharey='row', squeeze=False, height_ratios=[1, 1, .35])
     for ax, group in zip(axes.T, groups):
         for a, metric in zip(ax, metrics):
             d = data[(data.group == group) & (data.metric == metric) & (data.clips > 0)]
@@ -95,28 +93,24 @@ def error_figure(data:pd.DataFrame, # from `curve_data`
         ax[-1].yaxis.set_major_locator(plt.MaxNLocator(2, integer=True))
     handles = [plt.Line2D([], [], label=l, **style[l]) for l in labels]
     fig.legend(handles=handles, loc='outside upper center', ncols=min(3, len(labels)), frameon=False, fontsize=8)
-    plt.close(fig)
     return fig
 
 # %% ../nbs/80d_figures.ipynb #266a9fc0
-def _enlarged(s:SampleClip, size:int=400)->tuple[np.ndarray, Tensor]: # (H, W, 3) uint8, K (3, 3)
-    "The input image as it is printed: small images are enlarged, so that what is drawn on them is fine"
+def _enlarged(s:SampleClip, size:int=400)->tuple[np.ndarray, Tensor]: # (H, W, 3) uint8, K (3, 3): the input image, so large that what is drawn on it is fine
     image = Image.fromarray(s.image).resize([round(size / max(s.image.shape[:2]) * n) for n in s.image.shape[1::-1]], Image.LANCZOS)
     return np.asarray(image), resize_intrinsics(s.intrinsics, image.width / s.image.shape[1], image.height / s.image.shape[0])
 
-def _drawn_points(s:SampleClip, sample:int|None=None)->tuple: # points (T, 2, N, 3), valid (T, 2): NumPy
-    "Meshes of a recorded sample, of the truth without it; joints where there are none"
+def _drawn_points(s:SampleClip, sample:int|None=None)->tuple: # (T, 2, N, 3), (T, 2): meshes of a recorded sample, of the truth without it; joints where there are none
     if sample is None: p, ok = points_of(s.truth, s.valid.any(-1)) if s.truth_motion is None else points_of(s.truth_motion)
     else: p, ok = points_of(s.joints[sample]) if s.motion is None else points_of(s.motion.map(lambda x: x[sample]))
     return p[0], ok[0]
 
-def clips_figure(clips:list, # pairs of a `SampleClip` and what to draw of it: title → `SampleClip` and number of the sample
-)->Figure: # closed
+def clips_figure(clips:list)->Figure: # pairs of a `SampleClip` and what to draw of it: title → `SampleClip` and number of the sample → closed
     "Input, true future and predictions, drawn on the image and from a second view; two rows a clip"
     if not clips: raise ValueError('expected at least one recorded clip to draw, got none')
     tall, columns = max(s.image.shape[0] / s.image.shape[1] for s, _ in clips), 2 + max(len(d) for _, d in clips)
-    fig, axes = plt.subplots(2 * len(clips), columns, figsize=(1.7 * columns, (3.06 * tall + .25) * len(clips)),
-                             squeeze=False, height_ratios=[1, .8] * len(clips), layout='constrained')
+    fig = Figure(figsize=(1.7 * columns, (3.06 * tall + .25) * len(clips)), layout='constrained')
+    axes = fig.subplots(2 * len(clips), columns, height_ratios=[1, .8] * len(clips))
     for ax, (s, drawn) in zip(axes.reshape(len(clips), 2, columns), clips):
         there = [(*_drawn_points(s), 'true future'), *((*_drawn_points(*d), title) for title, d in drawn.items())]
         small, K = _enlarged(s)
@@ -124,7 +118,6 @@ def clips_figure(clips:list, # pairs of a `SampleClip` and what to draw of it: t
         _panel(ax[0, 0], small, f'input: {s.dataset}')
         _two_views(ax, small, K, plain, there, (len(s.valid) - 1) / s.fps, first=1)
         for a in ax[:, len(there) + 1:].ravel(): a.axis('off')
-    plt.close(fig)
     return fig
 
 def recorded_samples(sources:Sources, # runs to read
