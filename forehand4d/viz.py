@@ -69,13 +69,12 @@ def overlay_forecast(image:np.ndarray, # (H, W, 3) uint8 input image
     full, (small, k) = check_image(image), _fit(image, K, 480)
     h, w = small.shape[:2]
     plain = np.full((int(np.clip(h, .75 * w, w)), w, 3), PAPER, np.uint8)
-    fig, axes = plt.subplots(2, S + 1, figsize=(2 * (S + 1), 2 * (h + len(plain)) / w + .3), squeeze=False,
-                             height_ratios=[h, len(plain)], layout='constrained')
+    fig = Figure(figsize=(2 * (S + 1), 2 * (h + len(plain)) / w + .3), layout='constrained')
+    axes = fig.subplots(2, S + 1, height_ratios=[h, len(plain)])
     fig.get_layout_engine().set(w_pad=.02, h_pad=.02, wspace=.01, hspace=.01)
     if keypoints is not None: full = draw_keypoints(full, keypoints, keypoints_valid)
     _panel(axes[0, 0], _fit(full, K, 480)[0], 'input' if keypoints is None else 'input, detected hands')
     _two_views(axes, small, k, plain, [(points[s], ok[s], f'sample {s + 1}') for s in range(S)], None if fps is None else (T - 1) / fps)
-    plt.close(fig)
     return fig
 
 # %% ../nbs/16b_viz.ipynb #830e798a
