@@ -7,10 +7,9 @@ __all__ = ['LEGACY_BETAS', 'import_official', 'official_model', 'load_official',
 
 # %% ../nbs/52b_official.ipynb #24dd0e96
 import json
-from dataclasses import replace
 from pathlib import Path
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from fastcore.basics import patch
 from safetensors.torch import save_file
 from .core import atomic_path, file_hash, write_json
@@ -104,8 +103,7 @@ def official_model(cfg:dict)->LegacyModel: # configuration of a converted checkp
     with torch.device('meta'): return LegacyModel(LegacyConfig(**fields | {'kind': fields.pop('network')}))
 
 def load_official(path:str|Path, # the authors' `.ckpt`, or a folder or `.safetensors` file of `import_official`
-    num_heads:int=4, # of the denoiser; the authors' file does not say
-    vit_heads:int|None=None, # of the backbone; default: 16 for ViT-H, else 4
+    **kwargs, # what an authors' file does not say, as `import_official`
 )->LegacyModel: # ready: `.predict_x0(x_t, t, **cond)`
     "A released network"
     path = Path(path)
@@ -113,7 +111,7 @@ def load_official(path:str|Path, # the authors' `.ckpt`, or a folder or `.safete
         state, config = read_weights(path/'model.safetensors' if path.is_dir() else path, 'official')
         model = official_model(config)
     else:
-        cfg, state, _ = _convert_official(read_state(path), num_heads, vit_heads)
+        cfg, state, _ = _convert_official(read_state(path), **kwargs)
         with torch.device('meta'): model = LegacyModel(cfg)
     model.load_state_dict(state, assign=True)
     return model.eval()
@@ -182,11 +180,9 @@ class HamerBackbone(VitPose):
     def forward(self, image:Tensor)->Tensor: # (B, 3, 224, 224) normalised → (B, C, 16, 12)
         return super().forward(image).transpose(1, 2).unflatten(2, (16, 12))
 
-def load_hamer_backbone(path:str|Path, # `hamer.ckpt`
-    num_heads:int|None=None, # attention heads; default: 16 for ViT-H, else 4
-)->HamerBackbone: # image (B, 3, 224, 224) normalised → (B, C, 16, 12)
+def load_hamer_backbone(path:str|Path)->HamerBackbone: # `hamer.ckpt` → image (B, 3, 224, 224) normalised → (B, C, 16, 12)
     "The backbone of HaMeR's checkpoint"
     state = read_state(path, 'backbone.')
-    with torch.device('meta'): vit = HamerBackbone(**vitpose_shape(state, num_heads), crop=True)
+    with torch.device('meta'): vit = HamerBackbone(**vitpose_shape(state), crop=True)
     _fill(vit.net, vitpose_state(state), path, assign=True)
     return vit.eval()
