@@ -6,7 +6,7 @@
 __all__ = ['KINDS', 'JOINT_ORDERS', 'from_mano', 'to_mano', 'to_mano21', 'from_mano21']
 
 # %% ../nbs/18_mano.ipynb #c9d0dcc7
-import numpy as np, torch
+import torch
 from torch import Tensor
 from .rotations import aa_to_mat, mat_to_aa
 from .hands import HandModel, rest_wrist
