@@ -128,8 +128,7 @@ def _rim()->np.ndarray: # (16,) vertices on the open edge of the mesh, around th
     edges, count = np.unique(np.sort(f[:, [[0, 1], [1, 2], [2, 0]]].reshape(-1, 2), 1), axis=0, return_counts=True)
     return np.unique(edges[count == 1])
 
-def wrists_of(points:np.ndarray, # (..., 21 or 778, 3)
-)->np.ndarray: # (..., 3)
+def wrists_of(points:np.ndarray)->np.ndarray: # (..., 21 or 778, 3) → (..., 3)
     "Wrist joint of a skeleton, middle of the mesh's open end (16 mm nearer to the elbow)"
     return points[..., 0, :] if points.shape[-2] == 21 else points[..., _rim(), :].mean(-2)
 
