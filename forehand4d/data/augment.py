@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from dataclasses import replace
 from ..rotations import aa_to_mat
-from ..cameras import invert, make_T, project, transform
+from ..cameras import make_T, project, transform
 from ..motion import HandMotion
 
 # %% ../../nbs/22_data.augment.ipynb #81e25966
@@ -41,8 +41,7 @@ def _vary_hands(m:HandMotion, generator:torch.Generator, pose:float=0.7)->HandMo
     betas = torch.randn(B, 2, 10, generator=generator)*torch.rand(B, 1, 1, generator=generator)
     return replace(m, rot=torch.cat([m.rot[..., :1, :, :], fingers], -3), betas=betas.to(m.betas))
 
-def mirror_motion(m:HandMotion, # any leading dimensions, mirrored hand models
-)->HandMotion: # in the mirror x -> -x: right becomes left
+def mirror_motion(m:HandMotion)->HandMotion: # any leading dimensions, mirrored hand models → in the mirror x -> -x: right becomes left
     "Swap the hands by mirroring the world"
     M = torch.tensor([-1., 1, 1], device=m.wrist.device)
     return replace(m, rot=(m.rot*M*M[:, None]).flip(-4), wrist=(m.wrist*M).flip(-2), betas=m.betas.flip(-2), valid=m.valid.flip(-1))
