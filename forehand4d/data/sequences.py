@@ -141,8 +141,7 @@ def expect(dataset:str, # that is read
     except Exception as e: raise (FileNotFoundError if isinstance(e, FileNotFoundError) else ValueError)(f'{dataset}: expected {what} in {path} ({type(e).__name__}: {e})') from None
 
 # %% ../../nbs/23a_data.sequences.ipynb #1c62a10b
-def read_npy(path:str|Path, # `.npy`
-): # array, or the object that it holds
+def read_npy(path:str|Path): # `.npy` → array, or the object that it holds
     "Read an .npy file; a pickle inside is read as plain data, nothing is run"
     with expect('npy', path, 'an array or plain data'), open(path, 'rb') as f:
         head = {1: np.lib.format.read_array_header_1_0, 2: np.lib.format.read_array_header_2_0}[np.lib.format.read_magic(f)[0]]
@@ -267,14 +266,12 @@ def undistort(image:np.ndarray, # (H, W, 3) uint8 of any camera
 BOUNDS = dict(reprojection_px=(0, 3), motion_mm=(0, 20), shortest_bone_mm=(8, 45), longest_bone_mm=(60, 130), stretch_mm=(0, 10), hand_mm=(130, 240), in_front=(.99, 1),
               sides=(.7, 1), rate=(.97, 1.03), nans=(0, 0)) # of what `check_sequence` measures
 
-def curl(joints:Tensor, # (..., 21, 3) of a hand
-)->Tensor: # (...) positive for a right hand whose fingers are bent, negative for a left one
+def curl(joints:Tensor)->Tensor: # (..., 21, 3) of a hand → (...) positive for a right hand whose fingers are bent, negative for a left one
     "Fingers and thumb bend towards the palm, whose normal is mirrored with the hand"
     normal = torch.linalg.cross(joints[..., 1, :] - joints[..., 0, :], joints[..., 7, :] - joints[..., 0, :])
     return ((joints[..., 16:, :] - joints[..., [13, 1, 4, 10, 7], :]).mean(-2)*normal).sum(-1)
 
-def check_sequence(s:Sequence, # recording
-)->dict: # measures (NaN: not applicable), and in `off` the names of those out of `BOUNDS`
+def check_sequence(s:Sequence)->dict: # recording → measures (NaN: not applicable), and in `off` the names of those out of `BOUNDS`
     "Properties that real labels have"
     stat = lambda x, f=torch.median: float(f(x.double())) if x.numel() else math.nan
     (there, px), j, gap = s.in_camera(), s.joints3d, torch.from_numpy(np.diff(s.times())*s.fps)
