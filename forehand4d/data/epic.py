@@ -22,8 +22,7 @@ DEPTH = 2. # metres; half of the points ahead of a camera are nearer, a guess
 
 def _number(name:str)->int: return int(Path(name).stem.rpartition('_')[2])
 
-def read_campose(path:str|Path, # json
-)->tuple: # K (3, 3), lens (8,), size, frames (N,), cam_from_world (N, 4, 4) and points (P, 3) in COLMAP's units
+def read_campose(path:str|Path)->tuple: # json → K (3, 3), lens (8,), size, frames (N,), cam_from_world (N, 4, 4) and points (P, 3) in COLMAP's units
     "Cameras of EPIC-Fields"
     with expect('epic', path, 'the cameras of EPIC-Fields: an OPENCV camera, images, perhaps points'):
         c, images, points = map((dict(points=[]) | read_json(path)).__getitem__, ('camera', 'images', 'points'))
