@@ -22,8 +22,7 @@ def _to_rgb(im:Image.Image)->Image.Image:
     if im.mode in ('RGBA', 'LA', 'PA') or 'transparency' in im.info: im = Image.alpha_composite(Image.new('RGBA', im.size, 'white'), im.convert('RGBA'))
     return im.convert('RGB')
 
-def load_image(path:str|Path, # image file of any common kind
-)->np.ndarray: # (H, W, 3) uint8 RGB, upright
+def load_image(path:str|Path)->np.ndarray: # image file of any common kind → (H, W, 3) uint8 RGB, upright
     "Read a photograph; anything that is not one is a clear error"
     path = Path(path)
     if not path.exists(): raise FileNotFoundError(f'no image at {path}: check the name')
@@ -67,8 +66,7 @@ def intrinsics_for(image:np.ndarray|str|Path, # (H, W, 3) image, or its file, wh
     return intrinsics_from_fov(DEFAULT_FOV, w, h), f'Intrinsics assumed: {DEFAULT_FOV:g} degrees along the longer side.'
 
 # %% ../../nbs/26_data.images.ipynb #d3e8aeeb
-def video_info(path:str|Path, # video file
-)->tuple[float, tuple, int]: # frames per second, (width, height), number of frames
+def video_info(path:str|Path)->tuple[float, tuple, int]: # video file → frames per second, (width, height), number of frames
     "What a video holds"
     return next(read_frames(path))
 
