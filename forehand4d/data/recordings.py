@@ -49,8 +49,7 @@ def _recording(name:str, joints:np.ndarray, fps:float, up, viewer, **meta)->Reco
     joints = torch.from_numpy(np.where(valid[..., None], joints, 0).astype(np.float32))
     return Recording(name, joints, torch.from_numpy(valid), fps, unit(up), unit(viewer), meta)
 
-def load_leap(path:str|Path, # .npz with NAME__joints (T, 2, 21, 3) and NAME__t (T,) for each recording
-)->list[Recording]: # in order of their names
+def load_leap(path:str|Path)->list[Recording]: # .npz with NAME__joints (T, 2, 21, 3) and NAME__t (T,) for each recording → in order of their names
     "Leap recordings, at 30 fps: OpenPose order, left hand first, y up, uneven times"
     with expect('recordings', path, 'an .npz that holds NAME__joints with NAME__t'), np.load(path) as z:
         names = sorted(k[:-8] for k in z.files if k.endswith('__joints') and k[:-8] + '__t' in z.files)
@@ -58,8 +57,7 @@ def load_leap(path:str|Path, # .npz with NAME__joints (T, 2, 21, 3) and NAME__t 
         ours = {n: to_mano21(torch.from_numpy(_resample(z[n + '__joints'][:, ::-1], z[n + '__t'])), 'openpose21').numpy() for n in names}
     return [_recording(n, j, 30., (0, 1, 0), (0, .7, .7), source='leap', guessed=[0]) for n,j in ours.items()]
 
-def load_taco(path:str|Path, # .npz with joints (T, 21, 3) of one hand in MANO order, camera frame
-)->list[Recording]: # one
+def load_taco(path:str|Path)->list[Recording]: # .npz with joints (T, 21, 3) of one hand in MANO order, camera frame → one
     "TACO recording, at 30 fps: MANO joints of one hand seen by a camera; the geometry says which hand"
     with expect('recordings', path, 'an .npz that holds joints (T, 21, 3)'), np.load(path) as z: j = z['joints']
     side = int(curl(torch.from_numpy(j[np.isfinite(j).all((1, 2))])).sum() < 0)
@@ -67,8 +65,7 @@ def load_taco(path:str|Path, # .npz with joints (T, 21, 3) of one hand in MANO o
     two[:, side] = j
     return [_recording('taco', two, 30., (0, -1, 0), -np.nanmean(j, (0, 1)), source='taco', side=side)]
 
-def recording_of(clip:Clip, # with 3D joints
-)->Recording: # the same joints, to be seen by other cameras
+def recording_of(clip:Clip)->Recording: # with 3D joints → the same joints, to be seen by other cameras
     "The joints of any clip as a recording, in its view frame"
     joints = torch.where(clip.valid3d[..., None], clip.joints3d, torch.nan).numpy()
     return _recording(clip.sequence, joints, clip.fps, (0, -1, 0), -np.nanmean(joints, (0, 1, 2)), source=clip.dataset)
@@ -122,8 +119,7 @@ def recording_clip(rec:Recording, # joints
     return check_clip(Clip('recordings', f'{rec.name}-{start}', rec.fps, torch.arange(start, stop), K.expand(stop - start, 3, 3).clone(), extrinsics,
                            px*ok[..., None], view*valid[..., None], ok, valid, labels='joints', meta=meta))
 
-def measured(clip:Clip, # from a recording
-)->Clip: # without the 2D keypoints that nobody measured
+def measured(clip:Clip)->Clip: # from a recording → without the 2D keypoints that nobody measured
     "Drop guessed joints from the 2D keypoints: what is estimated should not be fitted"
     valid = clip.valid2d.clone()
     valid[:, :, (clip.meta or {}).get('guessed', [])] = False
