@@ -32,8 +32,7 @@ class HandDetections:
     found = property(lambda self: self.score > 0) # (2,) bool: which hands were found
     def __str__(self): return ('no hand', 'the right hand', 'the left hand', 'both hands')[self.found[0] + 2*self.found[1]]
 
-def detector_available(
-)->bool: # can `detect_hands` run?
+def detector_available()->bool: # can `detect_hands` run?
     "Is mediapipe, with its models inside, installed?"
     spec = find_spec('mediapipe')
     return spec is not None and (Path(spec.origin).parent/'modules/hand_landmark/hand_landmark_full.tflite').is_file()
@@ -99,8 +98,7 @@ def _assign(found:list)->list: # [right or None, left or None] from [(keypoints,
     if max(min(p, q), min(1 - p, 1 - q)) < .9: return best if p*(1 - q) >= q*(1 - p) else best[::-1]
     return [None, None] if not best else [best[0], None] if best[0][1] >= .5 else [None, best[0]]
 
-def detect_hands(image:np.ndarray, # (H, W, 3) uint8 RGB
-)->HandDetections:
+def detect_hands(image:np.ndarray)->HandDetections: # (H, W, 3) uint8 RGB
     "Find the two hands of a photograph; where none is found, in 90 turned, shrunk and enlarged parts of it too, for 2 s"
     if image.ndim != 3 or image.shape[-1] != 3 or image.dtype != np.uint8: raise ValueError(f'expected a uint8 image (H, W, 3), got {image.dtype} {image.shape}')
     import cv2
@@ -133,8 +131,7 @@ class Tracks:
     def save(self, path:str|Path): # .npz
         with atomic_path(path) as tmp, open(tmp, 'wb') as f: np.savez_compressed(f, **vars(self))
 
-def load_tracks(path:str|Path, # .npz written by `Tracks.save`
-)->Tracks:
+def load_tracks(path:str|Path)->Tracks: # .npz written by `Tracks.save`
     "Read tracks"
     if not Path(path).is_file(): raise FileNotFoundError(f'no tracks at {path}')
     try:
@@ -150,8 +147,7 @@ def _step(last:tuple, t:int, det:tuple, hand:int)->float: # cost of calling `det
     if last is None or t - last[1] > MEMORY: return cost
     return cost + min(JUMP*max(_gap(last[0], k) - .1, 0)/math.sqrt(t - last[1]), 6.)
 
-def identify(frames:list, # T lists of (keypoints (21, 2), probability of a right hand, …)
-)->list: # T pairs [index of the right hand or None, index of the left or None]
+def identify(frames:list)->list: # T lists of (keypoints (21, 2), probability of a right hand, …) → T pairs of indices, of the right hand and the left, or None
     "The most plausible identities over the whole video"
     paths = [(0., (None, None), None)]   # cost, where each hand was seen last (keypoints, frame), linked list of choices
     for t, found in enumerate(frames):
@@ -190,8 +186,7 @@ def _clean(keypoints:Tensor, score:Tensor, fps:float, size:tuple)->Tracks: # out
     return Tracks(k.nan_to_num()*filled[..., None], valid, score, fps, tuple(size))
 
 # %% ../../nbs/29_data.keypoints.ipynb #f900d829
-def image_files(folder:str|Path, # of images
-)->list: # paths
+def image_files(folder:str|Path)->list: # of images → paths
     "The images of a folder, in the order of the numbers in their names"
     files = [p for p in Path(folder).iterdir() if p.suffix.lower() in ('.jpg', '.jpeg', '.png', '.bmp', '.webp', '.tif', '.tiff')]
     if not files: raise FileNotFoundError(f'{folder}: no images in this folder')
