@@ -61,8 +61,7 @@ def hands2d_features(keypoints:Tensor, # (B, 2, 21, 2) pixels
 # %% ../nbs/31_conditioning.ipynb #ae1a1a83
 LEGACY_SIDE, LEGACY_DEPTH = 224, 0.47753079 # pixels of the crop; metres, where a pixel is put
 
-def _legacy_rays(points:Tensor, cam_from_view:Tensor)->Tensor: # (..., N, 6) direction and moment
-    "Rays as the released code builds them: from the translation column"
+def _legacy_rays(points:Tensor, cam_from_view:Tensor)->Tensor: # (..., N, 6) direction and moment, as released: from the translation column
     o = cam_from_view[..., None, :3, 3].expand_as(points)
     n = points - o
     n = n/(n.norm(dim=-1, keepdim=True) + 1e-8)
@@ -86,15 +85,13 @@ def legacy_conditions(keypoints2d:Tensor, # (..., T, 2, 21, 2) pixels of the cro
     return {'j2d': flat(2*px/LEGACY_SIDE - 1), 'cam': cam_from_view*keep, 'plucker': flat(rays), 'kpe': (kpe*m).transpose(-3, -2).flatten(-3)}
 
 # %% ../nbs/31_conditioning.ipynb #4a8df524
-def legacy_crop_matrix(size:tuple, # width and height of the image
-)->Tensor: # (3, 3) pixel of the image → pixel of the crop
+def legacy_crop_matrix(size:tuple)->Tensor: # width and height of the image → (3, 3) pixel of the image → pixel of the crop
     "The square crop of the released code as a matrix"
     w, h = size
     s = LEGACY_SIDE/max(w, h)
     return torch.tensor([[s, 0, LEGACY_SIDE/2 - s*w/2], [0, s, LEGACY_SIDE/2 - s*h/2], [0, 0, 1]])
 
-def legacy_image(image:Tensor, # (H, W, 3) uint8
-)->Tensor: # (1, 3, 224, 224) normalised
+def legacy_image(image:Tensor)->Tensor: # (H, W, 3) uint8 → (1, 3, 224, 224) normalised
     "Blur, crop, warp and normalise as the released code does"
     h, w = image.shape[:2]
     x = image.permute(2, 0, 1)[None].float()
