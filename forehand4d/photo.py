@@ -53,12 +53,11 @@ def _write_forecast(forecast, out:Path, hands:HandDetections|None)->tuple: # pic
 
 def forecast_photo(path:str|Path, # photograph
     out_dir:str|Path='forecast', # folder for the results
-    forecaster=None, # `LoadedForecaster`, loaded once for many photographs
+    forecaster=None, # `LoadedForecaster`, loaded once for many photographs; the shipped one without it
     intrinsics=None, # (3, 3) or fx, fy, cx, cy in pixels, if known
     fov:float|None=None, # field of view of the longer side in degrees, if known
     samples:int=5, # futures
     seed:int=0, # of the samples
-    weights:str|None=None, # run, checkpoint or shipped weights where no forecaster is given
     detect:bool=True, # use the hand detector?
 )->PhotoForecast: # prints as a summary
     "Forecast a photograph and write what is seen in it"
@@ -66,7 +65,7 @@ def forecast_photo(path:str|Path, # photograph
     image = load_image(path)   # first of all: a bad file should cost nothing
     K, source = intrinsics_for(path, fov=fov, K=intrinsics)
     if samples < 1: raise ValueError(f'expected at least one sample, got {samples}')
-    if forecaster is None: forecaster = load_forecaster(weights)
+    forecaster = forecaster or load_forecaster()
     hands, found = _find_hands(image, detect)
     forecast = forecaster(image, intrinsics=K, samples=samples, seed=seed, hands=hands)
     files = _write_forecast(forecast, Path(out_dir)/path.stem, hands)
