@@ -115,13 +115,11 @@ def build_table(spec:TableSpec, # rows and columns
 
 # %% ../nbs/80c_tables.ipynb #d55d021f
 def _best(table:Table)->set: # (line, column) of the lowest of our values, per column and selection
-    out = set()
-    for selection in ('best', 'single') if table.spec.unit == 'cm' else ():
-        mine = [(i, l) for i, l in enumerate(table.lines) if l.kind == 'ours' and l.selection == selection]
-        for c in range(len(table.columns)):
-            values = [(l.cells[c][0], i) for i, l in mine if l.cells[c]]
-            if len(values) > 1: out.add((min(values)[1], c))
-    return out
+    found = {}
+    for i, line in enumerate(table.lines):
+        for c, cell in enumerate(line.cells if line.kind == 'ours' and table.spec.unit == 'cm' else ()):
+            if cell: found.setdefault((line.selection, c), []).append((cell[0], i))
+    return {(min(values)[1], c) for (_, c), values in found.items() if len(values) > 1}
 
 def _text(cell:tuple|None)->str: # a value and half the width of its interval
     if cell is None: return '–'
