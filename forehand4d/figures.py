@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 from .core import atomic_path, write_json
 from .cameras import resize_intrinsics
-from .draw import points_of
+from .draw import points_of, show_frames
 from .evaluation import ROLES
 from .paper import SHOWN, TableSpec
 from .records import SampleClip
@@ -125,7 +125,5 @@ def recorded_samples(sources:Sources, # runs to read
     limit:int=4, # clips at most, evenly out of those that were kept
 )->list[SampleClip]:
     "Clips kept for figures by the evaluation that speaks for a method"
-    for m in methods:
-        found = [s for x in sources.of(m)[:1] for s in x.data.samples if s.method == m]
-        if found: return [found[i] for i in sorted({round(i) for i in np.linspace(0, len(found) - 1, limit)})]
-    return []
+    found = next((f for m in methods if (f := [s for x in sources.of(m)[:1] for s in x.data.samples if s.method == m])), [])
+    return [found[i] for i in show_frames(len(found), limit)] if found else []
