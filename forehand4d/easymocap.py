@@ -21,19 +21,16 @@ from .imputation import Observation
 REPRO, SMOOTH, PRIOR = 100., 50*1000., 1e-3 # weights: reprojection, second differences of translation and joints in metres, pose coefficients
 STAGES = (('Th',), False), (('Rh',), False), (('pose', 'shape', 'Rh', 'Th'), True), (('pose', 'shape', 'Rh', 'Th'), True) # what moves; absolute residuals or squared ones
 
-def _roughness(x:Tensor)->Tensor: # x (B, T, 2, N, 3); returns (B, 2)
-    "Mean squared second differences over one to four frames, the nearest first"
+def _roughness(x:Tensor)->Tensor: # (B, T, 2, N, 3) → (B, 2): mean squared second differences over one to four frames
     each = (a*(x[:, w:] - x[:, :-w]).diff(dim=1).square().sum(-1).mean((1, 3)) for w, a in enumerate((0.5, 0.3, 0.1, 0.1), 1) if x.shape[1] > w + 1)
     return sum(each, x.new_zeros(len(x), 2))
 
-def _posed(p:dict, like:HandMotion)->HandMotion: # (B, T)
-    "Motion from EasyMocap's numbers"
+def _posed(p:dict, like:HandMotion)->HandMotion: # (B, T), from EasyMocap's numbers
     rot, moved = from_mano(like.hand(), p['Rh'], p['pose'], p['Th'], p['shape'][:, None], 'pca')
     rest = rest_wrist(like.hand(), p['shape'])[:, None]
     return replace(like, rot=rot, wrist=moved - rest + (rot[..., 0, :, :]@rest[..., None])[..., 0], betas=p['shape'])
 
-def _energy(p:dict, like:HandMotion, o:Observation, absolute:bool)->Tensor: # (B, 2)
-    "What each hand of each clip costs"
+def _energy(p:dict, like:HandMotion, o:Observation, absolute:bool)->Tensor: # (B, 2), what each hand of each clip costs
     J = _posed(p, like).joints()
     c = transform(o.cam[:, :, None], J)
     r, w = c[..., :2]/c[..., 2:].clamp(min=0.05) - o.rays, o.valid2d.to(J)
