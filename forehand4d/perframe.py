@@ -78,8 +78,7 @@ class PerFrame(Hamer):
         return HandMotion(*(torch.stack([getattr(m, k) for m in each])[:, None] for k in ('rot', 'wrist', 'betas', 'valid')), self.cfg.hand_id)
 
 # %% ../nbs/62_perframe.ipynb #185f5b21
-def _fill_gaps(m:HandMotion, known:Tensor)->HandMotion: # (..., T); known (..., T, 2): what is kept as it is
-    "Interpolate what is not known; a hand that is never known stays as it is"
+def _fill_gaps(m:HandMotion, known:Tensor)->HandMotion: # (..., T), where what is not known (..., T, 2) is interpolated; a hand that never is stays as it is
     T, t, keep = len(m), torch.arange(len(m), device=known.device)[:, None], known | ~known.any(-2, keepdim=True)
     a, b = torch.where(keep, t, -1).cummax(-2).values, torch.where(keep, t, T).flip(-2).cummin(-2).values.flip(-2)
     a, b = torch.where(a < 0, b, a), torch.where(b == T, a, b)
