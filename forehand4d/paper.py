@@ -14,8 +14,7 @@ import pandas as pd
 SHOWN = dict(M='M', M_G='M-G', M_F='M-F', MR='MR') # metric → heading
 REAL = {'in-domain': 'five lab datasets', 'wild': 'AssemblyHands', 'zero-shot': 'EgoExo4D', 'lab-articulated': 'ARCTIC', 'arctic': 'ARCTIC'} # what the paper's columns were measured on
 
-def paper_numbers(table:str, # such as "table3_forecasting"
-)->pd.DataFrame: # label, group, metric, value: centimetres, or of table4_diversity what Table 4 prints
+def paper_numbers(table:str)->pd.DataFrame: # such as "table3_forecasting" → label, group, metric, value: centimetres, or what Table 4 prints
     "The published numbers of a table, one per row"
     with (files('forehand4d')/'assets'/'paper.csv').open() as f: numbers = pd.read_csv(f)
     found = numbers[numbers.table == table].melt(['table', 'label', 'group'], var_name='metric').dropna()
