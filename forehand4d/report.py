@@ -21,10 +21,7 @@ class Source:
     run: Run # its folder and manifest
     data: EvalRecords # what it left behind
 
-    @property
-    def flags(self)->tuple[str, ...]: # why it should not be quoted; empty where it may be
-        return tuple(k for k, bad in (('smoke', self.run.params.get('smoke')), ('dirty', self.run.manifest.get('dirty'))) if bad)
-
+    flags = property(lambda self: tuple(k for k, v in dict(smoke=self.run.params, dirty=self.run.manifest).items() if v.get(k))) # why it should not be quoted
     path = property(lambda self: relative(self.run.dir, self.run.root)) # as records write it
     line = property(lambda self: f'{self.path} ({", ".join([(self.run.manifest.get("commit") or "no commit")[:8], *self.flags])})') # for people
 
@@ -33,10 +30,8 @@ class Source:
         params = {k: v for k, v in self.run.params.items() if k not in ('seed', 'floors')}
         return self.flags, re.sub(r'-s\d+(?=["+])', '', json.dumps(params, sort_keys=True))
 
-    @property
-    def entry(self)->dict: # what was read, for the json of a table or figure
-        return dict(run=self.path, manifest=f'{self.path}/manifest.json', sha256=file_hash(self.run.dir/'manifest.json'),
-                    commit=self.run.manifest.get('commit'), profile=self.run.params.get('profile'), flags=list(self.flags))
+    entry = property(lambda self: dict(run=self.path, manifest=f'{self.path}/manifest.json', sha256=file_hash(self.run.dir/'manifest.json'),
+                                       commit=self.run.manifest.get('commit'), profile=self.run.params.get('profile'), flags=list(self.flags))) # what was read, for json
 
 @dataclass(frozen=True)
 class Sources:
@@ -66,8 +61,7 @@ def collect(notebooks:str, # evaluations, joined by +
     return Sources(tuple(Source(r, load_records(r.dir)) for r in runs if (r.dir/'records.parquet').exists()), profile or 'cpu')
 
 # %% ../nbs/80b_report.ipynb #43977b5a
-def _duration(seconds:float)->str:
-    "Seconds as people say them"
+def _duration(seconds:float)->str: # as people say it
     for unit, size in (('h', 3600), ('min', 60)):
         if seconds >= 2 * size: return f'{seconds / size:.1f} {unit}'
     return f'{seconds:.0f} s' if seconds >= 10 else f'{seconds:.2g} s'
