@@ -16,8 +16,7 @@ from .lifting import build_lifter
 from .profiles import Profile
 
 # %% ../nbs/80e_architecture.ipynb #6e0be634
-def _trace(model:nn.Module, call)->pd.DataFrame: # name, kind, takes, gives, parameters: a row a module, in the order in which they return
-    "Names, shapes and parameters of the modules that are called"
+def _trace(model:nn.Module, call)->pd.DataFrame: # name, kind, takes, gives, parameters: a row a module that is called, in the order in which they return
     rows = []
     shape = lambda x: next((tuple(t.shape[1:]) for t in tree_leaves(x) if isinstance(t, Tensor)), ())
     note = lambda name: lambda m, args, out: rows.append((name, type(m).__name__, shape(args), shape(out), sum(p.numel() for p in m.parameters())))
