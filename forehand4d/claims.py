@@ -49,8 +49,7 @@ def differences(sources:Sources, # all evaluations
     return (second - first)[names].to_numpy(), float(first[names].mean())
 
 # %% ../nbs/80f_claims.ipynb #5632cbce
-def _holm(p:pd.Series)->pd.Series: # NaN stays
-    "Adjusted p-values of several tests"
+def _holm(p:pd.Series)->pd.Series: # adjusted p-values of several tests; NaN stays
     s = p.dropna().sort_values()
     return (s * np.arange(len(s), 0, -1)).cummax().clip(upper=1).reindex(p.index)
 
@@ -77,8 +76,7 @@ def judge(sources:Sources, # all evaluations
     out['verdict'] = np.select([out.missing != '', sure & (out.difference > 0), sure], ['not run', 'reproduced', 'not reproduced'], 'undecided')
     return out
 
-def verdicts(tests:pd.DataFrame, # of `judge`
-)->pd.Series: # by claim, in their order
+def verdicts(tests:pd.DataFrame)->pd.Series: # of `judge` → by claim, in their order
     "One verdict a claim"
     order = ('not run', 'not reproduced', 'undecided', 'reproduced')
     return tests.groupby('claim', sort=False).verdict.agg(lambda v: min(v, key=order.index))
