@@ -99,8 +99,7 @@ def parser()->argparse.ArgumentParser: # of the command `forehand4d`
     return top
 
 # %% ../nbs/90_cli.ipynb #7a6665ba
-def main(argv:list[str]|None=None, # arguments; those of the process without it
-)->int: # exit code
+def main(argv:list[str]|None=None)->int: # arguments; those of the process without it → exit code
     "The command `forehand4d`"
     args = parser().parse_args(argv)
     try: return args.call(args) or 0
