@@ -57,9 +57,9 @@ def _hand_planes(pred:Tensor, gt:Tensor, valid:Tensor, lengths:Tensor, strict:bo
     return h if fitted.all() else h.masked_fill_(~fitted.unsqueeze(-3), 0), valid, fitted
 
 # %% ../nbs/51a_metrics.ipynb #2c09d1b6
-def _residual(planes:Tensor, fitted:Tensor, least:int)->Tensor: # (..., 3, P) what is left of planes (..., 7, P) after the transform that fits planes (..., 7, Q)
-    s, R, t = _similarity(fitted @ fitted.mT, least)
-    return torch.cat([s[..., None, None] * R, t[..., None], -torch.eye(3).to(R).expand(R.shape)], -1) @ planes
+def _residual(planes:Tensor, moments:Tensor, least:int)->Tensor: # (..., 3, P) what is left of planes (..., 7, P) after the transform with these moments (..., 7, 7)
+    s, R, t = _similarity(moments, least)
+    return torch.cat([s[..., None, None] * R, t[..., None], -torch.eye(3).to(R).expand(R.shape)], -1).flatten(planes.ndim - 2, -2) @ planes
 
 def _length(v:Tensor)->Tensor: # (..., 3, T, J) -> (..., T, J); a norm over an axis that is not the last one is slow
     x, y, z = v.unbind(-3)
@@ -72,8 +72,9 @@ def _residuals(h:Tensor, valid:Tensor, fitted:Tensor, strict:bool, pa:bool): # y
     yield 'M_RA', off.sub_(torch.where(valid[..., None, :, :1], off[..., :1], torch.nan) if strict else off[..., :1].clone())
     del off
     first = (fitted.sum(-1) >= 3).long().argmax(-1)[..., None, None, None] # frame 0 in the official protocol
-    for k, f in (('M_G', flat), ('M_F', h.take_along_dim(first, -2)[..., 0, :])): yield k, _residual(flat, f, least).unflatten(-1, h.shape[-2:])
-    if pa: yield 'PA', _residual(frames := h.transpose(-3, -2), frames, least).transpose(-3, -2)
+    one = h.take_along_dim(first, -2)[..., 0, :]
+    yield from zip(('M_G', 'M_F'), _residual(flat, torch.stack([x @ x.mT for x in (flat, one)], -3), least).unflatten(-2, (2, 3)).unflatten(-1, h.shape[-2:]).unbind(-4))
+    if pa: yield 'PA', _residual(frames := h.transpose(-3, -2), frames @ frames.mT, least).transpose(-3, -2)
 
 # %% ../nbs/51a_metrics.ipynb #f058d7dd
 def motion_metrics(pred:Tensor, # (B, T, 2, 21, 3) metres, or (B, S, T, 2, 21, 3)
@@ -87,7 +88,7 @@ def motion_metrics(pred:Tensor, # (B, T, 2, 21, 3) metres, or (B, S, T, 2, 21, 3
     if protocol not in PROTOCOLS: raise ValueError(f'protocol must be one of {PROTOCOLS}, got {protocol!r}')
     lengths = torch.full(gt.shape[:-4], gt.shape[-4]) if lengths is None else torch.as_tensor(lengths)
     _check_joints(pred, gt, valid, lengths)
-    if gt.ndim > 4 and len(gt) > 1 and gt.device.type == 'cpu' and pred.numel() > 2048*126: # larger temporaries are given back to the system after every call
+    if gt.ndim > 4 and len(gt) > 1 and gt.device.type == 'cpu' and pred.numel() > 1024*126: # larger temporaries are given back to the system after every call
         parts = [motion_metrics(*half, protocol, pa) for half in zip(*(x.chunk(2) for x in (pred, gt, valid, lengths)))]
         return {k: torch.cat([p[k] for p in parts]) for k in parts[0]}
     h, v, fitted = _hand_planes(pred, gt, valid, lengths, protocol == 'strict')
