@@ -55,7 +55,7 @@ def forecast(self:ForecastModel,
     rays:bool=True, # tell the network the intrinsics
     hands:tuple|None=None, # keypoints (B, 2, 21, 2) in pixels of that image, valid (B, 2, 21)
     betas:Tensor|None=None, # (B, 2, 10) known shapes
-    steps:int|None=None, # network calls, default 20
+    steps:int|None=None, # network calls, default 10
     sampler:str='ddim', # see `SAMPLERS`
     seed:int=0, # of the noise
     smooth:float=2.0, # frames, see `smooth_in_time`; sampled motions only
@@ -76,7 +76,7 @@ def forecast(self:ForecastModel,
             if not cfg.drop_image: raise ValueError('guidance needs a network that has been trained with hidden images (drop_image); train it again, or leave guidance at 1')
             both = torch.cat([prefix, self.hide_image(prefix, torch.ones(len(prefix), dtype=torch.bool, device=prefix.device))])
             def f(x, t): seen, blind = self.net(x.repeat(2, 1, 1), t.repeat(2), prefix=both).chunk(2); return blind + guidance*(seen - blind)
-        x = sample(f, (B*samples, self.span, 198), steps or 20, sampler, seed, prefix.device, temperature=temperature)
+        x = sample(f, (B*samples, self.span, 198), steps or 10, sampler, seed, prefix.device, temperature=temperature)
         x = smooth_in_time(x, smooth)
     else:
         samples = 1
@@ -155,7 +155,7 @@ class LoadedForecaster:
         image:np.ndarray, # (H, W, 3) uint8 RGB
         intrinsics:Tensor|None=None, # (3, 3); default: a field of view of 60° along the longer side
         samples:int=5, # futures
-        steps:int|None=None, # network calls a sample, default 20 (released networks: 50)
+        steps:int|None=None, # network calls a sample, default 10 (released networks: 50)
         seed:int=0, # of the noise
         hands=None, # detected hands with .keypoints (2, 21, 2) and .valid (2, 21), in pixels of `image`
     )->Forecast: # joints, meshes and parameters of all samples

@@ -17,14 +17,14 @@ def _scheduler(name:str): # of the library with the cosine schedule and an x0 ta
     from diffusers import DDIMScheduler, DDPMScheduler, DPMSolverMultistepScheduler
     common = dict(num_train_timesteps=STEPS, beta_schedule='squaredcos_cap_v2', prediction_type='sample')
     if name == 'ddim': return DDIMScheduler(**common, clip_sample=False, timestep_spacing='trailing')
-    if name == 'ddpm': return DDPMScheduler(**common, clip_sample=False, variance_type='fixed_small', timestep_spacing='leading')
+    if name == 'ddpm': return DDPMScheduler(**common, clip_sample=False, variance_type='fixed_small', timestep_spacing='trailing')
     if name == 'dpm++': return DPMSolverMultistepScheduler(**common, algorithm_type='dpmsolver++', timestep_spacing='trailing', final_sigmas_type='zero')
     raise ValueError(f'unknown sampler {name!r}; choose one of {", ".join(SAMPLERS)}')
 
 @torch.no_grad()
 def sample(f, # function (xt (B, T, C), t (B,)) -> x0 (B, T, C)
     shape:tuple, # (B, T, C) of the result
-    steps:int=20, # network calls
+    steps:int=10, # network calls
     sampler:str='ddim', # one of `SAMPLERS`
     seed:int=0, # of the noise
     device='cpu', # where `f` lives
