@@ -43,11 +43,10 @@ def notebook_parameters(notebook:str|Path)->dict[str, dict]: # name or path → 
 def _cast(name:str, kind:str, value:Any)->Any: # `value`, or its text from a command line, as `kind`
     def refuse(): raise ValueError(f'parameter {name}: expected {kind}, got {value!r}')
     if kind == 'str': return value if isinstance(value, str) else refuse()
-    if isinstance(value, str):
-        if kind == 'bool': value = {'true': True, '1': True, 'yes': True, 'false': False, '0': False, 'no': False}.get(value.lower(), value)
-        else:
-            try: value = int(value) if kind == 'int' else float(value) if kind == 'float' else ast.literal_eval(value)
-            except (ValueError, SyntaxError): refuse()
+    if kind == 'bool' and isinstance(value, str): value = {'true': True, '1': True, 'yes': True, 'false': False, '0': False, 'no': False}.get(value.lower(), value)
+    elif isinstance(value, str):
+        try: value = int(value) if kind == 'int' else float(value) if kind == 'float' else ast.literal_eval(value)
+        except (ValueError, SyntaxError): refuse()
     if kind == 'float' and isinstance(value, int) and not isinstance(value, bool): return float(value)
     right = dict(int=int, float=float, bool=bool, list=list, tuple=tuple, dict=dict).get(kind.split('[')[0])
     if right and (not isinstance(value, right) or isinstance(value, bool) != (kind == 'bool')): refuse()
@@ -67,9 +66,7 @@ def check_parameters(notebook:str|Path, # name or path
 # %% ../nbs/01b_launch.ipynb #e7b9a047
 class NotebookError(RuntimeError):
     "A notebook stopped with an error; `.path` is the executed copy, `.trace` the traceback"
-    def __init__(self, message:str, path:Path, trace:str):
-        super().__init__(message)
-        self.path, self.trace = path, trace
+    def __init__(self, message:str, path:Path, trace:str): super().__init__(message); self.path, self.trace = path, trace
 
 # %% ../nbs/01b_launch.ipynb #9f7b1751
 def _launched(executed:Path)->dict|None: # the parameters that an executed copy was launched with

@@ -6,19 +6,17 @@
 __all__ = ['save_weights', 'read_weights', 'pick_weights', 'load_model', 'TrainConfig', 'train', 'loss_curve']
 
 # %% ../nbs/52_training.ipynb #c402ccc3
-import argparse, copy, json, math, os, signal, sys
+import copy, importlib, json, math, os, signal, sys
 from contextlib import nullcontext
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
 import torch, torch.nn.functional as F
 from torch import nn
-from torch.overrides import TorchFunctionMode
 from safetensors import safe_open
 from safetensors.torch import save_file
 from .core import atomic_path, outputs_root, progress, reading
-from .runs import Run, list_runs, relative
-from .launch import NotebookError, run_notebook
+from .runs import Run, list_runs
 from .data.loaders import ClipDataset, group, loader
 
 # %% ../nbs/52_training.ipynb #575a3b99
@@ -41,8 +39,7 @@ def read_weights(path:str|Path, # `.safetensors` written by `save_weights`
     "Read weights and configuration"
     with reading(path, 'checkpoint of this project', 'complete'), safe_open(str(path), 'pt') as f:
         cfg, state = json.loads((f.metadata() or {})['config']), {k: f.get_tensor(k) for k in f.keys()}
-    kinds = (kind,) if isinstance(kind, str) else tuple(kind)
-    if cfg['kind'] not in kinds: raise ValueError(f'{path}: holds a {cfg["kind"]}, a {kinds[0]} is needed')
+    if cfg['kind'] not in (kinds := (kind,) if isinstance(kind, str) else tuple(kind)): raise ValueError(f'{path}: holds a {cfg["kind"]}, a {kinds[0]} is needed')
     if hand_id not in (None, cfg['hand_id']):
         raise ValueError(f'{path}: the weights belong to hand model {cfg["hand_id"]!r}, but {hand_id!r} is in use: their numbers are not interchangeable')
     scales = {k: state.pop(k) for k in list(state) if k.endswith('.scale')}
@@ -102,8 +99,7 @@ class TrainConfig:
 
 def _learning_rate(cfg:TrainConfig, step:int)->float: # of a step: linear warm-up of 50 steps or a tenth of the run, cosine decay to a fiftieth
     warm, floor = max(1, min(50, cfg.steps//10)), 0.02
-    if step < warm: return cfg.lr*(step + 1)/warm
-    return cfg.lr*(floor + (1 - floor)*0.5*(1 + math.cos(math.pi*(step - warm)/max(1, cfg.steps - warm))))
+    return cfg.lr*(step + 1)/warm if step < warm else cfg.lr*(floor + (1 - floor)*0.5*(1 + math.cos(math.pi*(step - warm)/max(1, cfg.steps - warm))))
 
 def _parameters(model:nn.Module, cfg:TrainConfig)->list: # parameter groups: matrices decay, vectors do not; a published backbone may learn more slowly
     groups = {}
@@ -112,7 +108,7 @@ def _parameters(model:nn.Module, cfg:TrainConfig)->list: # parameter groups: mat
     return [dict(params=ps, weight_decay=0.01*matrix, share=share) for (matrix, share), ps in sorted(groups.items(), reverse=True)]
 
 # %% ../nbs/52_training.ipynb #902a4ad8
-class _Share(TorchFunctionMode): # share `i` of `n` of a batch: random numbers are drawn for the whole batch, its own rows are kept
+class _Share(torch.overrides.TorchFunctionMode): # share `i` of `n` of a batch: random numbers are drawn for the whole batch, its own rows are kept
     def __init__(self, i:int, n:int): super().__init__(); self.i, self.n = i, n
 
     def __torch_function__(self, func, types, args=(), kwargs=None):
@@ -153,9 +149,9 @@ def train(model:nn.Module, # has `.loss(batch, generator) → (scalar, dict)` an
     "Train, or continue training, and return the averaged weights"
     if processes > 1 and not group(): return _train_in(processes, model, data, cfg, run, stop_after)
     from accelerate import Accelerator, DistributedDataParallelKwargs
-    cuda, together = torch.cuda.is_available(), bool(group())
-    unused = DistributedDataParallelKwargs(find_unused_parameters=any('mask_token' in k for k, _ in model.named_parameters()))   # of DINOv2
-    acc = Accelerator(mixed_precision='bf16' if cuda and torch.cuda.is_bf16_supported() else 'no', cpu=not cuda, kwargs_handlers=[unused])
+    together, cuda, stop = bool(group()), torch.cuda.is_available(), min(stop_after or cfg.steps, cfg.steps)
+    acc = Accelerator(mixed_precision='bf16' if cuda and torch.cuda.is_bf16_supported() else 'no', cpu=not cuda,
+                      kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=any('mask_token' in k for k, _ in model.named_parameters()))])   # of DINOv2
     average, state, start = copy.deepcopy(model.to(acc.device)).requires_grad_(False).eval(), run.ckpt_dir/'state.pt', 0
     if state.is_file():
         with reading(state, 'checkpoint; delete it to start the run again'): saved = torch.load(state, map_location='cpu', weights_only=True)
@@ -165,9 +161,9 @@ def train(model:nn.Module, # has `.loss(batch, generator) → (scalar, dict)` an
     optimiser = torch.optim.AdamW(_parameters(model, cfg), lr=cfg.lr, betas=(0.9, 0.99))
     if start: optimiser.load_state_dict(_like(saved.pop('optimiser'), optimiser)); saved.clear()
     run.rewind(start)
-    if start < cfg.steps: start = _loop(acc, wrapped, average, optimiser, data, cfg, run, start, stop_after)
+    if start < stop: _loop(acc, wrapped, average, optimiser, data, cfg, run, start, stop)
     if average is not whole: whole.load_state_dict(_gathered(average.state_dict()))
-    if start == cfg.steps and acc.is_main_process: save_weights(whole, run.dir/'model.safetensors')
+    if cfg.steps in (start, stop) and acc.is_main_process: save_weights(whole, run.dir/'model.safetensors')
     acc.wait_for_everyone()
     return whole
 
@@ -182,23 +178,19 @@ def _train_in(processes:int, model:nn.Module, data:ClipDataset, cfg:TrainConfig,
     state.AcceleratorState._reset_state(True)   # of an earlier training in this process
     try: notebook_launcher(work, (), processes, use_port=str(utils.other.get_free_port()))
     except Exception as e: raise RuntimeError(e if errors.empty() else errors.get()) from None
-    average = copy.deepcopy(model).requires_grad_(False).eval()
-    if not stop_after: average.load_state_dict(read_weights(run.dir/'model.safetensors', model.config()['kind'])[0])
-    return average
+    return model if stop_after else train(model, data, cfg, run)   # from the last checkpoint
 
 # %% ../nbs/52_training.ipynb #0fe3ef72
-def _loop(acc, wrapped:nn.Module, average:nn.Module, optimiser, data:ClipDataset, cfg:TrainConfig, run, start:int, stop_after:int|None)->int:
-    # steps `start … cfg.steps - 1` on an accelerator, how many are done then; model, average and optimiser change in place
+def _loop(acc, wrapped, average, optimiser, data:ClipDataset, cfg:TrainConfig, run, start:int, stop:int): # steps `start … stop - 1`; model, average and optimiser change in place
     (rank, world), pieces, model = (acc.process_index, acc.num_processes), cfg.accumulate, wrapped.model
     if cfg.batch%(world*pieces): raise ValueError(f'batch {cfg.batch} cannot be shared out among {world} processes in {pieces} pieces each; choose a multiple of {world*pieces}')
-    if not (cfg.shard and world > 1): wrapped = acc.prepare(wrapped)
-    batches = loader(data, cfg.batch, start, cfg.steps, cfg.frames, cfg.image_size, cfg.seed, cfg.workers, (rank, world))
+    wrapped = wrapped.train() if cfg.shard and world > 1 else acc.prepare(wrapped.train())
+    batches = loader(data, cfg.batch, start, stop, cfg.frames, cfg.image_size, cfg.seed, cfg.workers, (rank, world))
     bar = progress(batches, 'training', total=cfg.steps, initial=start, **dict(disable=True) if rank else {})
     for step, batch in enumerate(bar, start):
         seed, logged = cfg.seed*1_000_003 + step*1009, 0
         batch = {k: v.to(acc.device, non_blocking=True).chunk(pieces) for k, v in batch.items()}
         for g in optimiser.param_groups: g['lr'] = _learning_rate(cfg, step)*g['share']
-        wrapped.train()
         for i in range(pieces):
             torch.manual_seed(seed)   # the same everywhere, see `_Share`
             with _Share(rank*pieces + i, world*pieces) if world*pieces > 1 else nullcontext(), acc.no_sync(wrapped) if i < pieces - 1 else nullcontext():
@@ -216,8 +208,6 @@ def _loop(acc, wrapped:nn.Module, average:nn.Module, optimiser, data:ClipDataset
             state = _gathered(dict(step=step + 1, model=model.state_dict(), average=average.state_dict(), optimiser=optimiser.state_dict()), not rank)
             if not rank:
                 with atomic_path(run.ckpt_dir/'state.pt') as tmp: torch.save(state, tmp)
-        if stop_after == step + 1: return stop_after
-    return cfg.steps
 
 # %% ../nbs/52_training.ipynb #967660fb
 class _Loss(nn.Module): # a model's loss as a forward pass, so that distributed wrappers see the gradients
@@ -238,15 +228,7 @@ def loss_curve(run): # record with a log
     return log.ewm(halflife=max(1, len(log)/50)).mean().plot(figsize=(5, 2.5), ylabel='loss', logy=True, lw=1)
 
 # %% ../nbs/52_training.ipynb #58971a17
-def _main(argv:list|None=None)->str|None: # arguments, those of the process without it → what went wrong
-    p = argparse.ArgumentParser('forehand4d.training', description='Run a notebook in every process of `accelerate launch -m forehand4d.training NOTEBOOK` or of torchrun')
-    p.add_argument('notebook', help='such as train_forecast')
-    p.add_argument('-p', nargs=2, action='append', default=[], metavar=('NAME', 'VALUE'), help='a parameter of the notebook')
-    p.add_argument('--name', help='name of the run; the notebook makes one without it')
-    args, rank = p.parse_args(argv), os.environ.get('RANK', '0')
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))   # sent when another process failed; the kernel ends with this one
-    try: run = run_notebook(args.notebook, dict(args.p), args.name, out=None if int(rank) else sys.stdout)
-    except (ValueError, OSError, RuntimeError) as e: return f'forehand4d: process {rank}: {e}'
-    if not int(rank): sys.stdout.write(f'{run!r}: {relative(run.dir)}\n')
-
-if __name__ == '__main__' and __spec__: sys.exit(_main())
+if __name__ == '__main__' and __spec__:   # under a launcher, not in a notebook
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))   # another process failed; the kernel ends with this one
+    if os.environ.get('RANK', '0') != '0': sys.stdout = open(os.devnull, 'w')
+    sys.exit(importlib.import_module('forehand4d.cli').main(['run', *sys.argv[1:]]))

@@ -7,9 +7,8 @@ __all__ = ['GROUPS', 'SPLIT_CLIPS', 'group', 'first_process_first', 'ClipDataset
            'profile_dataset', 'collate', 'batch_motion', 'batch_tracks', 'step_indices', 'loader']
 
 # %% ../../nbs/28_data.loaders.ipynb #34300a06
-import os, re, zlib
+import datetime, os, re, zlib
 from contextlib import nullcontext
-from datetime import timedelta
 from functools import lru_cache, partial
 from pathlib import Path
 import numpy as np, torch
@@ -26,7 +25,7 @@ def group(): # `PartialState` of accelerate with `.process_index`, `.num_process
     "Join the processes that were launched together"
     if int(os.environ.get('WORLD_SIZE', 1)) < 2: return None
     from accelerate import PartialState
-    return PartialState(cpu=not torch.cuda.is_available(), timeout=timedelta(hours=12))   # as long as clips may take to generate
+    return PartialState(cpu=not torch.cuda.is_available(), timeout=datetime.timedelta(hours=12))   # as long as clips may take to generate
 
 def first_process_first(): # a context
     "The first process of a group goes ahead, the others find what it made"
@@ -159,7 +158,6 @@ def _order(n:int, seed:int, epoch:int)->torch.Tensor: return torch.randperm(n, g
 
 class _Collated(Dataset): # batches prepared in the worker, clips kept in memory once decoded when there is room
     def __init__(self, data, make, cache): self.data, self.make, self.kept = data, make, {} if cache else None
-    def __len__(self): return len(self.data)
     def __getitems__(self, ids):
         extra = {k: torch.from_numpy(np.stack([a[i] for i in ids])) for k, a in self.data.extra.items()}
         if self.kept is None: return self.make([self.data.view(i) for i in ids]) | extra
