@@ -26,6 +26,10 @@ def _fit(image, K, size):
     K = resize_intrinsics(torch.as_tensor(K).float(), nw / w, nh / h)
     return np.asarray(Image.fromarray(image).resize((nw, nh), Image.LANCZOS)) if s < 1 else image, K
 
+def _closed(fig:Figure)->Figure: # the same, no longer among pyplot's: a notebook shows it once
+    plt.close(fig)
+    return fig
+
 def _panel(ax, image, title=None):
     ax.imshow(image, interpolation='lanczos')
     ax.set(xticks=[], yticks=[])
@@ -69,13 +73,13 @@ def overlay_forecast(image:np.ndarray, # (H, W, 3) uint8 input image
     full, (small, k) = check_image(image), _fit(image, K, 480)
     h, w = small.shape[:2]
     plain = np.full((int(np.clip(h, .75 * w, w)), w, 3), PAPER, np.uint8)
-    fig = Figure(figsize=(2 * (S + 1), 2 * (h + len(plain)) / w + .3), layout='constrained')
-    axes = fig.subplots(2, S + 1, height_ratios=[h, len(plain)])
+    fig, axes = plt.subplots(2, S + 1, figsize=(2 * (S + 1), 2 * (h + len(plain)) / w + .3), squeeze=False,
+                             height_ratios=[h, len(plain)], layout='constrained')
     fig.get_layout_engine().set(w_pad=.02, h_pad=.02, wspace=.01, hspace=.01)
     if keypoints is not None: full = draw_keypoints(full, keypoints, keypoints_valid)
     _panel(axes[0, 0], _fit(full, K, 480)[0], 'input' if keypoints is None else 'input, detected hands')
     _two_views(axes, small, k, plain, [(points[s], ok[s], f'sample {s + 1}') for s in range(S)], None if fps is None else (T - 1) / fps)
-    return fig
+    return _closed(fig)
 
 # %% ../nbs/16b_viz.ipynb #830e798a
 VIEWS = {'front': ((0, 'x'), (1, 'y')), 'side': ((2, 'z'), (1, 'y'))} # axis across, axis down
@@ -106,8 +110,7 @@ def skeleton_strip(joints, # (T, 2, 21, 3) metres
             ax.tick_params(labelsize=6, length=2, labelleft=t == 0); ax.grid(lw=.3)
             if view == 'front': ax.set_title(f'frame {t}' if fps is None else f'{t / fps:.1f} s', fontsize=8)
         row[0].set_ylabel(f'{view}: {nb} over {na}, cm', fontsize=7)
-    plt.close(fig)
-    return fig
+    return _closed(fig)
 
 # %% ../nbs/16b_viz.ipynb #1a942422
 def contact_sheet(images, # list of (H, W, 3) uint8
@@ -125,8 +128,7 @@ def contact_sheet(images, # list of (H, W, 3) uint8
     fig.get_layout_engine().set(w_pad=.02, h_pad=.02, wspace=.01, hspace=.01)
     for ax in axes.flat[len(images):]: ax.axis('off')
     for i, (ax, image) in enumerate(zip(axes.flat, images)): _panel(ax, image, None if titles is None else titles[i])
-    plt.close(fig)
-    return fig
+    return _closed(fig)
 
 # %% ../nbs/16b_viz.ipynb #535cf501
 def save_animation(frames, # iterable of (H, W, 3) uint8, equal sizes
