@@ -19,16 +19,16 @@ from .paper import SHOWN, TableSpec
 from .records import SampleClip
 from .report import Sources
 from .study import _how_to
-from .viz import PAPER, _panel, _two_views
+from .viz import PAPER, _closed, _panel, _two_views
 
 # %% ../nbs/80d_figures.ipynb #22db21df
 def missing_figure(profile:str, # size
     step:str, # of the study, that leaves the records
 )->Figure: # closed
     "A figure that names the command that is missing"
-    fig = Figure(figsize=(6, 1.2))
+    fig = plt.figure(figsize=(6, 1.2))
     fig.text(.5, .5, f'not run yet: {_how_to(profile, step)}', ha='center', va='center', family='monospace', fontsize=8)
-    return fig
+    return _closed(fig)
 
 def sign_figure(fig:Figure, # finished
     sources, # `Source`s it was drawn from
@@ -77,8 +77,8 @@ def error_figure(data:pd.DataFrame)->Figure: # from `curve_data` → closed
     dashes = dict(zip([l for l in labels if l in grey], (':', '--', '-.', (0, (5, 1, 1, 1, 1, 1)), (0, (8, 2)), (0, (1, 4)))))
     style = {l: dict(color=colors.get(l, '.45'), linestyle=dashes.get(l, '-'), lw=1.6 if l in colors else 1.) for l in labels}
     with sns.axes_style('whitegrid', {'grid.color': '.92', 'axes.edgecolor': '.6'}):
-        fig = Figure(figsize=(2.6 * len(groups) + .6, 4.8), layout='constrained')
-        axes = fig.subplots(3, len(groups), sharex=True, sharey='row', squeeze=False, height_ratios=[1, 1, .35])
+        fig, axes = plt.subplots(3, len(groups), sharex=True, sharey='row', squeeze=False, layout='constrained',
+                                 figsize=(2.6 * len(groups) + .6, 4.8), height_ratios=[1, 1, .35])
     for ax, group in zip(axes.T, groups):
         for a, metric in zip(ax, metrics):
             d = data[(data.group == group) & (data.metric == metric) & (data.clips > 0)]
@@ -93,7 +93,7 @@ def error_figure(data:pd.DataFrame)->Figure: # from `curve_data` → closed
         ax[-1].yaxis.set_major_locator(plt.MaxNLocator(2, integer=True))
     handles = [plt.Line2D([], [], label=l, **style[l]) for l in labels]
     fig.legend(handles=handles, loc='outside upper center', ncols=min(3, len(labels)), frameon=False, fontsize=8)
-    return fig
+    return _closed(fig)
 
 # %% ../nbs/80d_figures.ipynb #266a9fc0
 def _enlarged(s:SampleClip, size:int=400)->tuple[np.ndarray, Tensor]: # (H, W, 3) uint8, K (3, 3): the input image, so large that what is drawn on it is fine
@@ -109,8 +109,8 @@ def clips_figure(clips:list)->Figure: # pairs of a `SampleClip` and what to draw
     "Input, true future and predictions, drawn on the image and from a second view; two rows a clip"
     if not clips: raise ValueError('expected at least one recorded clip to draw, got none')
     tall, columns = max(s.image.shape[0] / s.image.shape[1] for s, _ in clips), 2 + max(len(d) for _, d in clips)
-    fig = Figure(figsize=(1.7 * columns, (3.06 * tall + .25) * len(clips)), layout='constrained')
-    axes = fig.subplots(2 * len(clips), columns, height_ratios=[1, .8] * len(clips))
+    fig, axes = plt.subplots(2 * len(clips), columns, figsize=(1.7 * columns, (3.06 * tall + .25) * len(clips)),
+                             squeeze=False, height_ratios=[1, .8] * len(clips), layout='constrained')
     for ax, (s, drawn) in zip(axes.reshape(len(clips), 2, columns), clips):
         there = [(*_drawn_points(s), 'true future'), *((*_drawn_points(*d), title) for title, d in drawn.items())]
         small, K = _enlarged(s)
@@ -118,7 +118,7 @@ def clips_figure(clips:list)->Figure: # pairs of a `SampleClip` and what to draw
         _panel(ax[0, 0], small, f'input: {s.dataset}')
         _two_views(ax, small, K, plain, there, (len(s.valid) - 1) / s.fps, first=1)
         for a in ax[:, len(there) + 1:].ravel(): a.axis('off')
-    return fig
+    return _closed(fig)
 
 def recorded_samples(sources:Sources, # runs to read
     methods:tuple[str, ...], # the first of these that is on record is drawn
