@@ -169,6 +169,7 @@ def train(model:nn.Module, # has `.loss(batch, generator) → (scalar, dict)` an
 
 def _train_in(processes:int, model:nn.Module, data:ClipDataset, cfg:TrainConfig, run, stop_after:int|None)->nn.Module: # `train`, forked into so many processes
     from accelerate import notebook_launcher, state, utils
+    if torch.cuda.is_initialized(): raise RuntimeError('this notebook has used the GPU, which forks cannot share: start it with accelerate launch -m forehand4d.training')
     errors = torch.multiprocessing.get_context('fork').SimpleQueue()
     def work():
         if not torch.cuda.is_available(): os.environ['OMP_NUM_THREADS'] = '1'; torch.set_num_threads(1)   # a pool of threads does not survive a fork
