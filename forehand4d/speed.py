@@ -66,8 +66,8 @@ def _mesh(m:HandMotion)->tuple: # joints (..., T, 2, 21, 3) and vertices (..., T
     G = [steps[..., 0, :, :]]
     for j, parent in list(enumerate(PARENTS))[1:]: G.append(G[parent]@steps[..., j, :, :])
     G = torch.stack(G, -3)
-    A = torch.cat([G[..., :3, :3], G[..., :3, 3:] - G[..., :3, :3]@J[..., None]], -1)
-    v = (torch.einsum('hvj,...hjab->...hvab', hand.weights, A)@torch.cat([v, torch.ones_like(v[..., :1])], -1)[..., None])[..., 0]
+    A = G - torch.nn.functional.pad(G@torch.cat([J, torch.zeros_like(J[..., :1])], -1)[..., None], (3, 0))
+    v = (torch.einsum('hvj,...hjab->...hvab', hand.weights, A)@torch.cat([v, torch.ones_like(v[..., :1])], -1)[..., None])[..., :3, 0]
     to = (m.wrist - G[..., 0, :3, 3])[..., None, :]
     return torch.cat([G[..., :3, 3], v[..., hand.tips, :]], -2) + to, v + to
 
