@@ -12,7 +12,7 @@ from functools import lru_cache
 from importlib.resources import files
 from pathlib import Path
 from .core import outputs_root, project_root, read_json
-from .launch import NotebookError, notebook_parameters, run_notebook
+from .launch import NotebookError, check_parameters, notebook_parameters, run_notebook
 from .runs import list_runs, relative
 from .study import run_steps, study, with_needs, _clock, _unfinished
 
@@ -21,6 +21,11 @@ def _run(args):
     run = run_notebook(args.notebook, dict(args.p or []), name=args.name, out=sys.stdout)
     print(f'{run!r}: {relative(run.dir)}')
     for k,v in run.metrics.items(): print(f'  {k}: {v:.4g}' if isinstance(v, float) else f'  {k}: {v}')
+
+def _bench(args): # geometry first: the other one takes its rows over
+    given, old = args.p or [], notebook_parameters('benchmark_geometry')
+    check_parameters('benchmark_speed', dict(given))
+    for args.notebook, args.p in (('benchmark_geometry', [x for x in given if x[0] in old]), ('benchmark_speed', given)): _run(args)
 
 def _parameters(args):
     for k,p in notebook_parameters(args.notebook).items(): print(f'  {k}: {p["type"]} = {p["default"]!r}  {p["help"]}'.rstrip())
@@ -79,7 +84,7 @@ def _check_data(args):
 
 # %% ../nbs/90_cli.ipynb #07c1985a
 COMMANDS = read_json(files('forehand4d')/'assets'/'commands.json') # command → what it calls, defaults, help, arguments (`either`: one at most) as for argparse
-_CALLS = {f.__name__[1:]: f for f in (_run, _parameters, _runs, _forecast, _study, _import, _check_data)}
+_CALLS = {f.__name__[1:]: f for f in (_run, _bench, _parameters, _runs, _forecast, _study, _import, _check_data)}
 
 def _add_commands(top:argparse.ArgumentParser, commands:dict):
     sub = top.add_subparsers(required=True, metavar='COMMAND')
