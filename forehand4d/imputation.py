@@ -62,8 +62,7 @@ class _Turn(torch.autograd.Function):
         small, t, X = t2 < 1e-6, t2.clamp(min=1e-6).sqrt(), R@g.mT
         torque = torch.stack([X[..., i, j] - X[..., j, i] for i, j in ((1, 2), (2, 0), (0, 1))], -1)
         s, c = torch.where(small, 1 - t2/6, t.sin()/t), torch.where(small, 0.5 - t2/24, (1 - t.cos())/t**2)
-        d = torch.where(small, 1/6 - t2/120, (1 - s)/t**2)
-        return s*torque - c*torch.linalg.cross(w, torque) + d*(w*torque).sum(-1, keepdim=True)*w, None
+        return s*torque - c*torch.linalg.cross(w, torque) + (1 - s)/t**2*(w*torque).sum(-1, keepdim=True)*w, None
 
 # %% ../nbs/54_imputation.ipynb #fff67b5f
 def observe(batch:dict, # from `collate`
