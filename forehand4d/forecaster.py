@@ -266,9 +266,8 @@ def build_forecaster(p, # `Profile` with the sizes
     **shape, # further fields of `ForecasterConfig`
 )->ForecastModel: # ready to be trained
     "Forecasting model of a profile"
-    draws = 2 if (backbone or p.backbone) == 'small' else 1
     cfg = ForecasterConfig(method, p.frames, p.image_size, p.patch, p.width, p.layers, p.ff, backbone or p.backbone, p.backbone_layers, p.pool,
-                           **dict(draws=draws, frozen=frozen, supervision=supervision, aux=aux, drop_image=0.05 if method == 'diffusion' else 0.0) | shape)
+                           **dict(draws=2, frozen=frozen, supervision=supervision, aux=aux, drop_image=0.05 if method == 'diffusion' else 0.0) | shape)
     if data is not None: cfg = replace(cfg, hand_id=data.hand_id or cfg.hand_id)
     if cfg.backbone == 'vit-h' and init is None and not weights:
         weights = str(hamer_path())
