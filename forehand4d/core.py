@@ -153,8 +153,8 @@ def _version(package:str)->str|None:
 
 def software()->dict: # versions of Python and packages, names of GPUs
     "What this process runs on"
-    torch = sys.modules.get('torch')
-    gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())] if torch else []
+    ask = shutil.which('nvidia-smi')   # torch would start CUDA, and with it the process could not be forked any more
+    gpus = subprocess.run([ask, '--query-gpu=name', '--format=csv,noheader'], capture_output=True, text=True).stdout.splitlines() if ask else []
     return dict(python=platform.python_version(), system=f'{platform.system()} {platform.machine()}', cpus=os.cpu_count(),
                 gpus=gpus, packages={p:v for p in PACKAGES if (v := _version(p))})
 

@@ -55,7 +55,7 @@ class ForecasterConfig:
     supervision: str = '3d' # '2d': clips without hand parameters count through their 2D keypoints
     aux: str = '' # second head, one of `HEADS`; only for training
     drop_image: float = 0.0 # chance that the whole image is hidden, which guidance needs
-    levels: int = STEPS # diffusion steps that are trained, evenly spread; few are enough for few-step sampling
+    noise_levels: int = STEPS # diffusion steps that are trained, evenly spread; few are enough for few-step sampling
 
 class ForecastModel(nn.Module):
     "Backbone and denoiser"
@@ -194,8 +194,8 @@ def loss(self:ForecastModel,
     if cfg.method == 'diffusion':
         again = lambda x: x.repeat_interleave(cfg.draws, 0)
         prefix, x0, m, real, weight, views = again(prefix), again(x0), m.map(again), again(real), again(weight), {}
-        t = ((rand(B, 1) + torch.arange(cfg.draws).to(K)/cfg.draws)%1*cfg.levels).long().clamp(max=cfg.levels - 1).flatten()  # spread over the schedule
-        t = (t + 1)*(STEPS//cfg.levels) - 1
+        t = ((rand(B, 1) + torch.arange(cfg.draws).to(K)/cfg.draws)%1*cfg.noise_levels).long().clamp(max=cfg.noise_levels - 1).flatten()  # spread over the schedule
+        t = (t + 1)*(STEPS//cfg.noise_levels) - 1
         xt, abar = q_sample(x0, t, torch.randn(x0.shape, generator=generator).to(x0)), alphas_bar().to(t.device)[t].to(x0)
         if cfg.drop_image: prefix = self.hide_image(prefix, rand(len(prefix)) < cfg.drop_image)
     pred = self.net(xt, t, prefix=prefix, real=real)
