@@ -92,7 +92,9 @@ def motion_metrics(pred:Tensor, # (B, T, 2, 21, 3) metres, or (B, S, T, 2, 21, 3
         parts = [motion_metrics(*half, protocol, pa) for half in zip(*(x.chunk(2) for x in (pred, gt, valid, lengths)))]
         return {k: torch.cat([p[k] for p in parts]) for k in parts[0]}
     h, v, fitted = _hand_planes(pred, gt, valid, lengths, protocol == 'strict')
-    out = {k: masked_mean(_length(r), v).nanmean(-2) for k, r in _residuals(h, v, fitted, protocol == 'strict', pa)} # joints, then hands
+    count, hidden = v.sum(-1), None if v.all() else ~v
+    mean = lambda x: (x if hidden is None else x.masked_fill_(hidden, 0)).sum(-1)/count
+    out = {k: mean(_length(r)).nanmean(-2) for k, r in _residuals(h, v, fitted, protocol == 'strict', pa)} # joints, then hands
     wrist = h[..., :3, :, :1] - h[..., 4:, :, :1]
     return out | dict(MR=torch.where(v[..., 0].all(-2), _length(wrist[..., 1, :, :, :] - wrist[..., 0, :, :, :])[..., 0], torch.nan))
 
