@@ -58,7 +58,7 @@ def forecast(self:ForecastModel,
     steps:int|None=None, # network calls, default 10
     sampler:str='ddim', # see `SAMPLERS`
     seed:int=0, # of the noise
-    smooth:float=2.0, # frames, see `smooth_in_time`; sampled motions only
+    smooth:float=2.0, # frames, see `smooth_in_time`
     temperature:float=TEMPERATURE, # of the noise, see `sample`
     guidance:float=1.0, # above 1 exaggerates what the image changes
 )->HandMotion: # (B, samples, T)
@@ -77,11 +77,10 @@ def forecast(self:ForecastModel,
             both = torch.cat([prefix, self.hide_image(prefix, torch.ones(len(prefix), dtype=torch.bool, device=prefix.device))])
             def f(x, t): seen, blind = self.net(x.repeat(2, 1, 1), t.repeat(2), prefix=both).chunk(2); return blind + guidance*(seen - blind)
         x = sample(f, (B*samples, self.span, 198), steps or 10, sampler, seed, prefix.device, temperature=temperature)
-        x = smooth_in_time(x, smooth)
     else:
         samples = 1
         x = self.net(prefix.new_zeros(B, self.span, 198), torch.zeros(B, dtype=torch.long, device=K.device), prefix=prefix)
-    x = x.unflatten(0, (B, samples)).expand(B, samples, -1, -1)
+    x = smooth_in_time(x, smooth).unflatten(0, (B, samples)).expand(B, samples, -1, -1)
     if cfg.method == 'static': x = x.expand(-1, -1, cfg.frames, -1)
     return decode198(x, self.stats, None if betas is None else betas[:, None].expand(-1, samples, -1, -1), hand_id=cfg.hand_id)
 
