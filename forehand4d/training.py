@@ -158,7 +158,7 @@ def train(model:nn.Module, # has `.loss(batch, generator) → (scalar, dict)` an
         start = saved['step']; model.load_state_dict(saved['model']); average.load_state_dict(saved['average'])
     wrapped, whole = _Loss(model, acc), average
     if cfg.shard and together: wrapped, average = _spread(wrapped), _spread(copy.deepcopy(average)); whole.cpu()
-    optimiser = torch.optim.AdamW(_parameters(model, cfg), lr=cfg.lr, betas=(0.9, 0.99))
+    optimiser = torch.optim.AdamW(_parameters(model, cfg), lr=cfg.lr, betas=(0.9, 0.99), fused=True)
     if start: optimiser.load_state_dict(_like(saved.pop('optimiser'), optimiser)); saved.clear()
     run.rewind(start)
     if start < stop: _loop(acc, wrapped, average, optimiser, data, cfg, run, start, stop)
