@@ -33,6 +33,19 @@ class Block(nn.Module):
 # %% ../nbs/30_backbones.ipynb #09dee5f0
 class Backbone(nn.Module):
     "Image to tokens: `.dim` channels, `.grid(size)`, `.centres(size)`"
+    drop_path = 0.0 # chance that an image skips the last layer in training; of the first 0, linear between
+
+    def through(self, layers, x:Tensor, only:Tensor|None=None)->Tensor: # x (B, N, C) of the whole image → (B, n, C) of the tokens `only` (B, n)
+        "Transformer layers, with stochastic depth in training: who skips a layer costs nothing there"
+        if only is not None: x = x.take_along_dim(only[..., None], 1)
+        for i, layer in enumerate(layers):
+            p = self.drop_path*i/max(1, len(layers) - 1) if self.training else 0
+            if p:
+                stay = torch.rand(len(x)) >= p
+                some = (stay if stay.any() else torch.arange(len(x)) == 0).nonzero()[:, 0].to(x.device)  # one at least: every parameter gets a gradient
+                x = x.index_add(0, some, ((layer(x[some]) - x[some])*(stay.any()/(1 - p)).to(x)).to(x))
+            else: x = layer(x)
+        return x
 
     def grid(self, size:int)->tuple: return (-(-size//16),)*2 # rows and columns of tokens of a square image
 
@@ -60,12 +73,10 @@ class SmallViT(Backbone):
         self.blocks = nn.ModuleList([Block(dim, ff) for _ in range(layers)])
         self.norm = nn.LayerNorm(dim)
 
-    def forward(self, image:Tensor)->Tensor: # (B, 3, H, W) normalised → (B, h w, dim)
+    def forward(self, image:Tensor, only:Tensor|None=None)->Tensor: # (B, 3, H, W) normalised, (B, n) tokens wanted → (B, h w or n, dim)
         x = self.stem(image)
         pos = self.pos if self.pos.shape[-2:] == x.shape[-2:] else F.interpolate(self.pos, x.shape[-2:], mode='bicubic')
-        x = (x + pos).flatten(2).transpose(1, 2)
-        for block in self.blocks: x = block(x)
-        return self.norm(x)
+        return self.norm(self.through(self.blocks, (x + pos).flatten(2).transpose(1, 2), only))
 
 # %% ../nbs/30_backbones.ipynb #f7d12058
 class VitPose(Backbone):
@@ -85,9 +96,9 @@ class VitPose(Backbone):
         whole = super().centres(size)
         return torch.stack([whole[:, 0]*0.75 + size/8 - 0.125, whole[:, 1]], -1) if self.crop else whole
 
-    def forward(self, image:Tensor)->Tensor: # (B, 3, S, S) normalised → (B, 256 or 192, dim), row by row
+    def forward(self, image:Tensor, only:Tensor|None=None)->Tensor: # (B, 3, S, S) normalised, (B, n) tokens wanted → (B, 256, 192 or n, dim), row by row
         x = F.interpolate(image, (256, 256), mode='bilinear', align_corners=False)
-        return self.net(x[..., 32:224] if self.crop else x).feature_maps[-1]
+        return self.net.layernorm(self.through(self.net.encoder.layer, self.net.embeddings(x[..., 32:224] if self.crop else x), only))
 
 class DinoV2(Backbone):
     "DINOv2"
@@ -99,9 +110,10 @@ class DinoV2(Backbone):
 
     def grid(self, size:int)->tuple: return self.side, self.side # whatever the size of the image
 
-    def forward(self, image:Tensor)->Tensor: # (B, 3, S, S) normalised → (B, N, dim), row by row
+    def forward(self, image:Tensor, only:Tensor|None=None)->Tensor: # (B, 3, S, S) normalised, (B, n) tokens wanted → (B, N or n, dim), row by row
         x = F.interpolate(image, (14*self.side,)*2, mode='bilinear', align_corners=False)
-        return self.net(x).last_hidden_state[:, 1:]
+        if only is not None: only = F.pad(only + 1, (1, 0))  # the first is the token of the class
+        return self.net.layernorm(self.through(self.net.encoder.layer, self.net.embeddings(x), only))[:, 1:]
 
 # %% ../nbs/30_backbones.ipynb #626b038f
 _VIT_KEYS = (('pos_embed', 'embeddings.position_embeddings'), ('patch_embed.proj', 'embeddings.patch_embeddings.projection'), ('blocks.', 'encoder.layer.'),

@@ -80,4 +80,5 @@ def found_loss(px:Tensor, # (B, 2, 21, 2) pixels
     inside = near & (cell >= 0).all(-1) & (cell < torch.tensor([grid[1], grid[0]], device=cell.device)).all(-1)
     index = (cell[..., 1]*grid[1] + cell[..., 0]).clamp(0, logp.shape[1] - 1).flatten(1)
     nll = -logp.gather(1, index[:, None])[:, 0].unflatten(1, (2, 21))
-    return 20*masked_mean(F.smooth_l1_loss(px/size, true/size, reduction='none', beta=0.05), near) + 0.5*masked_mean(nll, inside)
+    named = inside & (nll < 1e3)  # not where the token was hidden
+    return 20*masked_mean(F.smooth_l1_loss(px/size, true/size, reduction='none', beta=0.05), near) + 0.5*masked_mean(nll, named)

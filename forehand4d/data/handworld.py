@@ -186,15 +186,13 @@ def _good(seq, joints, seen): # a hand is in the first picture, no arm hides it,
     return bool((gap[~near]>.022).all() and (gap>.011).all())
 
 # %% ../../nbs/21h_data.handworld.ipynb #823359cf
-def _job(args):
-    torch.set_num_threads(1)
-    return encode_clip(make_clip(**args))
+def _job(args): return encode_clip(make_clip(**args))
 
 def generate(domain:str, # a key of DOMAINS
     split:str, # train, val or test
     n:int, # number of clips
     folder:str|Path=None, # default: below `data_root()`, named by the hash of all parameters
-    workers:int=None, # processes; default: all cores
+    workers:int=None, # processes; default: all cores, and this process alone for a few clips
     **look, # `frames`, `image_size` and `truth` of `make_clip`
 )->Path: # a clip store
     "Write clips in parallel, once"
@@ -204,10 +202,13 @@ def generate(domain:str, # a key of DOMAINS
     folder = Path(folder) if folder else data_root()/'handworld'/f'{domain}-{split}-{stable_hash(params)}'
     if (folder/'manifest.json').exists(): return folder
     jobs = [dict(look, domain=domain, index=i) for i in range(n)]
-    workers, bar = min(workers or len(os.sched_getaffinity(0)), n), lambda it: progress(it, f'{domain} {split}', n)
-    if workers<=1: return write_clips(bar(map(_job, jobs)), folder, params)
-    with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context('spawn')) as pool:
-        return write_clips(bar(pool.map(_job, jobs, chunksize=4)), folder, params)
+    workers, threads, bar = min(len(os.sched_getaffinity(0)) if workers is None else workers, n//4), torch.get_num_threads(), lambda it: progress(it, f'{domain} {split}', n)
+    if workers > 1:
+        with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context('spawn'), initializer=torch.set_num_threads, initargs=(1,)) as pool:
+            return write_clips(bar(pool.map(_job, jobs, chunksize=4)), folder, params)
+    torch.set_num_threads(1)  # small tensors
+    try: return write_clips(bar(map(_job, jobs)), folder, params)
+    finally: torch.set_num_threads(threads)
 
 # %% ../../nbs/21h_data.handworld.ipynb #38ee79b4
 def draw_again(clip:Clip, # of HandWorld
