@@ -4,16 +4,18 @@
 
 # %% auto #0
 __all__ = ['PACKAGES', 'in_test', 'project_root', 'outputs_root', 'data_root', 'stable_hash', 'file_hash', 'atomic_path',
-           'write_json', 'reading', 'read_json', 'software', 'git_state', 'progress']
+           'write_json', 'reading', 'read_json', 'software', 'git_state', 'progress', 'in_processes']
 
 # %% ../nbs/00_core.ipynb #27948dc2
-import os, re, sys, json, math, errno, shutil, hashlib, platform, subprocess, tempfile, dataclasses
+import os, re, sys, json, math, errno, types, shutil, hashlib, platform, subprocess, tempfile, dataclasses, multiprocessing
+from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from functools import lru_cache
 from importlib.metadata import version, PackageNotFoundError
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
+from unittest import mock
 import numpy as np
 from tqdm import tqdm
 
@@ -175,3 +177,22 @@ def progress(*args, **kwargs)->tqdm: # of tqdm: what is walked through (None to 
     "A progress bar that suits terminals, notebooks and logs"
     shape = dict(dynamic_ncols=True) if sys.stderr.isatty() else dict(ncols=100, nrows=30, mininterval=0.5)
     return tqdm(*args, **{'disable': in_test(), **shape, **kwargs})
+
+# %% ../nbs/00_core.ipynb #f89d7868
+def in_processes(f, # function of a module, not of a notebook or script
+    jobs:list, # its arguments
+    workers:int|None=None, # processes; all cores without it; 1: this one
+    chunk:int=1, # jobs at a time
+): # yields the results in the order of the jobs
+    "`map` in several processes of one thread each"
+    import torch
+    workers, threads = min(len(os.sched_getaffinity(0)) if workers is None else workers, -(-len(jobs)//chunk)), torch.get_num_threads()
+    if workers > 1:
+        with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context('spawn'), initializer=torch.set_num_threads, initargs=(1,)) as pool:
+            with mock.patch.dict(sys.modules, __main__=types.ModuleType('__main__')): results = pool.map(f, jobs, chunksize=chunk)
+            try: yield from results
+            finally: pool.shutdown(cancel_futures=True)
+        return
+    torch.set_num_threads(1)
+    try: yield from map(f, jobs)
+    finally: torch.set_num_threads(threads)

@@ -7,7 +7,7 @@ __all__ = ['METHODS', 'HEADS', 'BLANK', 'FOUND_DIM', 'SIDE', 'ForecasterConfig',
            'cache_tokens', 'build_forecaster']
 
 # %% ../nbs/55a_forecaster.ipynb #3b80e434
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 import math, numpy as np, torch, torch.nn.functional as F
 from torch import Tensor, nn
@@ -285,8 +285,9 @@ def build_forecaster(p, # `Profile` with the sizes
     **shape, # further fields of `ForecasterConfig`
 )->ForecastModel: # ready to be trained
     "Forecasting model of a profile"
-    cfg = ForecasterConfig(method, p.frames, p.image_size, p.patch, p.width, p.layers, p.ff, backbone or p.backbone, p.backbone_layers, p.pool,
-                           **dict(draws=2, frozen=frozen, supervision=supervision, aux=aux, drop_image=0.05 if method == 'diffusion' else 0.0) | shape)
+    given = dict(backbone=backbone or p.backbone, draws=2, frozen=frozen, supervision=supervision, aux=aux, drop_image=0.05 if method == 'diffusion' else 0.0)
+    given |= (dict(draws=1, look=0.5, drop_path=0.55) if given['backbone'] == 'vit-h' and not frozen else {}) | shape
+    cfg = ForecasterConfig(method, **{f.name: getattr(p, f.name) for f in fields(p) if f.name in ForecasterConfig.__dataclass_fields__} | given)
     if data is not None: cfg = replace(cfg, hand_id=data.hand_id or cfg.hand_id)
     if cfg.backbone == 'vit-h' and init is None and not weights:
         weights = str(hamer_path())

@@ -12,12 +12,15 @@ from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
 import torch, torch.nn.functional as F
+from functools import partial
 from torch import nn
+from torch.utils.checkpoint import checkpoint
 from safetensors import safe_open
 from safetensors.torch import save_file
 from .core import atomic_path, outputs_root, progress, reading
 from .runs import Run, list_runs
 from .data.loaders import ClipDataset, group, loader
+from .backbones import compile_layers, layers_of
 
 # %% ../nbs/52_training.ipynb #575a3b99
 def save_weights(model:nn.Module, # with a `.config()` of plain values
@@ -92,6 +95,8 @@ class TrainConfig:
     lr: float = 1e-3 # peak learning rate
     slow: float = 1.0 # learning rate of an image backbone as a share of the others'
     shard: bool = False # several processes hold a share each of weights, gradients, averages and moments (FSDP)
+    checkpoint: bool = False # keep no activations of transformer layers, compute them again for the backward pass: less memory, a third more time
+    compile: bool = False # let torch.compile fuse the transformer layers
     accumulate: int = 1 # pieces that a process works on one after the other in a step, which takes less memory
     save_every: int = 100 # steps between checkpoints
     workers: int = 0 # processes that decode clips
@@ -120,11 +125,13 @@ class _Share(torch.overrides.TorchFunctionMode): # share `i` of `n` of a batch: 
             return args[0]*mine(lambda s: args[0].new_empty(s).bernoulli_(keep).div_(keep), *args[0].shape)
         return func(*args, **kwargs)
 
+def _again()->tuple: # contexts of a layer's forward pass and of its repetition, which draws the same numbers; a backward pass knows no modes
+    return nullcontext(), torch.overrides._get_current_function_mode() or nullcontext()
+
 # %% ../nbs/52_training.ipynb #62755ad6
 def _spread(model:nn.Module)->nn.Module: # the model, in place
     from torch.distributed.fsdp import fully_shard
-    lists = [l for l in model.modules() if isinstance(l, nn.ModuleList)]
-    for block in [b for l in lists for b in l if not any(m in lists for m in b.modules())]: fully_shard(block)
+    for layer in layers_of(model): fully_shard(layer)
     return fully_shard(model)
 
 def _gathered(o, keep:bool=True): # a state without spread tensors; every process takes part, the others need not keep it
@@ -157,6 +164,9 @@ def train(model:nn.Module, # has `.loss(batch, generator) → (scalar, dict)` an
         with reading(state, 'checkpoint; delete it to start the run again'): saved = torch.load(state, map_location='cpu', weights_only=True)
         start = saved['step']; model.load_state_dict(saved['model']); average.load_state_dict(saved['average'])
     wrapped, whole = _Loss(model, acc), average
+    for layer in layers_of(model):
+        if cfg.checkpoint and not isinstance(layer.forward, partial): layer.forward = partial(checkpoint, layer.forward, use_reentrant=False, context_fn=_again)
+    if cfg.compile: compile_layers(model)
     if cfg.shard and together: wrapped, average = _spread(wrapped), _spread(copy.deepcopy(average)); whole.cpu()
     optimiser = torch.optim.AdamW(_parameters(model, cfg), lr=cfg.lr, betas=(0.9, 0.99), fused=True)
     if start: optimiser.load_state_dict(_like(saved.pop('optimiser'), optimiser)); saved.clear()

@@ -1,11 +1,13 @@
 "Fast paths and plain paths agree; the benchmark runs. Nothing here looks at a clock."
+import copy
 from dataclasses import replace
 import pandas as pd
 import pytest
 import torch
-from forehand4d.backbones import normalise_image
+from forehand4d.backbones import compile_layers, normalise_image
+from forehand4d.data.clips import write_clips
 from forehand4d.data.handworld import make_clip
-from forehand4d.data.loaders import batch_motion, collate
+from forehand4d.data.loaders import batch_motion, collate, open_dataset
 from forehand4d.diffusion import STEPS, ancestral_step
 from forehand4d.forecaster import build_forecaster
 from forehand4d import forecasting  # noqa: F401, gives `ForecastModel` its `forecast`
@@ -16,7 +18,9 @@ from forehand4d.motion import decode198, rest_motion
 from forehand4d.placing import place_hands
 from forehand4d.profiles import profile
 from forehand4d.rotations import aa_to_mat, random_rotation
+from forehand4d.runs import list_runs, start_run
 from forehand4d.speed import _mesh
+from forehand4d.training import TrainConfig, train
 
 
 @pytest.mark.parametrize('protocol', ['official', 'strict'])
@@ -148,6 +152,38 @@ def test_a_thousand_steps_are_the_released_ones(model):
             prefix = model.prefix(None if t % 250 else normalise_image(image), K, none, None, {'found': torch.ones(1, 2, dtype=torch.bool)}, tokens=tokens if t % 250 else None)[0]
             x = ancestral_step(model.net(x, torch.tensor([t]), prefix=prefix), x, torch.tensor([t]), torch.randn(shape, generator=g))
     torch.testing.assert_close(out.joints()[:, 0], decode198(x, model.stats).joints(), rtol=0, atol=1e-4)
+
+
+def test_half_precision_is_near(model):
+    "As on a GPU: layers in bfloat16, the rest in single precision"
+    g = torch.Generator().manual_seed(0)
+    x, prefix = torch.randn(3, model.span, 198, generator=g), torch.randn(3, 8, model.cfg.width, generator=g)
+    call = lambda: model.net(x, torch.tensor([10, 500, 990]), prefix=prefix)
+    with torch.no_grad():
+        exact = call()
+        with torch.backends.mkldnn.flags(enabled=False), torch.autocast('cpu', torch.bfloat16): near = call()
+    assert near.dtype == torch.bfloat16 and 0 < (near - exact).norm() < 0.02*exact.norm()
+
+
+def test_compiled_layers_forecast_the_same(model):
+    image, K = picture(model)
+    before = model.forecast(image, K, samples=2, steps=3, seed=1).joints()
+    quick = compile_layers(copy.deepcopy(model))
+    torch.testing.assert_close(quick.forecast(image, K, samples=2, steps=3, seed=1).joints(), before, rtol=0, atol=1e-5)
+    assert set(quick.state_dict()) == set(model.state_dict())
+
+
+@pytest.mark.parametrize('how', [dict(checkpoint=True), dict(compile=True), dict(checkpoint=True, accumulate=2)], ids=['checkpoint', 'compile', 'checkpoint in pieces'])
+def test_training_that_saves_memory_or_time_is_the_same(how, tmp_path):
+    "With everything random that there is: hidden tokens, skipped layers, dropout (of which compiled layers draw other masks)"
+    P, logs = profile('tiny'), []
+    write_clips([make_clip('lab-pour', 'train', i, P.frames, P.image_size) for i in range(4)], tmp_path/'clips')
+    for name, more in (('plain', {k: v for k, v in how.items() if k == 'accumulate'}), ('other', how)):
+        data, run = open_dataset(str(tmp_path/'clips')), start_run('same', {'which': name}, root=tmp_path)
+        train(build_forecaster(P, data, look=0.5, drop_path=0.5, dropout=0.1*('compile' not in how)), data, TrainConfig(3, 4, P.frames, P.image_size, **more), run)
+        logs.append(torch.tensor([[row['loss'], row['norm']] for row in run.log_rows()]))
+    torch.testing.assert_close(*logs, rtol=1e-4, atol=0)
+    assert logs[0].std(0).min() > 0 and len(list_runs('same', tmp_path)) == 2
 
 
 ROWS = ('forecast: 5 samples, one image', 'lifting: one clip', 'training step: lifting', 'training step: forecasting', 'refinement: one iteration', 'refinement: 20 iterations', 'metrics')

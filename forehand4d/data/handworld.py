@@ -6,13 +6,11 @@
 __all__ = ['GENERATOR_VERSION', 'FPS', 'Domain', 'DOMAINS', 'SPLITS', 'Sequence', 'draw', 'make_clip', 'generate', 'draw_again']
 
 # %% ../../nbs/21h_data.handworld.ipynb #fecfc73a
-import multiprocessing, os
 from collections import namedtuple
-from concurrent.futures import ProcessPoolExecutor
 from functools import lru_cache
 from pathlib import Path
 import numpy as np, torch
-from ..core import data_root, progress, stable_hash
+from ..core import data_root, in_processes, progress, stable_hash
 from ..cameras import NEAR, intrinsics_from_fov, invert, project, transform
 from ..hands import hand_pair
 from ..motion import HandMotion
@@ -192,7 +190,7 @@ def generate(domain:str, # a key of DOMAINS
     split:str, # train, val or test
     n:int, # number of clips
     folder:str|Path=None, # default: below `data_root()`, named by the hash of all parameters
-    workers:int=None, # processes; default: all cores, and this process alone for a few clips
+    workers:int=None, # processes; default: all cores, but for a few clips this one
     **look, # `frames`, `image_size` and `truth` of `make_clip`
 )->Path: # a clip store
     "Write clips in parallel, once"
@@ -202,13 +200,7 @@ def generate(domain:str, # a key of DOMAINS
     folder = Path(folder) if folder else data_root()/'handworld'/f'{domain}-{split}-{stable_hash(params)}'
     if (folder/'manifest.json').exists(): return folder
     jobs = [dict(look, domain=domain, index=i) for i in range(n)]
-    workers, threads, bar = min(len(os.sched_getaffinity(0)) if workers is None else workers, n//4), torch.get_num_threads(), lambda it: progress(it, f'{domain} {split}', n)
-    if workers > 1:
-        with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context('spawn'), initializer=torch.set_num_threads, initargs=(1,)) as pool:
-            return write_clips(bar(pool.map(_job, jobs, chunksize=4)), folder, params)
-    torch.set_num_threads(1)  # small tensors
-    try: return write_clips(bar(map(_job, jobs)), folder, params)
-    finally: torch.set_num_threads(threads)
+    return write_clips(progress(in_processes(_job, jobs, workers, 4), f'{domain} {split}', n), folder, params)
 
 # %% ../../nbs/21h_data.handworld.ipynb #38ee79b4
 def draw_again(clip:Clip, # of HandWorld

@@ -6,13 +6,12 @@
 __all__ = ['DATASETS', 'find_sequences', 'convert', 'check_dataset']
 
 # %% ../../nbs/24_data.store.ipynb #535ca585
-import importlib.util, inspect, multiprocessing, os, shutil
-from concurrent.futures import ProcessPoolExecutor
+import importlib.util, inspect, os, shutil
 from dataclasses import replace
 from pathlib import Path
 import numpy as np, pandas as pd, pyarrow as pa, torch
 from PIL import Image
-from ..core import data_root, file_hash, progress, read_json, stable_hash, write_json
+from ..core import data_root, file_hash, in_processes, progress, read_json, stable_hash, write_json
 from ..runs import _lock, _unlock
 from ..draw import draw_keypoints
 from .clips import QUALITY, Clip, ClipStore, encode_clip, square_image, write_clips
@@ -97,11 +96,10 @@ def convert(name:str, # one of `DATASETS`
     if not _lock(out): raise ValueError(f'{out} is being written by another process')
     record = lambda job: read_json(m) if (m := job[0][3]/'manifest.json').exists() else {}
     todo = [j for j in jobs if record(j).get('info', {}).get('skipped', True)]   # what was damaged may have been repaired
-    workers, bar = min(workers or len(os.sched_getaffinity(0)), len(todo)), progress(None, f'{name} {split}', len(jobs), initial=len(jobs) - len(todo))
-    pool = ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context('spawn'), initializer=torch.set_num_threads, initargs=(1,)) if workers > 1 else None
+    bar = progress(None, f'{name} {split}', len(jobs), initial=len(jobs) - len(todo))
     def refuse(): raise ValueError(f'{name}: {len(skipped)} items in {len(jobs)} sequences cannot be read, and damaged={damaged}; the first, {skipped[0][0]}: {skipped[0][1]}')
     try:
-        for n, left_out in (pool.map if pool else map)(_convert, todo):
+        for n, left_out in in_processes(_convert, todo, workers):
             skipped, bad = skipped + left_out, bad + (len(left_out)/(n + len(left_out)) if left_out else 0)
             bar.update()
             if bad > max(1, damaged*len(jobs)): refuse()
@@ -109,7 +107,6 @@ def convert(name:str, # one of `DATASETS`
         if skipped and not any(counts.values()): refuse()
         write_clips(_rows([j[0][3] for j in jobs]), out, how | dict(skipped=skipped, sequences=counts))
     finally:
-        if pool: pool.shutdown(cancel_futures=True)
         bar.close()
         _unlock(out)
     shutil.rmtree(parts)
