@@ -58,6 +58,7 @@ class ForecasterConfig:
     drop_image: float = 0.0 # chance that the whole image is hidden, which guidance needs
     look: float = 1.0 # share of the image that the backbone sees in training, in random squares of `pool`; its cost falls with it
     drop_path: float = 0.0 # chance that an image skips the backbone's last layer in training; of the first 0, linear between
+    tell_found: bool = True # the backbone learns to find the hands and tells where they are; the released networks do without
     noise_levels: int = STEPS # diffusion steps that are trained, evenly spread; few are enough for few-step sampling
 
 class ForecastModel(nn.Module):
@@ -125,6 +126,7 @@ def prefix(self:ForecastModel,
     if hands is None: hands = (K.new_zeros(B, 2, 21, 2), torch.zeros(B, 2, 21, dtype=torch.bool, device=K.device))
     g = hands2d_features(*hands, K)
     g = torch.cat([g, hands[1].any(-1, keepdim=True).to(g)], -1)
+    if not self.cfg.tell_found: keep = keep | {'found': torch.zeros(B, 2, dtype=torch.bool, device=K.device)}
     return self.net.embed_context({'image': tokens, 'hands': g, 'found': f}, keep), (found, logp)
 
 @patch
@@ -219,7 +221,7 @@ def loss(self:ForecastModel,
         if cfg.drop_image: prefix = self.hide_image(prefix, rand(len(prefix)) < cfg.drop_image)
     pred = self.net(xt, t, prefix=prefix, real=real)
     total, terms = motion_loss(pred.float(), x0, m, self.stats, abar, w, weight, stride=self.net.cfg.patch, **views)
-    more = {'found': found_loss(*found, true, near, cfg.image_size, self.backbone.grid(cfg.image_size))} | ({'aux': side} if cfg.aux else {})
+    more = {'found': cfg.tell_found*found_loss(*found, true, near, cfg.image_size, self.backbone.grid(cfg.image_size))} | ({'aux': side} if cfg.aux else {})
     return total + sum(more.values()), terms | {k: v.detach() for k, v in more.items()}
 
 def _seen_hands(m:HandMotion, K:Tensor, size:int)->tuple[Tensor,Tensor]: # m (B, T), K (B, 3, 3); what a detector would see of frame 0: (B, 2, 21, 2), valid (B, 2, 21)

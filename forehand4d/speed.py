@@ -78,9 +78,9 @@ def sampler_sweep(model:ForecastModel, # of method 'diffusion'
     samples:int=5, # futures per image
     batch:int=20, # images at a time
     seed:int=0, # of the noise
-)->pd.DataFrame: # settings; network calls; seconds and processor per image; errors (cm), movement of the wrists and variety of the samples
+)->pd.DataFrame: # settings; network calls; seconds and processor per image; errors (cm), standard errors of their change against the first row as shares of its errors, movement of the wrists and variety of the samples
     "Quality and cost of ways to sample from one network"
-    truth, b, rows, starts = stack_targets(clips, model.cfg.frames), collate(clips, model.cfg.frames, model.cfg.image_size), [], range(0, len(clips), batch)
+    truth, b, rows, first, starts = stack_targets(clips, model.cfg.frames), collate(clips, model.cfg.frames, model.cfg.image_size), [], {}, range(0, len(clips), batch)
     b = {k: v.to(next(model.parameters()).device) for k, v in b.items()}
     for how in settings:
         parts, calls = [], []
@@ -91,7 +91,10 @@ def sampler_sweep(model:ForecastModel, # of method 'diffusion'
         J, x = (torch.cat([f(m) for m in parts]) for f in (HandMotion.joints, lambda m: encode198(m, model.stats)))
         m = clip_means(motion_metrics(J, truth.joints, truth.valid, truth.lengths, 'strict'))
         best = best_sample(m)[:, None]
-        errors = {f'{k} {n}': 100*v.nanmean().item() for k in ('M', 'M_F', 'MR') for n, v in (('best', m[k].take_along_dim(best, 1)), ('single', m[k]))}
+        each = {f'{k} {n}': 100*v.nanmean(1) for k in ('M', 'M_F', 'MR') for n, v in (('best', m[k].take_along_dim(best, 1)), ('single', m[k]))}
+        first = first or each
+        off = {k: (v - first[k])[(v - first[k]).isfinite()] for k, v in each.items()}
+        errors = {k: v.nanmean().item() for k, v in each.items()} | {f'{k} ±': (v.std()/len(v)**0.5/first[k].nanmean()).item() for k, v in off.items()}
         moves = {k: v.nanmean().item() for k, v in speed_statistics(J, truth.valid[:, None], truth.fps[0].item()).items()}
         rows.append(how | dict(calls=len(calls)//len(starts)) | cost.to_dict() | errors | moves | variety_summary(x)['per_frame'])
     return pd.DataFrame(rows)
