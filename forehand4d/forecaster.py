@@ -22,7 +22,7 @@ from .backbones import build_backbone, load_backbone, normalise_image
 from .conditioning import HANDS2D_DIM, RAY_DIM, hands2d_features, ray_features
 from .denoiser import Denoiser, DenoiserConfig
 from .diffusion import STEPS, alphas_bar, q_sample
-from .losses import LossWeights, found_loss, masked_mean, motion_loss
+from .losses import LossWeights, _found_loss, masked_mean, motion_loss
 from .training import read_weights
 
 # %% ../nbs/55a_forecaster.ipynb #c42fce5b
@@ -130,10 +130,7 @@ def prefix(self:ForecastModel,
     return self.net.embed_context({'image': tokens, 'hands': g, 'found': f}, keep), (found, logp)
 
 @patch
-def glimpse(self:ForecastModel,
-    image:Tensor, # (B, 3, S, S) normalised
-    order:Tensor, # (B, squares) numbers: squares of `pool` tokens are seen in their order
-)->tuple[Tensor,Tensor,Tensor]: # tokens (B, N, C), zero where nothing was looked at; (B, N) bool, (B, squares) bool: there
+def _glimpse(self:ForecastModel, image:Tensor, order:Tensor)->tuple[Tensor,Tensor,Tensor]: # (B, 3, S, S) normalised, (B, squares) numbers: seen in their order → tokens (B, N, C), zero where nothing was looked at; (B, N) bool, (B, squares) bool: there
     "Encode a share of an image, `cfg.look` (PatchDropout, Liu et al. 2023)"
     (h, w), q = self.backbone.grid(image.shape[-1]), self.cfg.pool
     member = torch.arange(h*w, device=image.device).view(h//q, q, w//q, q).transpose(1, 2).reshape(-1, q*q)
@@ -203,7 +200,7 @@ def loss(self:ForecastModel,
     seen = seen & (rand(B, 2, 1) >= 0.1) & (rand(B, 1, 1) >= cfg.drop_hands)
     alone = ~seen.any(-1).any(-1) | (rand(B) < 0.5)
     n, encoded, unseen = math.prod(g//cfg.pool for g in self.backbone.grid(cfg.image_size)), {} if image is not None else dict(tokens=batch['tokens'].float()), torch.zeros_like(seen[:, :1, 0])
-    if image is not None and cfg.look < 1: encoded['tokens'], encoded['blank'], unseen = self.glimpse(image, rand(B, n))
+    if image is not None and cfg.look < 1: encoded['tokens'], encoded['blank'], unseen = self._glimpse(image, rand(B, n))
     def some(): return torch.cat([(rand(B, n) >= cfg.drop_token) & ~unseen, torch.ones_like(alone)[:, None].expand(B, 2), alone[:, None].expand(B, 2)], 1)[..., None]
     shown = some()
     tokens, found = self.prefix(image, K, rand(B) >= cfg.drop_rays, (px, seen), **encoded)
@@ -221,7 +218,7 @@ def loss(self:ForecastModel,
         if cfg.drop_image: prefix = self.hide_image(prefix, rand(len(prefix)) < cfg.drop_image)
     pred = self.net(xt, t, prefix=prefix, real=real)
     total, terms = motion_loss(pred.float(), x0, m, self.stats, abar, w, weight, stride=self.net.cfg.patch, **views)
-    more = {'found': cfg.tell_found*found_loss(*found, true, near, cfg.image_size, self.backbone.grid(cfg.image_size))} | ({'aux': side} if cfg.aux else {})
+    more = {'found': cfg.tell_found*_found_loss(*found, true, near, cfg.image_size, self.backbone.grid(cfg.image_size))} | ({'aux': side} if cfg.aux else {})
     return total + sum(more.values()), terms | {k: v.detach() for k, v in more.items()}
 
 def _seen_hands(m:HandMotion, K:Tensor, size:int)->tuple[Tensor,Tensor]: # m (B, T), K (B, 3, 3); what a detector would see of frame 0: (B, 2, 21, 2), valid (B, 2, 21)

@@ -88,7 +88,7 @@ def _on_record(folder:Path, params:dict, rank:int=0)->Run|None: # the finished r
     run = Run(folder)
     if rank and not run.done: return None   # the first process judges, and may be writing the copy
     asked = _launched(folder/'run.ipynb') or run.params
-    known = [k for k in params if k in asked and k not in ('name', 'processes', 'workers', 'accumulate', 'shard')]   # how, not what
+    known = [k for k in params if k in asked and k not in ('name', 'processes', 'workers', 'accumulate', 'shard', 'compile', 'checkpoint')]   # how, not what
     _check_same(folder, None, run.manifest['status'], {k: asked[k] for k in known}, {k: params[k] for k in known})
     if not run.done: return None
     _check_inputs(run)

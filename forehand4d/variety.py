@@ -8,7 +8,7 @@ __all__ = ['motion_channels', 'diversity', 'multimodality', 'variety_summary', '
 # %% ../nbs/51b_variety.ipynb #4261b38c
 import torch
 from torch import Tensor
-from .metrics import PROTOCOLS, masked_mean
+from .metrics import PROTOCOLS
 
 # %% ../nbs/51b_variety.ipynb #a70aff4f
 def _distance(a:Tensor, b:Tensor, mask_a:Tensor, mask_b:Tensor, masking:str='intersection', per_frame:bool=False)->Tensor: # (...) of motions (..., T, C), NaN: nothing shared
@@ -91,6 +91,5 @@ def speed_statistics(joints:Tensor, # (..., T, 2, 21, 3) metres
     v = torch.ones_like(p[..., 0], dtype=torch.bool) if valid is None else valid[..., 0].bool().mT
     step, v = p.diff(dim=-2), v[..., 1:] & v[..., :-1]
     speed, bend = step.norm(dim=-1) * fps, step.diff(dim=-2).norm(dim=-1) * fps**2
-    return dict(path=torch.where(v, speed, 0.).sum(-1) / fps, speed=masked_mean(speed, v),
-                peak=torch.where(v, speed, torch.nan).nanquantile(0.95, dim=-1),
-                acceleration=masked_mean(bend, v[..., 1:] & v[..., :-1]))
+    speed, bend = torch.where(v, speed, torch.nan), torch.where(v[..., 1:] & v[..., :-1], bend, torch.nan)
+    return dict(path=speed.nansum(-1)/fps, speed=speed.nanmean(-1), peak=speed.nanquantile(0.95, dim=-1), acceleration=bend.nanmean(-1))

@@ -5,7 +5,7 @@ import pytest
 import torch
 from PIL import Image
 from forehand4d.core import project_root
-from forehand4d.data.images import intrinsics_for, load_image, read_frames, video_info
+from forehand4d.data.images import intrinsics_for, load_image, read_frames
 from forehand4d.data.keypoints import detect_hands, detector_available, identify, load_tracks, track_video
 from forehand4d.data.recordings import load_leap, load_taco, recording_clip, recording_clips
 from forehand4d.photo import forecast_photo
@@ -58,7 +58,7 @@ def test_bad_intrinsics_and_videos(tmp_path):
     for fov in (0.5, 180, float('nan')):
         with pytest.raises(ValueError): intrinsics_for(image, fov=fov)
     (tmp_path/'a.mp4').write_text('no film')
-    with pytest.raises(ValueError, match='cannot be read as a video'): video_info(tmp_path/'a.mp4')
+    with pytest.raises(ValueError, match='cannot be read as a video'): next(read_frames(tmp_path/'a.mp4'))
     with pytest.raises(FileNotFoundError, match='no video at'): track_video(tmp_path/'b.mp4')
     (tmp_path/'t.npz').write_bytes(b'PK')
     with pytest.raises(ValueError, match='does not hold tracks'): load_tracks(tmp_path/'t.npz')

@@ -199,6 +199,7 @@ def test_the_benchmark_leaves_a_record(outputs):
     if not torch.cuda.is_available(): assert set(table.note[table.index.str.startswith('GPU')]) == {'not measured: no GPU'}
     assert 'extrapolated from' in table.note['forecast: 5 samples, one image'] and table.goal['lifting: one clip'] == 300 and table.goal['metrics'] == 100
     sweep = pd.read_csv(run.dir/'samplers.csv')
-    assert sweep['M best ratio'][0] == 1 and sweep.label.str.startswith('default').sum() == 1 and (sweep.seconds > 0).all()
+    assert sweep['M best ratio'][0] == 1 and sweep.label.str.startswith('default').sum() == 2 and (sweep.seconds > 0).all()
+    assert sweep['M best ±'][0] == 0 and (sweep['M single ±'][1:] > 0).all()
     assert {'figures/pareto.png', 'speed.csv', 'samplers.csv'} <= set(run.manifest['artifacts'])
     assert 'figures/growth.png' in geometry.manifest['artifacts'] and geometry.metrics['grows with clips of metrics']

@@ -137,8 +137,8 @@ def test_mixtures_by_name(tmp_path, download, outputs):
 
 
 def store_order(n, batch, step):
-    from forehand4d.data.loaders import step_indices
-    return step_indices(n, batch, step, 3)
+    from forehand4d.data.loaders import _step_indices
+    return _step_indices(n, batch, step, 3)
 
 
 def test_views_are_the_clips(tmp_path):

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['GROUPS', 'SPLIT_CLIPS', 'group', 'first_process_first', 'ClipDataset', 'parse_mixture', 'open_dataset',
-           'profile_dataset', 'collate', 'batch_motion', 'batch_tracks', 'step_indices', 'loader']
+           'profile_dataset', 'collate', 'batch_motion', 'batch_tracks', 'loader']
 
 # %% ../../nbs/28_data.loaders.ipynb #34300a06
 import datetime, os, re, zlib
@@ -141,11 +141,7 @@ def batch_tracks(batch:dict, # from `collate`
     return swap(rays)*sign[:, None, None, None, :2], swap(ok), batch['cam_from_view']*sign[:, None, :, None]*sign[:, None, None]
 
 # %% ../../nbs/28_data.loaders.ipynb #b8ce3765
-def step_indices(n:int, # clips in the dataset
-    batch:int, # clips per step
-    step:int, # which step
-    seed:int=0, # of the order
-)->list: # `batch` indices
+def _step_indices(n:int, batch:int, step:int, seed:int=0)->list: # of n clips, `batch` indices
     "Clips of one step"
     first, out = step*batch, []
     while len(out) < batch:
@@ -179,6 +175,6 @@ def loader(data:ClipDataset, # clips
     "Batches of the steps `start … stop - 1`"
     if cache is None: cache = workers == 0 and len(data)*(image_size**2*3 + frames*5000) < 6e9
     mine = slice(*(i*batch//shard[1] for i in (shard[0], shard[0] + 1)))
-    steps = (step_indices(len(data), batch, k, seed)[mine] for k in range(start, stop))
+    steps = (_step_indices(len(data), batch, k, seed)[mine] for k in range(start, stop))
     return DataLoader(_Collated(data, partial(collate, frames=frames, image_size=image_size), cache), batch_sampler=steps, collate_fn=default_convert,
                       num_workers=workers, persistent_workers=False, pin_memory=torch.cuda.is_available())
