@@ -4,14 +4,16 @@
 
 # %% auto #0
 __all__ = ['MEAN', 'STD', 'NAMES', 'Block', 'Backbone', 'layers_of', 'compile_layers', 'SmallViT', 'VitPose', 'DinoV2',
-           'vitpose_state', 'vitpose_shape', 'load_backbone', 'read_state', 'normalise_image', 'build_backbone']
+           'vitpose_state', 'vitpose_shape', 'load_backbone', 'read_state', 'normalise_image', 'build_backbone',
+           'hamer_path', 'cache_tokens']
 
 # %% ../nbs/30_backbones.ipynb #a839e6ee
 import re, zipfile
 from pathlib import Path
-import torch, torch.nn.functional as F
+import numpy as np, torch, torch.nn.functional as F
 from torch import Tensor, nn
-from .core import reading
+from .core import atomic_path, data_root, progress, reading, stable_hash
+from .data.clips import square_image
 
 # %% ../nbs/30_backbones.ipynb #1861b448
 class Block(nn.Module):
@@ -208,3 +210,31 @@ def build_backbone(name:str, # `small`, one of `NAMES`, or `vitpose-` or `dinov2
     if m is None: raise ValueError(f"no backbone {name!r}; choose small, {', '.join(NAMES)}, or e.g. vitpose-384x12x12")
     dim, layers, heads = map(int, m.groups()[1:])
     return VitPose(dim, layers, heads, 4*dim) if m[1] == 'vitpose' else DinoV2(dim, layers, heads, size)
+
+# %% ../nbs/30_backbones.ipynb #4091626c
+def hamer_path()->Path:
+    "Where a user's `hamer.ckpt` is looked for"
+    return data_root()/'hamer'/'hamer.ckpt'
+
+def cache_tokens(model:nn.Module, # with a `backbone` and, in its `cfg`, `frozen` and `image_size`
+    data, # `ClipDataset` with images; its batches carry `tokens` from now on
+    folder:Path, # where features are kept
+    batch:int=16, # images at a time
+)->Path: # memory-mapped `.npy` (clips, N, C) of half precision
+    "Features of a frozen backbone, computed once"
+    if not model.cfg.frozen: raise ValueError('only the tokens of a frozen backbone stay the same; set frozen=True')
+    S, device = model.cfg.image_size, next(model.parameters()).device
+    key = stable_hash(dict(size=S, weights={k: v.cpu().numpy() for k, v in model.backbone.state_dict().items()},
+                           clips=[[s.folder.name, [x['sha256'] for x in s.manifest['shards']]] for s in data.stores], weighting=data.weights))
+    path = Path(folder)/f'tokens-{key}.npy'
+    if not path.is_file():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        model.backbone.eval()
+        with atomic_path(path) as tmp, torch.no_grad():
+            out = np.lib.format.open_memmap(tmp, 'w+', np.float16, (len(data), len(model.backbone.centres(S)), model.backbone.dim))
+            for at in progress(range(0, len(data), batch), 'features'):
+                x = torch.from_numpy(np.stack([square_image(data[i].image, data[i].intrinsics[0], S)[0] for i in range(at, min(at + batch, len(data)))]))
+                out[at:at + len(x)] = model.backbone(normalise_image(x).to(device)).cpu().numpy()
+            out.flush()
+    data.extra['tokens'] = np.load(path, mmap_mode='r')
+    return path

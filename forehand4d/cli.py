@@ -22,10 +22,11 @@ def _run(args):
     print(f'{run!r}: {relative(run.dir)}')
     for k,v in run.metrics.items(): print(f'  {k}: {v:.4g}' if isinstance(v, float) else f'  {k}: {v}')
 
-def _bench(args): # geometry first: the other one takes its rows over
-    given, old = args.p or [], notebook_parameters('benchmark_geometry')
-    check_parameters('benchmark_speed', dict(given))
-    for args.notebook, args.p in (('benchmark_geometry', [x for x in given if x[0] in old]), ('benchmark_speed', given)): _run(args)
+def _bench(args): # each gets the parameters that it knows; the last one takes over the rows of the first
+    given, names = args.p or [], ('benchmark_geometry', 'benchmark_samplers', 'benchmark_speed')
+    known = {n: notebook_parameters(n) for n in names}
+    check_parameters(names[-1], {k: v for k, v in given if k in known[names[-1]] or not any(k in p for p in known.values())})
+    for args.notebook in names: args.p = [x for x in given if x[0] in known[args.notebook]]; _run(args)
 
 def _parameters(args):
     for k,p in notebook_parameters(args.notebook).items(): print(f'  {k}: {p["type"]} = {p["default"]!r}  {p["help"]}'.rstrip())

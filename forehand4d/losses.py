@@ -68,7 +68,8 @@ def motion_loss(x0:Tensor, # (B, T, 198) predicted clean channels
 def _tangents(p:Tensor)->Tensor: return p[..., :2]/p[..., 2:].clamp(min=0.05) # (..., 3) in front of the camera to (..., 2)
 
 # %% ../nbs/50_losses.ipynb #d2ea640b
-def _found_loss(px:Tensor, logp:Tensor, true:Tensor, near:Tensor, size:int, grid:tuple)->Tensor: # pixels (B, 2, 21, 2), log-probability of each token (B, N, 42), pixels, (B, 2, 21) bool: in or near the image; its side, rows and columns of tokens
+def _found_loss(px:Tensor, logp:Tensor, true:Tensor, near:Tensor, size:int, grid:tuple)->Tensor:
+    # pixels (B, 2, 21, 2), log-probability of each token (B, N, 42), pixels, (B, 2, 21) bool: in or near the image; its side, rows and columns of tokens
     "Position of the joints, and the token that holds each"
     cell = ((true + 0.5)/size*true.new_tensor([grid[1], grid[0]])).floor().long()
     inside = near & (cell >= 0).all(-1) & (cell < torch.tensor([grid[1], grid[0]], device=cell.device)).all(-1)

@@ -40,7 +40,7 @@ def _check_joints(pred:Tensor, gt:Tensor, valid:Tensor, lengths:Tensor): # raise
         raise ValueError(f'lengths must lie in 0..{gt.shape[-4]}, got {lengths.min()}..{lengths.max()}')
 
 # %% ../nbs/51a_metrics.ipynb #ff7482dc
-def _hand_planes(pred:Tensor, gt:Tensor, valid:Tensor|None, lengths:Tensor, strict:bool)->tuple: # planes x, 1, y (..., 2, 7, T, 21) float64; masks valid and fitted (..., 2, T, 21), None where all is valid
+def _hand_planes(pred:Tensor, gt:Tensor, valid:Tensor|None, lengths:Tensor, strict:bool)->tuple: # planes x, 1, y (..., 2, 7, T, 21) float64; masks: valid, fitted; None where all is
     if more := pred.ndim > gt.ndim: gt = gt.unsqueeze(-5)
     h = pred.new_empty(*pred.shape[:-4], 2, 7, pred.shape[-4], 21, dtype=torch.float64)
     for at, x in ((0, pred), (4, gt)): h[..., at:at + 3, :, :] = x.transpose(-4, -3).movedim(-1, -3)

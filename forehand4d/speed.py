@@ -78,10 +78,10 @@ def sampler_sweep(model:ForecastModel, # of method 'diffusion'
     samples:int=5, # futures per image
     batch:int=20, # images at a time
     seed:int=0, # of the noise
-)->pd.DataFrame: # settings; network calls; seconds and processor per image; errors (cm), standard errors of their change against the first row as shares of its errors, movement of the wrists and variety of the samples
+)->pd.DataFrame: # settings; calls; seconds, processor per image; errors (cm), ± of their change against the first row, as a share; movement of the wrists, variety
     "Quality and cost of ways to sample from one network"
-    truth, b, rows, first, starts = stack_targets(clips, model.cfg.frames), collate(clips, model.cfg.frames, model.cfg.image_size), [], {}, range(0, len(clips), batch)
-    b = {k: v.to(next(model.parameters()).device) for k, v in b.items()}
+    truth, rows, first, starts = stack_targets(clips, model.cfg.frames), [], {}, range(0, len(clips), batch)
+    b = {k: v.to(next(model.parameters()).device) for k, v in collate(clips, model.cfg.frames, model.cfg.image_size).items()}
     for how in settings:
         parts, calls = [], []
         hook = model.net.register_forward_hook(lambda *_: calls.append(1))

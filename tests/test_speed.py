@@ -1,10 +1,11 @@
 "Fast paths and plain paths agree; the benchmark runs. Nothing here looks at a clock."
-import copy
+import contextlib, copy, shutil
 from dataclasses import replace
 import pandas as pd
 import pytest
 import torch
 from forehand4d.backbones import compile_layers, normalise_image
+from forehand4d.cli import main
 from forehand4d.data.clips import write_clips
 from forehand4d.data.handworld import make_clip
 from forehand4d.data.loaders import batch_motion, collate, open_dataset
@@ -12,13 +13,14 @@ from forehand4d.diffusion import STEPS, ancestral_step
 from forehand4d.forecaster import build_forecaster
 from forehand4d import forecasting  # noqa: F401, gives `ForecastModel` its `forecast`
 from forehand4d.imputation import RefineConfig, _apply, _objective, _start, observe, refine_batch
-from forehand4d.launch import run_notebook
+from forehand4d.lifting import build_lifter
 from forehand4d.metrics import METRICS, motion_metrics
 from forehand4d.motion import decode198, rest_motion
 from forehand4d.placing import place_hands
 from forehand4d.profiles import profile
 from forehand4d.rotations import aa_to_mat, random_rotation
-from forehand4d.runs import list_runs, start_run
+from forehand4d.runs import find_run, list_runs, start_run
+from forehand4d.sampling import SAMPLERS
 from forehand4d.speed import _mesh
 from forehand4d.training import TrainConfig, train
 
@@ -154,6 +156,38 @@ def test_a_thousand_steps_are_the_released_ones(model):
     torch.testing.assert_close(out.joints()[:, 0], decode198(x, model.stats).joints(), rtol=0, atol=1e-4)
 
 
+@pytest.fixture
+def elsewhere(monkeypatch):
+    "A batch on torch's device without memory, which stands in for a GPU: what mixes it with the processor's tensors fails. What only reads a number, or copies from there, is let through"
+    P, truth, copied = profile('tiny'), torch.Tensor.__bool__, torch.Tensor.cpu
+    b = collate([make_clip('lab-pour', 'train', i, P.frames, P.image_size) for i in range(2)], P.frames, P.image_size)
+    monkeypatch.setattr(torch.Tensor, '__bool__', lambda x: x.is_meta or truth(x))
+    monkeypatch.setattr(torch.Tensor, 'cpu', lambda x: torch.zeros(x.shape, dtype=x.dtype) if x.is_meta else copied(x))
+    monkeypatch.setattr(torch, 'autocast', lambda *a, **k: contextlib.nullcontext())
+    return P, {k: v.to('meta') for k, v in b.items() if k != 'model'}
+
+
+@pytest.mark.parametrize('how', [{}, dict(backbone='vitpose-32x3x2', look=0.5, drop_path=0.5), dict(backbone='dinov2-32x1x2'), dict(method='regressor'), dict(method='static'),
+                                 dict(supervision='2d', aux='regression'), dict(supervision='2d', aux='diffusion')], ids=str)
+def test_forecasts_stay_on_their_device(how, elsewhere):
+    P, b = elsewhere
+    m = build_forecaster(P, **how).to('meta')
+    m.train().loss(b, torch.Generator().manual_seed(0))[0].backward()
+    assert all(p.grad is None or p.grad.is_meta for p in m.parameters())
+    hands = torch.zeros(2, 2, 21, 2, device='meta'), torch.ones(2, 2, 21, dtype=torch.bool, device='meta')
+    for sampler in SAMPLERS:
+        for more in ({}, dict(hands=hands), dict(guidance=1.5) if m.cfg.drop_image else {}):
+            assert m.eval().forecast(b['image'], b['image_K'], samples=2, steps=3, sampler=sampler, **more).joints().is_meta
+
+
+@pytest.mark.parametrize('layout', ['fused', 'concatenated'])
+def test_lifting_stays_on_its_device(layout, elsewhere):
+    P, b = elsewhere
+    m = build_lifter(P, layout=layout).to('meta')
+    m.train().loss(b, torch.Generator().manual_seed(0))[0].backward()
+    assert m.eval().lift(*(b[k] for k in ('keypoints2d', 'valid2d', 'intrinsics', 'cam_from_view')), real=b['real'], steps=3).joints().is_meta
+
+
 def test_half_precision_is_near(model):
     "As on a GPU: layers in bfloat16, the rest in single precision"
     g = torch.Generator().manual_seed(0)
@@ -165,6 +199,10 @@ def test_half_precision_is_near(model):
     assert near.dtype == torch.bfloat16 and 0 < (near - exact).norm() < 0.02*exact.norm()
 
 
+needs_compiler = pytest.mark.skipif(not torch.cuda.is_available() and not shutil.which('g++'), reason='torch.compile needs g++ on a processor')
+
+
+@needs_compiler
 def test_compiled_layers_forecast_the_same(model):
     image, K = picture(model)
     before = model.forecast(image, K, samples=2, steps=3, seed=1).joints()
@@ -173,7 +211,7 @@ def test_compiled_layers_forecast_the_same(model):
     assert set(quick.state_dict()) == set(model.state_dict())
 
 
-@pytest.mark.parametrize('how', [dict(checkpoint=True), dict(compile=True), dict(checkpoint=True, accumulate=2)], ids=['checkpoint', 'compile', 'checkpoint in pieces'])
+@pytest.mark.parametrize('how', [dict(checkpoint=True), pytest.param(dict(compile=True), marks=needs_compiler), dict(checkpoint=True, accumulate=2)], ids=['checkpoint', 'compile', 'checkpoint in pieces'])
 def test_training_that_saves_memory_or_time_is_the_same(how, tmp_path):
     "With everything random that there is: hidden tokens, skipped layers, dropout (of which compiled layers draw other masks)"
     P, logs = profile('tiny'), []
@@ -190,16 +228,16 @@ ROWS = ('forecast: 5 samples, one image', 'lifting: one clip', 'training step: l
 
 
 def test_the_benchmark_leaves_a_record(outputs):
-    geometry = run_notebook('benchmark_geometry', dict(size='tiny'), name='x')
-    run = run_notebook('benchmark_speed', dict(size='tiny', ddpm=10), name='x')
-    assert run.done and run.manifest['inputs']['geometry']['path'].endswith(geometry.name)
+    assert main(['bench', '-p', 'size', 'tiny', '-p', 'ddpm', '10', '--name', 'x']) == 0
+    assert main(['bench', '-p', 'ddmp', '10']) == 2
+    geometry, samplers, run = (find_run(f'benchmark_{k}', 'x') for k in ('geometry', 'samplers', 'speed'))
+    assert run.manifest['inputs']['geometry']['path'].endswith(geometry.name)
     table = pd.read_csv(run.dir/'speed.csv').set_index('what')
     assert set(ROWS) < set(table.index) and len(table) == len(ROWS) + 2
     assert (table.loc[list(ROWS), ['reference', 'ours', 'ratio', 'reference_GB', 'ours_GB']] > 0).all().all()
     if not torch.cuda.is_available(): assert set(table.note[table.index.str.startswith('GPU')]) == {'not measured: no GPU'}
     assert 'extrapolated from' in table.note['forecast: 5 samples, one image'] and table.goal['lifting: one clip'] == 300 and table.goal['metrics'] == 100
-    sweep = pd.read_csv(run.dir/'samplers.csv')
+    sweep = pd.read_csv(samplers.dir/'samplers.csv')
     assert sweep['M best ratio'][0] == 1 and sweep.label.str.startswith('default').sum() == 2 and (sweep.seconds > 0).all()
     assert sweep['M best ±'][0] == 0 and (sweep['M single ±'][1:] > 0).all()
-    assert {'figures/pareto.png', 'speed.csv', 'samplers.csv'} <= set(run.manifest['artifacts'])
-    assert 'figures/growth.png' in geometry.manifest['artifacts'] and geometry.metrics['grows with clips of metrics']
+    assert {'figures/pareto.png', 'samplers.csv'} <= set(samplers.manifest['artifacts']) and 'figures/growth.png' in geometry.manifest['artifacts'] and geometry.metrics['grows with clips of metrics']

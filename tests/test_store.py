@@ -1,5 +1,5 @@
 "Recorded datasets become clip stores: the same however they are made, whatever is damaged, and read back in mixtures"
-import json, os, pickle
+import json, os, pickle, subprocess, sys
 from functools import partial
 from pathlib import Path
 import numpy as np, pytest, torch
@@ -198,3 +198,10 @@ def test_prepare_data(download, outputs):
     assert {'figures/contact_sheet.png', 'figures/histograms.png', 'figures/clip.gif', 'store.json'} <= set(run.manifest['artifacts'])
     assert read_json(run.dir/'store.json') == read_json(outputs/'data'/'h2o'/'train'/'manifest.json')
     assert len(open_dataset('h2o')) == 3 and str(download) not in json.dumps(run.manifest)
+
+
+def test_a_script_needs_no_guard(tmp_path):
+    "Processes that generate clips do not run the script that asked for them once more"
+    (tmp_path/'script.py').write_text("from forehand4d.data.loaders import open_dataset\nprint(len(open_dataset('lab-pour', 'test', n=9, frames=8, image_size=32, workers=2)))\n")
+    p = subprocess.run([sys.executable, tmp_path/'script.py'], capture_output=True, text=True, env={**os.environ, 'FOREHAND4D_DATA': str(tmp_path), 'PYTHONPATH': str(Path(__file__).parent.parent)})
+    assert (p.returncode, p.stdout) == (0, '9\n'), p.stderr
