@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['PACKAGES', 'in_test', 'project_root', 'outputs_root', 'data_root', 'stable_hash', 'file_hash', 'atomic_path',
-           'write_json', 'reading', 'read_json', 'software', 'git_state', 'progress', 'in_processes']
+           'write_json', 'reading', 'read_json', 'software', 'git_state', 'progress', 'in_processes', 'by']
 
 # %% ../nbs/00_core.ipynb #27948dc2
 import os, re, sys, json, math, errno, types, shutil, hashlib, platform, subprocess, tempfile, dataclasses, multiprocessing
@@ -196,3 +196,8 @@ def in_processes(f, # function of a module, not of a notebook or script
     torch.set_num_threads(1)
     try: yield from map(f, jobs)
     finally: torch.set_num_threads(threads)
+
+# %% ../nbs/00_core.ipynb #ff9a0e8f
+def by(generator)->dict: # `torch.Generator` → arguments of `torch.rand` and the like
+    "By whom and where random numbers are drawn"
+    return dict(generator=generator, device=generator.device)

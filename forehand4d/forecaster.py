@@ -12,6 +12,7 @@ from pathlib import Path
 import math, torch, torch.nn.functional as F
 from torch import Tensor, nn
 from fastcore.basics import patch
+from .core import by
 from .cameras import kpe_angles, project
 from .motion import HandMotion, MotionStats, encode198, fit_stats
 from .data.augment import mirror_motion
@@ -138,10 +139,7 @@ def _glimpse(self:ForecastModel, image:Tensor, order:Tensor)->tuple[Tensor,Tenso
     return some.new_zeros(len(image), h*w, some.shape[-1]).scatter(1, only[..., None].expand_as(some), some), blank, blank[:, member[:, 0]]
 
 @patch
-def hide_image(self:ForecastModel,
-    prefix:Tensor, # (B, N, width) from `prefix`
-    hidden:Tensor, # (B,) bool
-)->Tensor: # (B, N, width)
+def _hide_image(self:ForecastModel, prefix:Tensor, hidden:Tensor)->Tensor: # from `prefix` (B, N, width), (B,) bool; (B, N, width)
     "Blank the tokens that come from the image; those of detected hands stay"
     at = torch.arange(prefix.shape[1], device=prefix.device) - prefix.shape[1]
     return prefix.masked_fill((hidden[:, None] & (at != -4) & (at != -3))[..., None], 0)
@@ -153,16 +151,16 @@ def augment_image(image:Tensor, # (B, S, S, 3) uint8
 )->tuple[Tensor,Tensor,Tensor]: # (B, 3, S, S) normalised, (B, 3, 3), (B,) bool mirrored
     "Colour, zoom, shift and mirror"
     B, S = image.shape[:2]
-    rand = lambda *s: torch.rand(*s, generator=generator).to(K)
+    rand = lambda *s: torch.rand(*s, **by(generator)).to(K)
     x = image.permute(0, 3, 1, 2).float()/255
     x = x*(0.6 + 0.8*rand(B, 1, 1, 1))*(0.85 + 0.3*rand(B, 3, 1, 1))
     flip = rand(B) < 0.5
-    zoom, shift = (1 + 0.1*torch.randn(B, generator=generator).to(K)).clamp(0.8, 1.25), (rand(B, 2) - 0.5)*0.2*S
+    zoom, shift = (1 + 0.1*torch.randn(B, **by(generator)).to(K)).clamp(0.8, 1.25), (rand(B, 2) - 0.5)*0.2*S
     s = torch.where(flip, -1.0, 1.0)
     side = torch.stack([s, torch.ones_like(s)], -1)  # (B, 2) sign of each axis
     theta = torch.cat([torch.diag_embed(side), -shift[..., None]/(S/2)*side[..., None]], -1)/zoom[:, None, None]  # output pixel -> input pixel in grid_sample's units
     x = F.grid_sample(x, F.affine_grid(theta, x.shape, align_corners=False), align_corners=False)
-    x = (x + 0.02*torch.randn(x.shape, generator=generator).to(K)).clamp(0, 1)
+    x = (x + 0.02*torch.randn(x.shape, **by(generator)).to(K)).clamp(0, 1)
     c, mid, K = K[:, :2, 2], (S - 1)/2, K.clone()
     K[:, 0, 0] *= zoom; K[:, 1, 1] *= zoom; K[:, 0, 1] *= zoom*s
     K[:, :2, 2] = (c - mid)*zoom[:, None]*side + mid + shift
@@ -183,12 +181,12 @@ def loss(self:ForecastModel,
 )->tuple[Tensor,dict]: # scalar and its terms
     "Augment, encode, add noise, predict, compare"
     cfg, B = self.cfg, len(batch['image_K'])
-    rand = lambda *s: torch.rand(*s, generator=generator).to(batch['image_K'])
+    rand = lambda *s: torch.rand(*s, **by(generator)).to(batch['image_K'])
     if 'tokens' in batch: image, K, flip = None, batch['image_K'], torch.zeros(B, dtype=torch.bool, device=batch['image_K'].device)
     else: image, K, flip = augment_image(batch['image'], batch['image_K'], generator)
     m = _targets(batch, flip, cfg.hand_id).slice(0, self.span)
     true, seen = _seen_hands(m, K, cfg.image_size)
-    px = true + torch.randn(true.shape, generator=generator).to(true)*rand(B, 1, 1, 1)*0.015*cfg.image_size
+    px = true + torch.randn(true.shape, **by(generator)).to(true)*rand(B, 1, 1, 1)*0.015*cfg.image_size
     known = m.valid[:, 0, :, None].expand_as(seen)
     if cfg.supervision == '2d':
         rays, ok, cam = (x[:, :self.span] for x in batch_tracks(batch, flip))
@@ -213,8 +211,8 @@ def loss(self:ForecastModel,
         prefix, x0, m, real, weight, views = again(prefix), again(x0), m.map(again), again(real), again(weight), {}
         t = ((rand(B, 1) + torch.arange(cfg.draws).to(K)/cfg.draws)%1*cfg.noise_levels).long().clamp(max=cfg.noise_levels - 1).flatten()  # spread over the schedule
         t = (t + 1)*(STEPS//cfg.noise_levels) - 1
-        xt, abar = q_sample(x0, t, torch.randn(x0.shape, generator=generator).to(x0)), alphas_bar().to(t.device)[t].to(x0)
-        if cfg.drop_image: prefix = self.hide_image(prefix, rand(len(prefix)) < cfg.drop_image)
+        xt, abar = q_sample(x0, t, torch.randn(x0.shape, **by(generator)).to(x0)), alphas_bar().to(t.device)[t].to(x0)
+        if cfg.drop_image: prefix = self._hide_image(prefix, rand(len(prefix)) < cfg.drop_image)
     pred = self.net(xt, t, prefix=prefix, real=real)
     total, terms = motion_loss(pred.float(), x0, m, self.stats, abar, w, weight, stride=self.net.cfg.patch, **views)
     more = {'found': cfg.tell_found*_found_loss(*found, true, near, cfg.image_size, self.backbone.grid(cfg.image_size))} | ({'aux': side} if cfg.aux else {})
@@ -237,8 +235,8 @@ def _side_loss(self:ForecastModel, prefix:Tensor, x0:Tensor, m:HandMotion, views
         pred = self.side(torch.zeros_like(x0), torch.zeros(len(x0), dtype=torch.long, device=x0.device), prefix=prefix, real=real)
         return motion_loss(pred.float(), x0, m, self.stats, torch.ones_like(weight), SIDE, weight, stride=self.net.cfg.patch, **views)[0]
     j = ((2*flat + 1)/self.cfg.image_size - 1).clamp(-2, 2).flatten(-3)
-    t = torch.randint(STEPS, (len(j),), generator=generator).to(j.device)
-    pred = self.side(q_sample(j, t, torch.randn(j.shape, generator=generator).to(j)), t, prefix=prefix, real=real)
+    t = torch.randint(STEPS, (len(j),), **by(generator)).to(j.device)
+    pred = self.side(q_sample(j, t, torch.randn(j.shape, **by(generator)).to(j)), t, prefix=prefix, real=real)
     return masked_mean((pred.float() - j)**2, trust[..., None].expand_as(flat).flatten(-3))
 
 # %% ../nbs/55a_forecaster.ipynb #2a9f0481

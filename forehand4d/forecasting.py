@@ -74,7 +74,7 @@ def forecast(self:ForecastModel,
         f = lambda x, t: self.net(x, t, prefix=prefix)
         if guidance != 1:
             if not cfg.drop_image: raise ValueError('guidance needs a network that has been trained with hidden images (drop_image); train it again, or leave guidance at 1')
-            both = torch.cat([prefix, self.hide_image(prefix, torch.ones(len(prefix), dtype=torch.bool, device=prefix.device))])
+            both = torch.cat([prefix, self._hide_image(prefix, torch.ones(len(prefix), dtype=torch.bool, device=prefix.device))])
             def f(x, t): seen, blind = self.net(x.repeat(2, 1, 1), t.repeat(2), prefix=both).chunk(2); return blind + guidance*(seen - blind)
         x = sample(f, (B*samples, self.span, 198), steps or 10, sampler, seed, prefix.device, temperature=temperature)
     else:

@@ -12,6 +12,7 @@ from types import SimpleNamespace
 import numpy as np, torch
 from scipy.spatial.transform import Rotation
 from torch import Tensor, nn
+from .core import by
 from .cameras import invert, make_T
 from .motion import HandMotion, MotionStats, decode198, encode198, fit_stats
 from .data.clips import Clip
@@ -29,7 +30,7 @@ def _from_wrist(m:HandMotion)->tuple[HandMotion,Tensor]: # (B, T), seen from the
     return m.to_frame(T), T
 
 def _random_gaps(valid:Tensor, generator:torch.Generator)->Tensor: # (B, T, 2) bool, what stays known: two stretches of each hand are hidden, each of at most two fifths of the window
-    start, n = (torch.rand(len(valid), 1, 2, 2, generator=generator).to(valid.device)*s*valid.shape[1] for s in (1, 0.4))
+    start, n = (torch.rand(len(valid), 1, 2, 2, **by(generator)).to(valid.device)*s*valid.shape[1] for s in (1, 0.4))
     t = torch.arange(valid.shape[1], device=valid.device)[None, :, None, None]
     return valid & ~((t >= start) & (t < start + n)).any(-1)
 
@@ -60,7 +61,7 @@ class Infiller(nn.Module):
         m = batch_motion(batch, self.cfg.hand_id)
         start, T = _from_wrist(_fill_gaps(m, known := _random_gaps(m.valid, generator)))
         m, x = m.to_frame(T), encode198(start, self.stats)
-        x = x + 0.02*torch.randn(x.shape, generator=generator).to(x)  # estimates are not exact
+        x = x + 0.02*torch.randn(x.shape, **by(generator)).to(x)  # estimates are not exact
         pred, truth = self.complete(x, known, batch['real']).float(), replace(m, valid=m.valid & ~known)
         weights = LossWeights(place=0)  # relative to depth, which a wrist's frame does not have
         return motion_loss(pred, encode198(m, self.stats), truth, self.stats, x.new_ones(len(x)), weights, batch['weight'], stride=self.cfg.patch)

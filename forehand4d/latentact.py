@@ -9,6 +9,7 @@ __all__ = ['LatentActConfig', 'Quantiser', 'Codebook', 'LatentAct', 'latentact_m
 import torch, torch.nn.functional as F
 from dataclasses import asdict, dataclass, replace
 from torch import Tensor, nn
+from .core import by
 from .motion import HandMotion, MotionStats, decode198, encode198
 from .backbones import build_backbone, normalise_image
 from .denoiser import sinusoid
@@ -42,7 +43,7 @@ class Quantiser(nn.Module):
 
     def _move(self, r:Tensor, count:Tensor, total:Tensor, generator:torch.Generator): # codes out of use, at first all of them, onto tokens (M, D)
         few = self.dead*len(r)/len(count)
-        idle, pick = count < few, r[torch.randint(len(r), count.shape, generator=generator).to(r.device)]
+        idle, pick = count < few, r[torch.randint(len(r), count.shape, **by(generator)).to(r.device)]
         total[idle], count[idle] = pick[idle]*few, few
 
     @torch.no_grad()
@@ -65,8 +66,8 @@ class Quantiser(nn.Module):
 
 # %% ../nbs/60_latentact.ipynb #8473857a
 def _cut(parts:Tensor, cfg:LatentActConfig, generator:torch.Generator)->Tensor: # (B, N, L, D) to their sum (B, N, D), over the first levels only in some clips
-    n = torch.where(torch.rand(len(parts), generator=generator) < cfg.cut, torch.randint(1, cfg.levels + 1, (len(parts),), generator=generator), cfg.levels)
-    return (parts*(torch.arange(cfg.levels) < n[:, None]).to(parts)[:, None, :, None]).sum(-2)
+    n = torch.where(torch.rand(len(parts), **by(generator)) < cfg.cut, torch.randint(1, cfg.levels + 1, (len(parts),), **by(generator)), cfg.levels)
+    return (parts*(torch.arange(cfg.levels, device=n.device) < n[:, None]).to(parts)[:, None, :, None]).sum(-2)
 
 class Codebook(nn.Module):
     "Motion to codes and back"
@@ -102,7 +103,7 @@ class Codebook(nn.Module):
     def loss(self, batch:dict, generator:torch.Generator)->tuple[Tensor,dict]: # from `collate`; scalar and its terms
         "Mirror half of the clips, quantise, decode, compare"
         cfg, weight = self.cfg, batch['weight']
-        m = _targets(batch, (torch.rand(len(weight), generator=generator) < 0.5).to(weight.device), cfg.hand_id)
+        m = _targets(batch, (torch.rand(len(weight), **by(generator)) < 0.5).to(weight.device), cfg.hand_id)
         z, mask = self.encode(m)
         _, parts = self.quantiser(z, mask, generator if self.training else None)
         pred, x0 = self.decode(z + (_cut(parts, cfg, generator) - z).detach(), mask=mask).float(), encode198(m, self.stats)
@@ -144,7 +145,7 @@ class LatentAct(nn.Module):
         m, tokens = _targets(batch, flip, cfg.hand_id), self.look(image)
         z, mask = book.encode(m)
         ids, parts = book.quantiser(z)
-        tokens = tokens*(torch.rand(*tokens.shape[:2], 1, generator=generator) >= cfg.drop_token).to(tokens)
+        tokens = tokens*(torch.rand(*tokens.shape[:2], 1, **by(generator)) >= cfg.drop_token).to(tokens)
         pred, x0 = book.decode(_cut(parts, cfg, generator), tokens, mask).float(), encode198(m, book.stats)
         total, terms = motion_loss(pred, x0, m, book.stats, torch.ones_like(weight), weight=weight, stride=cfg.patch)
         codes = masked_mean(F.cross_entropy(self.index(tokens).movedim(-1, 1), ids, reduction='none'), mask*weight[:, None])

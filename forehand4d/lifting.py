@@ -9,6 +9,7 @@ __all__ = ['LifterConfig', 'Lifter', 'build_lifter', 'LoadedLifter', 'load_lifte
 from dataclasses import asdict, dataclass, replace
 import torch
 from torch import Tensor, nn
+from .core import by
 from .rotations import slerp
 from .cameras import invert
 from .motion import HandMotion, MotionStats, decode198, encode198, fit_stats
@@ -69,8 +70,8 @@ def loss(self:Lifter,
     b = augment_lifting(batch_motion(batch, self.cfg.hand_id), batch['intrinsics'], generator)
     m = b['motion']
     x0 = encode198(m, self.stats)
-    t = torch.randint(0, STEPS, (len(x0),), generator=generator).to(x0.device)
-    xt = q_sample(x0, t, torch.randn(x0.shape, generator=generator).to(x0))
+    t = torch.randint(0, STEPS, (len(x0),), **by(generator)).to(x0.device)
+    xt = q_sample(x0, t, torch.randn(x0.shape, **by(generator)).to(x0))
     c = lifting_conditions(b['keypoints2d'], b['valid2d'], b['intrinsics'], b['cam_from_view'], self.cfg.kinds)
     pred = self.net(xt, t, self.net.embed_frames(c, _keep(c, self.cfg.drop_token, self.cfg.drop_group)), real=batch['real'])
     abar = alphas_bar().to(t.device)[t].to(x0)

@@ -11,6 +11,7 @@ from pathlib import Path
 from types import SimpleNamespace
 import numpy as np, torch
 from torch import Tensor, nn
+from .core import by
 from .rotations import mat_to_6d, mat_to_aa, slerp
 from .cameras import invert, project, unproject
 from .hands import hand_pair, rest_wrist
@@ -54,7 +55,7 @@ class PerFrame(Hamer):
         if not len(n): raise ValueError('a batch without a hand that is seen in an input frame; use larger batches or other clips')
         px = project(unproject(batch['keypoints2d'][n, 0, h], batch['intrinsics'][n, 0, None], K.new_tensor(1.)), (K := K[n])[:, None])
         seen, left = seen[n, h], h == 1
-        noise = lambda *s: torch.randn(len(n), *s, generator=generator).to(K)
+        noise = lambda *s: torch.randn(len(n), *s, **by(generator)).to(K)
         centre, side = _hand_boxes(px, seen)
         centre, side = centre + 0.02*side[:, None]*noise(2), side*(1 + 0.05*noise())
         crops = torch.cat([_cut_hands(batch['image'][i], centre[n == i], side[n == i], left[n == i]) for i in n.unique()])

@@ -36,9 +36,9 @@ def sample(f, # function (xt (B, T, C), t (B,)) -> x0 (B, T, C)
     g = torch.Generator().manual_seed(seed)
     draw = lambda: torch.randn(shape, generator=g).to(device)
     x, ddpm = temperature*draw(), {'generator': g} if sampler == 'ddpm' else {}
-    for step in scheduler.timesteps:
-        t = torch.full((shape[0],), int(step), device=device)
-        with torch.autocast(x.device.type, torch.bfloat16, enabled=x.is_cuda): x0 = f(x, t)
-        x0 = x0.float()
-        x = ancestral_step(x0, x, t, draw()) if ddpm and steps >= STEPS else scheduler.step(x0, step, x, **ddpm).prev_sample
+    with torch.autocast(x.device.type, torch.bfloat16, enabled=x.is_cuda):  # around all steps: weights are cast once
+        for step in scheduler.timesteps:
+            t = torch.full((shape[0],), int(step), device=device)
+            x0 = f(x, t).float()
+            x = ancestral_step(x0, x, t, draw()) if ddpm and steps >= STEPS else scheduler.step(x0, step, x, **ddpm).prev_sample
     return x

@@ -13,7 +13,7 @@ from .study import _how_to
 from .evaluation import ROLES, aggregate
 from .paper import REAL, Row, TableSpec, paper_numbers
 from .records import Budget
-from .report import Source, Sources, budget_line, save_texts
+from .report import Source, Sources, _budget_line, save_texts
 
 # %% ../nbs/80c_tables.ipynb #3f72f97e
 @dataclass(frozen=True)
@@ -106,7 +106,7 @@ def build_table(spec:TableSpec, # rows and columns
             lines += _our_lines(row, spec, pool, summary, columns)
             parts.append(summary.assign(run=' '.join(s.path for s in pool)))
             budget, seeds[row.label] = pool[-1].data.budgets.get(row.method, Budget()), len(pool)
-            if budget != Budget(): budgets.append(budget_line(row.label, budget, len(pool)))
+            if budget != Budget(): budgets.append(_budget_line(row.label, budget, len(pool)))
             quoted += [s for s in pool if s not in quoted]
         else: lines.append(Line('missing', row.label, 'not run', command=_how_to(sources.profile, row.step)))
         if row.paper: lines.append(_paper_line(row, spec, columns))

@@ -205,7 +205,7 @@ def _loop(acc, wrapped, average, optimiser, data:ClipDataset, cfg:TrainConfig, r
         for i in range(pieces):
             torch.manual_seed(seed)   # the same everywhere, see `_Share`
             with _Share(rank*pieces + i, world*pieces) if world*pieces > 1 else nullcontext(), acc.no_sync(wrapped) if i < pieces - 1 else nullcontext():
-                loss, parts = wrapped({k: v[i] for k, v in batch.items()}, torch.Generator().manual_seed(seed))
+                loss, parts = wrapped({k: v[i] for k, v in batch.items()}, torch.Generator(acc.device).manual_seed(seed))
                 acc.backward(loss/pieces)
             logged = logged + torch.stack([loss.detach(), *parts.values()])/pieces
         norm = float(_gathered(acc.clip_grad_norm_(wrapped.parameters(), 1.0)))

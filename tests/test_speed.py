@@ -1,6 +1,7 @@
 "Fast paths and plain paths agree; the benchmark runs. Nothing here looks at a clock."
 import contextlib, copy, shutil
 from dataclasses import replace
+from types import SimpleNamespace
 import pandas as pd
 import pytest
 import torch
@@ -158,21 +159,21 @@ def test_a_thousand_steps_are_the_released_ones(model):
 
 @pytest.fixture
 def elsewhere(monkeypatch):
-    "A batch on torch's device without memory, which stands in for a GPU: what mixes it with the processor's tensors fails. What only reads a number, or copies from there, is let through"
-    P, truth, copied = profile('tiny'), torch.Tensor.__bool__, torch.Tensor.cpu
+    "A batch and a generator on torch's device without memory, which stands in for a GPU: what mixes it with the processor's tensors fails. What only reads a number is let through"
+    P, truth, there = profile('tiny'), torch.Tensor.__bool__, SimpleNamespace(device='meta')
     b = collate([make_clip('lab-pour', 'train', i, P.frames, P.image_size) for i in range(2)], P.frames, P.image_size)
     monkeypatch.setattr(torch.Tensor, '__bool__', lambda x: x.is_meta or truth(x))
-    monkeypatch.setattr(torch.Tensor, 'cpu', lambda x: torch.zeros(x.shape, dtype=x.dtype) if x.is_meta else copied(x))
+    for f in ('rand', 'randn', 'randint'): monkeypatch.setattr(torch, f, lambda *a, generator=None, draw=getattr(torch, f), **k: draw(*a, **(k if generator is there else dict(k, generator=generator))))
     monkeypatch.setattr(torch, 'autocast', lambda *a, **k: contextlib.nullcontext())
-    return P, {k: v.to('meta') for k, v in b.items() if k != 'model'}
+    return P, {k: v.to('meta') for k, v in b.items() if k != 'model'}, there
 
 
 @pytest.mark.parametrize('how', [{}, dict(backbone='vitpose-32x3x2', look=0.5, drop_path=0.5), dict(backbone='dinov2-32x1x2'), dict(method='regressor'), dict(method='static'),
                                  dict(supervision='2d', aux='regression'), dict(supervision='2d', aux='diffusion')], ids=str)
 def test_forecasts_stay_on_their_device(how, elsewhere):
-    P, b = elsewhere
+    P, b, generator = elsewhere
     m = build_forecaster(P, **how).to('meta')
-    m.train().loss(b, torch.Generator().manual_seed(0))[0].backward()
+    m.train().loss(b, generator)[0].backward()
     assert all(p.grad is None or p.grad.is_meta for p in m.parameters())
     hands = torch.zeros(2, 2, 21, 2, device='meta'), torch.ones(2, 2, 21, dtype=torch.bool, device='meta')
     for sampler in SAMPLERS:
@@ -182,9 +183,9 @@ def test_forecasts_stay_on_their_device(how, elsewhere):
 
 @pytest.mark.parametrize('layout', ['fused', 'concatenated'])
 def test_lifting_stays_on_its_device(layout, elsewhere):
-    P, b = elsewhere
+    P, b, generator = elsewhere
     m = build_lifter(P, layout=layout).to('meta')
-    m.train().loss(b, torch.Generator().manual_seed(0))[0].backward()
+    m.train().loss(b, generator)[0].backward()
     assert m.eval().lift(*(b[k] for k in ('keypoints2d', 'valid2d', 'intrinsics', 'cam_from_view')), real=b['real'], steps=3).joints().is_meta
 
 

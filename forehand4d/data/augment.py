@@ -10,6 +10,7 @@ import math
 import torch
 from torch import Tensor
 from dataclasses import replace
+from ..core import by
 from ..rotations import aa_to_mat
 from ..cameras import make_T, project, transform
 from ..motion import HandMotion
@@ -17,10 +18,10 @@ from ..motion import HandMotion
 # %% ../../nbs/22_data.augment.ipynb #81e25966
 def _smooth_noise(batch:int, frames:int, channels:int, generator:torch.Generator, period:float=64)->Tensor: # (batch, frames, channels), zero in frame 0, of order one; longest period in frames
     "Random smooth curves"
-    k = torch.arange(1, 5)
-    t = torch.arange(frames)[:, None]*(2*math.pi/period)*k
-    phase = torch.rand(batch, 1, channels, 4, generator=generator)*2*math.pi
-    a = torch.randn(batch, 1, channels, 4, generator=generator)/k**1.5
+    k = torch.arange(1, 5, device=generator.device)
+    t = torch.arange(frames, device=generator.device)[:, None]*(2*math.pi/period)*k
+    phase = torch.rand(batch, 1, channels, 4, **by(generator))*2*math.pi
+    a = torch.randn(batch, 1, channels, 4, **by(generator))/k**1.5
     y = ((t[None, :, None] + phase).sin()*a).sum(-1)
     return y - y[:, :1]
 
@@ -29,11 +30,11 @@ def _vary_hands(m:HandMotion, generator:torch.Generator, pose:float=0.7)->HandMo
     "Vary finger poses (B, T) along the hand's synergies, by `pose` of their standard deviations at most, and shapes"
     B, T = m.wrist.shape[:2]
     hand, n = m.hand(), 15
-    amount = torch.rand(B, 1, 2, 1, generator=generator)*pose
-    c = torch.randn(B, 1, 2, n, generator=generator) + 0.5*_smooth_noise(B, T, 2*n, generator).unflatten(-1, (2, n))
-    aa = torch.einsum('bthn,hnk->bthk', c*amount*hand.component_std[:, :n].cpu(), hand.components[:, :n].cpu()).unflatten(-1, (15, 3))
+    amount = torch.rand(B, 1, 2, 1, **by(generator))*pose
+    c = torch.randn(B, 1, 2, n, **by(generator)) + 0.5*_smooth_noise(B, T, 2*n, generator).unflatten(-1, (2, n))
+    aa = torch.einsum('bthn,hnk->bthk', c*amount*hand.component_std[:, :n].to(c), hand.components[:, :n].to(c)).unflatten(-1, (15, 3))
     fingers = aa_to_mat(aa.to(m.rot))@m.rot[..., 1:, :, :]
-    betas = torch.randn(B, 2, 10, generator=generator)*torch.rand(B, 1, 1, generator=generator)
+    betas = torch.randn(B, 2, 10, **by(generator))*torch.rand(B, 1, 1, **by(generator))
     return replace(m, rot=torch.cat([m.rot[..., :1, :, :], fingers], -3), betas=betas.to(m.betas))
 
 def mirror_motion(m:HandMotion)->HandMotion: # any leading dimensions, mirrored hand models → in the mirror x -> -x: right becomes left
@@ -46,13 +47,13 @@ def _random_views(points:Tensor, valid:Tensor, generator:torch.Generator, orbit=
     """`new_from_view` (B, 4, 4) and trajectories `cam_from_new` (B, T, 4, 4), identity in frame 0, that keep points (B, T, N, 3) in sight: `orbit` and `roll` (radians, standard
     deviations) around the hands and about the optical axis, `near` and `far` (metres) their mean distance, `travel` (metres) and `turn` (radians) the camera's motion, `static` a share"""
     B, T = points.shape[:2]
-    rnd, w = lambda *s: torch.randn(*s, generator=generator).to(points), valid.to(points)[..., None]
+    rnd, w = lambda *s: torch.randn(*s, **by(generator)).to(points), valid.to(points)[..., None]
     centre = (points*w).sum((1, 2))/w.sum((1, 2)).clamp(min=1)
     R = aa_to_mat(torch.stack([torch.zeros(B).to(points), torch.zeros(B).to(points), rnd(B)*roll], -1))@aa_to_mat(rnd(B, 3)*orbit*0.6)
-    depth = near + (far - near)*torch.rand(B, generator=generator).to(points)
+    depth = near + (far - near)*torch.rand(B, **by(generator)).to(points)
     aim = torch.stack([rnd(B)*0.12*depth, rnd(B)*0.12*depth, depth], -1)  # where the hands' centre comes to lie
     new = make_T(R, aim - (R@centre[..., None]).squeeze(-1))
-    move = (torch.rand(B, 1, 1, generator=generator) > static).to(points)*torch.rand(B, 1, 1, generator=generator).to(points)*2
+    move = (torch.rand(B, 1, 1, **by(generator)) > static).to(points)*torch.rand(B, 1, 1, **by(generator)).to(points)*2
     s = _smooth_noise(B, T, 6, generator, period=90).to(points)*move
     swing, eye = aa_to_mat(s[..., :3]*turn), s[..., 3:]*travel
     pivot = aim[:, None]  # turning about the hands keeps them in sight; the rest of the rotation is a glance aside
@@ -64,12 +65,12 @@ def _noisy_keypoints(px:Tensor, valid:Tensor, generator:torch.Generator, jitter:
     """Pixels (B, T, 2, 21, 2) and their validity as a detector sees them: `jitter` is the largest standard deviation as a share of the hand's
     extent, `drop` the chance of losing a joint in a frame, `gap` that of losing a stretch of frames, per clip and hand"""
     B, T = px.shape[:2]
-    rand = lambda *s: torch.rand(*s, generator=generator).to(px.device)
+    rand = lambda *s: torch.rand(*s, **by(generator)).to(px.device)
     big = torch.where(valid[..., None], px, px.mean(3, keepdim=True))
     size = (big.amax(3) - big.amin(3)).amax(-1)[..., None, None]
     level = rand(B, 1, 1, 1, 1)**2*jitter
     slow = _smooth_noise(B, T, 84, generator, period=30).to(px).unflatten(-1, (2, 21, 2))
-    px = px + (0.7*torch.randn(px.shape, generator=generator).to(px) + 0.5*slow)*level*size
+    px = px + (0.7*torch.randn(px.shape, **by(generator)).to(px) + 0.5*slow)*level*size
     lost = rand(B, T, 2, 21) < drop*rand(B, 1, 1, 1)*2
     start, n, frame = rand(B, 1, 2)*T, rand(B, 1, 2)*T*0.3, torch.arange(T, device=px.device)[None, :, None]
     hole = (rand(B, 1, 2) < gap) & (frame >= start) & (frame < start + n)
@@ -84,13 +85,13 @@ def augment_lifting(m:HandMotion, # (B, T) lab motion, view frame
     "A training batch for lifting: other hands, other cameras, noisy 2D tracks"
     B, T = m.wrist.shape[:2]
     m = _vary_hands(m, generator)
-    f, flip = mirror_motion(m), (torch.rand(B, generator=generator) < 0.5).to(m.wrist.device)
+    f, flip = mirror_motion(m), (torch.rand(B, **by(generator)) < 0.5).to(m.wrist.device)
     pick = lambda a, b: torch.where(flip.view(-1, *[1]*(a.dim() - 1)), a, b)
     m = HandMotion(pick(f.rot, m.rot), pick(f.wrist, m.wrist), pick(f.betas, m.betas), pick(f.valid, m.valid), m.hand_id)
     j, seen = m.joints(), m.valid[..., None].expand(*m.valid.shape, 21)
     new, cam = _random_views(j.flatten(2, 3), seen.flatten(2, 3), generator)
     m, j = m.to_frame(new[:, None]), transform(new[:, None, None], j)
-    zoom = torch.exp(torch.randn(B, 1, 1, generator=generator).to(K)*0.25)
+    zoom = torch.exp(torch.randn(B, 1, 1, **by(generator)).to(K)*0.25)
     K = K.clone()
     K[..., :2, :2] *= zoom[..., None]  # the principal point stays
     p = transform(cam[:, :, None], j)
