@@ -38,10 +38,11 @@ def by_turns(repeats:int, # measurements of each, after one that does not count;
     for turn in range(repeats + 1):
         for name, f in work.items():
             _peak()
-            clock, processor = time.perf_counter(), time.process_time()
-            f()
-            if torch.cuda.is_available(): torch.cuda.synchronize()
-            rows.append((name, turn, time.perf_counter() - clock, time.process_time() - processor, _peak()))
+            clock, processor, n = time.perf_counter(), time.process_time(), 0
+            while not n or time.perf_counter() - clock < 0.05: # again and again if it is short, as `timeit` does
+                f(); n += 1
+                if torch.cuda.is_available(): torch.cuda.synchronize()
+            rows.append((name, turn, (time.perf_counter() - clock)/n, (time.process_time() - processor)/n, _peak()))
     t = pd.DataFrame(rows, columns=['name', 'turn', 'seconds', 'processor', 'memory'])
     return t[t.turn >= min(1, repeats)].groupby('name', sort=False)[['seconds', 'processor', 'memory']].median()
 
@@ -85,7 +86,7 @@ def sampler_sweep(model:ForecastModel, # of method 'diffusion'
     for how in settings:
         parts, calls = [], []
         hook = model.net.register_forward_hook(lambda *_: calls.append(1))
-        def draw(): parts.extend(model.forecast(b['image'][i:i + batch], b['image_K'][i:i + batch], **dict(samples=samples, rays=False, seed=seed + i) | how).cpu() for i in starts)
+        def draw(): calls.clear(); parts[:] = (model.forecast(b['image'][i:i + batch], b['image_K'][i:i + batch], **dict(samples=samples, rays=False, seed=seed + i) | how).cpu() for i in starts)
         cost = by_turns(0, draw=draw).loc['draw', ['seconds', 'processor']]/len(clips)
         hook.remove()
         J, x = (torch.cat([f(m) for m in parts]) for f in (HandMotion.joints, lambda m: encode198(m, model.stats)))
