@@ -254,7 +254,7 @@ def build_forecaster(p, # `Profile` with the sizes
 )->ForecastModel: # ready to be trained
     "Forecasting model of a profile"
     given = dict(backbone=backbone or p.backbone, draws=2, frozen=frozen, supervision=supervision, aux=aux, drop_image=0.05 if method == 'diffusion' else 0.0)
-    given |= (dict(draws=1, look=0.5, drop_path=0.55) if given['backbone'] == 'vit-h' and not frozen else {}) | shape
+    given |= (dict(draws=1, look=0.4, drop_path=0.55) if given['backbone'] == 'vit-h' and not frozen else {}) | shape
     cfg = ForecasterConfig(method, **{f.name: getattr(p, f.name) for f in fields(p) if f.name in ForecasterConfig.__dataclass_fields__} | given)
     if data is not None: cfg = replace(cfg, hand_id=data.hand_id or cfg.hand_id)
     if cfg.backbone == 'vit-h' and init is None and not weights:
