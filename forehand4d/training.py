@@ -95,7 +95,7 @@ class TrainConfig:
     lr: float = 1e-3 # peak learning rate
     slow: float = 1.0 # learning rate of an image backbone as a share of the others'
     shard: bool = False # several processes hold a share each of weights, gradients, averages and moments (FSDP)
-    checkpoint: bool = False # keep no activations of transformer layers, compute them again for the backward pass: less memory, a third more time
+    checkpoint: bool = False # keep no activations of transformer layers, compute them again for the backward pass: less memory, one more forward pass
     compile: bool = False # let torch.compile fuse the transformer layers
     accumulate: int = 1 # pieces that a process works on one after the other in a step, which takes less memory
     save_every: int = 100 # steps between checkpoints

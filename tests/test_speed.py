@@ -1,11 +1,12 @@
 "Fast paths and plain paths agree; the benchmark runs. Nothing here looks at a clock."
 import contextlib, copy, shutil
 from dataclasses import replace
+from functools import partial
 from types import SimpleNamespace
 import pandas as pd
 import pytest
 import torch
-from forehand4d.backbones import compile_layers, normalise_image
+from forehand4d.backbones import compile_layers, layers_of, normalise_image
 from forehand4d.cli import main
 from forehand4d.data.clips import write_clips
 from forehand4d.data.handworld import make_clip
@@ -208,6 +209,7 @@ def test_compiled_layers_forecast_the_same(model):
     image, K = picture(model)
     before = model.forecast(image, K, samples=2, steps=3, seed=1).joints()
     quick = compile_layers(copy.deepcopy(model))
+    assert layers_of(quick) and all(l._compiled_call_impl for l in layers_of(quick))
     torch.testing.assert_close(quick.forecast(image, K, samples=2, steps=3, seed=1).joints(), before, rtol=0, atol=1e-5)
     assert set(quick.state_dict()) == set(model.state_dict())
 
@@ -219,7 +221,9 @@ def test_training_that_saves_memory_or_time_is_the_same(how, tmp_path):
     write_clips([make_clip('lab-pour', 'train', i, P.frames, P.image_size) for i in range(4)], tmp_path/'clips')
     for name, more in (('plain', {k: v for k, v in how.items() if k == 'accumulate'}), ('other', how)):
         data, run = open_dataset(str(tmp_path/'clips')), start_run('same', {'which': name}, root=tmp_path)
-        train(build_forecaster(P, data, look=0.5, drop_path=0.5, dropout=0.1*('compile' not in how)), data, TrainConfig(3, 4, P.frames, P.image_size, **more), run)
+        model = build_forecaster(P, data, look=0.5, drop_path=0.5, dropout=0.1*('compile' not in how))
+        train(model, data, TrainConfig(3, 4, P.frames, P.image_size, **more), run)
+        for layer in layers_of(model): assert (bool(layer._compiled_call_impl), isinstance(layer.forward, partial)) == (bool(more.get('compile')), bool(more.get('checkpoint')))
         logs.append(torch.tensor([[row['loss'], row['norm']] for row in run.log_rows()]))
     torch.testing.assert_close(*logs, rtol=1e-4, atol=0)
     assert logs[0].std(0).min() > 0 and len(list_runs('same', tmp_path)) == 2
