@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 import torch, torch.distributed as dist, torch.nn.functional as F
 from torch import Tensor
 from .cameras import transform
-from .motion import HandMotion, MotionStats, decode198
+from .motion import Anchor, HandMotion, MotionStats, decode198, decode_from
 
 # %% ../nbs/50_losses.ipynb #0e9f0143
 def masked_mean(x:Tensor, # (B, ...) values
@@ -44,13 +44,15 @@ def motion_loss(x0:Tensor, # (B, T, 198) predicted clean channels
     cam:Tensor|None=None, # (B, T, 4, 4) cam_from_view, for the image term
     stride:int=1, # geometric terms look at every so many frames only
     track:tuple|None=None, # labels of the image term: tangents (B, T, 2, 21, 2) in camera t, weights (B, T, 2, 21); without it the projected truth
+    anchor:Anchor|None=None, # what the channels are relative to
 )->tuple[Tensor,dict]: # scalar, and the value of each term
     "Loss of a predicted motion"
     m = truth.valid.to(x0)*(1 if weight is None else weight[:, None, None])
     d2 = (x0 - target)**2
     rot, transl = d2[..., :192].unflatten(-1, (2, 16, 6)), d2[..., 192:].unflatten(-1, (2, 3))
     terms = {'global': w.rot_global*masked_mean(rot[..., 0, :], m), 'pose': w.rot_fingers*masked_mean(rot[..., 1:, :], m), 'transl': w.transl*masked_mean(transl, m)}
-    pred = decode198(x0[:, ::stride], stats, truth.betas, truth.valid[:, ::stride], truth.hand_id)
+    shape = dict(betas=truth.betas, valid=truth.valid[:, ::stride], hand_id=truth.hand_id)
+    pred = decode198(x0[:, ::stride], stats, **shape) if anchor is None else decode_from(x0[:, ::stride], stats, anchor, **shape)
     J, G = pred.joints(), replace(pred, rot=truth.rot[:, ::stride], wrist=truth.wrist[:, ::stride]).joints()
     m, valid = m[:, ::stride], pred.valid
     mg = m*abar[:, None, None]
