@@ -15,7 +15,7 @@ from .hands import rest_wrist
 from .mano import from_mano
 from .motion import HandMotion
 from .placing import place_hands
-from .imputation import Observation
+from .refinement import Observation
 
 # %% ../nbs/61_easymocap.ipynb #86a5a3c5
 REPRO, SMOOTH, PRIOR = 100., 50*1000., 1e-3 # weights: reprojection, second differences of translation and joints in metres, pose coefficients

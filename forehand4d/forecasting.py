@@ -22,7 +22,7 @@ from .sampling import sample
 from .training import load_model
 from .official import LegacyModel, official_model
 from .forecaster import ForecasterConfig, ForecastModel
-from .imputation import Observation, RefineConfig, refine_batch
+from .refinement import Observation, RefineConfig, refine_batch
 
 # %% ../nbs/55b_forecasting.ipynb #a3ddffab
 TEMPERATURE = 0.7 # chosen on training clips, see `sample`

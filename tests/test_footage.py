@@ -14,7 +14,8 @@ from forehand4d.data.footage import film_sequence
 from forehand4d.data.keypoints import Tracks, detector_available, make_tracks, track_video
 from forehand4d.data.loaders import open_dataset
 from forehand4d.data.sequences import brown_conrady, windows
-from forehand4d.imputation import RefineConfig, impute
+from forehand4d.imputation import impute
+from forehand4d.refinement import RefineConfig
 from forehand4d.lifting import load_lifter
 from forehand4d.mano import from_mano21
 from forehand4d.motion import rest_motion

@@ -8,7 +8,8 @@ from forehand4d.data.clips import write_clips
 from forehand4d.data.handworld import make_clip
 from forehand4d.data.loaders import open_dataset
 from forehand4d.forecaster import build_forecaster
-from forehand4d.imputation import RefineConfig, impute
+from forehand4d.imputation import impute
+from forehand4d.refinement import RefineConfig
 from forehand4d.lifting import build_lifter, load_lifter
 from forehand4d.profiles import profile
 from forehand4d.runs import Run, list_runs, start_run, _unlock

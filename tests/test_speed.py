@@ -14,7 +14,7 @@ from forehand4d.data.loaders import batch_motion, collate, open_dataset
 from forehand4d.diffusion import STEPS, ancestral_step
 from forehand4d.forecaster import build_forecaster
 from forehand4d import forecasting  # noqa: F401, gives `ForecastModel` its `forecast`
-from forehand4d.imputation import RefineConfig, _apply, _objective, _start, observe, refine_batch
+from forehand4d.refinement import RefineConfig, _apply, _objective, _start, observe, refine_batch
 from forehand4d.lifting import build_lifter
 from forehand4d.metrics import METRICS, motion_metrics
 from forehand4d.motion import decode198, rest_motion
