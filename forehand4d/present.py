@@ -119,11 +119,12 @@ def simulate_present(
     past:tuple, # what `batch_past` says
     generator:torch.Generator, # source of randomness
     noise:PresentNoise=PresentNoise(), # what is spoilt, and what is hidden
+    level:Tensor|None=None, # (B, 2) how much, 0 to 1; drawn without it
 )->Present:
     "What a detector, a fit and a tracker would say of training clips"
     batch = len(seen)
     def chance(p, *shape): return torch.rand(*shape, **by(generator)).to(motion.wrist.device) < p
-    level = torch.rand(batch, 2, **by(generator)).to(motion.wrist)
+    if level is None: level = torch.rand(batch, 2, **by(generator)).to(motion.wrist)
     anchor = spoil_anchor(motion, level, noise, generator)
     known = seen & ~chance(noise.drop_hand, batch, 2)
     rays, valid, cameras = past
