@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['PAINTINGS', 'Stage', 'paint', 'Backdrop']
 
-# %% ../../nbs/21gc_data.backdrops.ipynb #af318843
+# %% ../../nbs/21gc_data.backdrops.ipynb #eb1139fc
 import io
 from collections import namedtuple
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ from .grasps import to_mat
 from .objects import FAMILIES, make_object
 from .scenes import PATTERNS, Room, _mesh, _waves
 
-# %% ../../nbs/21gc_data.backdrops.ipynb #0aca6aaa
+# %% ../../nbs/21gc_data.backdrops.ipynb #8fd01142
 def _any_color(rng)->np.ndarray: # (3,) of any hue, mostly muted
     value = rng.uniform(.05, .95)
     saturation = rng.beta(1, 2.5)
@@ -64,7 +64,7 @@ def _outdoors(d, rng): # sky, hills and ground
 
 PAINTINGS = dict(plain=_plain_wall, gradient=_gradient, colors=_clouds_of_color, foliage=_foliage, outdoors=_outdoors)
 
-# %% ../../nbs/21gc_data.backdrops.ipynb #bc5ac174
+# %% ../../nbs/21gc_data.backdrops.ipynb #d56dbd85
 def _patch(d, center, size, angle): # which directions (N,) see a square patch, and where in it, -1..1 (M, 2)
     near = np.flatnonzero(d@center > np.cos(min(1.4*max(size), 1.4)))
     side = unit(np.cross(center, [.1, .2, 1.]))
@@ -119,7 +119,7 @@ def paint(
     if clutter < .3: color = _add_text(color, d, rng, int(rng.integers(1, 8)))
     return np.clip(color, 0, 1)
 
-# %% ../../nbs/21gc_data.backdrops.ipynb #3456dce3
+# %% ../../nbs/21gc_data.backdrops.ipynb #afa546c2
 Stage = namedtuple('Stage', 'key center eye') # key of the generator, middle of the hands (3,) and camera (3,) at the input image, metres
 
 def _box_room(rng, stage): # of `Part`: floor, ceiling and four walls that hold the stage
@@ -160,7 +160,7 @@ def _clutter(rng, stage): # meshes of things behind the hands
         meshes += [_mesh(p, seed, R, at) for p in parts]
     return meshes
 
-# %% ../../nbs/21gc_data.backdrops.ipynb #1b2b3fdc
+# %% ../../nbs/21gc_data.backdrops.ipynb #9354e895
 def _lamps(rng, stage): # lights and the light from everywhere; a tenth of the scenes is lit from behind
     away = unit(np.subtract(stage.center, stage.eye))
     mood = rng.random()
@@ -204,7 +204,7 @@ class Backdrop(Room):
         "What is painted, as a camera sees it"
         y, x = (a.ravel() for a in np.indices((size, size), np.float32))
         pixels = np.stack([x, y, np.ones_like(x)], -1)
-        d = unit(pixels@np.linalg.inv(K).T@cam[:3, :3])
+        d = unit(pixels@np.linalg.inv(np.asarray(K)).T@np.asarray(cam)[:3, :3])
         color = paint(d, np.random.default_rng(self.seed))*self.light
         image = Image.fromarray((np.clip(color, 0, 1)*255).astype(np.uint8).reshape(size, size, 3))
         return np.array(image.filter(ImageFilter.GaussianBlur(self.blur*size)))
@@ -217,8 +217,8 @@ class Backdrop(Room):
         H, W = image.shape[:2]
         y, x = np.mgrid[-1:1:H*1j, -1:1:W*1j]
         middle = image[H//4:-H//4, W//4:-W//4].mean()
-        wanted = rng.uniform(95, 150) if rng.random() < .7 else rng.uniform(55, 190)
-        exposure = np.clip(wanted/max(image.mean()*.5 + middle*.5, 1.), .5, 2.4)
+        wanted = rng.uniform(95, 150) if rng.random() < .7 else rng.uniform(65, 190)
+        exposure = np.clip(wanted/max(image.mean()*.5 + middle*.5, 1.), .5, 2.8)
         vignette = 1 - rng.uniform(0, .3)*(x*x + y*y)
         v = image.astype(np.float32)*self.gain*exposure*vignette[..., None]
         grey = v.mean(-1, keepdims=True)

@@ -6,7 +6,7 @@
 __all__ = ['EXTENDED', 'CURLED', 'FAN', 'THUMBS', 'POSTURES', 'COUNT', 'LOW', 'HIGH', 'NECK', 'ALONE', 'PAIRED', 'make_posture',
            'random_posture', 'Build', 'arm_effort', 'draw_pose', 'Beat', 'Wander', 'FreePlan', 'plan_freely']
 
-# %% ../../nbs/21gb_data.gestures.ipynb #a577d331
+# %% ../../nbs/21gb_data.gestures.ipynb #86c5769e
 from dataclasses import dataclass
 import numpy as np
 from scipy.spatial.transform import Rotation
@@ -14,7 +14,7 @@ from .shapes import frame_along, unit
 from .grasps import MIRROR, PINCHES, posture_to_mat, to_mat
 from .curves import ZERO, evaluate, interpolate, minimum_jerk, _segment, _smooth_noise
 
-# %% ../../nbs/21gb_data.gestures.ipynb #f472d162
+# %% ../../nbs/21gb_data.gestures.ipynb #f96ac452
 EXTENDED = np.array([.03, .06, .04]) # bending of a straight finger, radians
 CURLED = np.array([1.35, 1.6, .95]) # of a closed one
 FAN = np.array([.17, .02, -.22, -.1]) # sideways angles of spread fingers
@@ -39,7 +39,7 @@ def make_posture(
     fingers = np.concatenate([bend, aside[:, None]], 1)
     return np.concatenate([fingers, [THUMBS[thumb]]])
 
-# %% ../../nbs/21gb_data.gestures.ipynb #0c2ce0b1
+# %% ../../nbs/21gb_data.gestures.ipynb #4653c5d3
 POSTURES = dict(
     flat=make_posture((0, 0, 0, 0), .05, 'side'),
     spread=make_posture((0, 0, 0, 0), 1, 'out'),
@@ -73,7 +73,7 @@ def random_posture(
     posture = make_posture(curls, rng.uniform(-.3, 1.2), rng.choice(list(THUMBS)))
     return np.clip(posture + rng.normal(0, .09, (5, 4)), LOW, HIGH)
 
-# %% ../../nbs/21gb_data.gestures.ipynb #1edc1e25
+# %% ../../nbs/21gb_data.gestures.ipynb #15212bce
 NECK = np.array([0, -.5, .36]) # of everybody, metres
 
 @dataclass(frozen=True)
@@ -122,7 +122,7 @@ def draw_pose(
     if effort[k] > 6: k = int(np.argmin(effort))
     return p[k], R[k], elbow[k]
 
-# %% ../../nbs/21gb_data.gestures.ipynb #48770a52
+# %% ../../nbs/21gb_data.gestures.ipynb #0d3ae257
 @dataclass(frozen=True)
 class Beat:
     "A rhythmic part of a motion"
@@ -162,7 +162,7 @@ class Wander:
         common = noise[:, :1, None]*np.array([.5, .6, .4, 0])
         return (own + common)*self.bend
 
-# %% ../../nbs/21gb_data.gestures.ipynb #0e848664
+# %% ../../nbs/21gb_data.gestures.ipynb #8893bb8e
 class _Strokes:
     "Where both hands are, and how they get elsewhere"
     def __init__(self,
@@ -173,6 +173,7 @@ class _Strokes:
     ):
         self.build, self.rng, self.present, self.tempo = build, rng, present, tempo
         self.objects, self.near, self.gaze = (), [], []
+        self.tremor = rng.uniform(.0005, .0025) # standard deviation of the wrists' noise, metres
         self.t, self.beats = [0., 0.], ([], [])
         self.p, self.R, self.q = [None]*2, [None]*2, [None]*2
         self.rows, self.keys = [[], []], [[], []]
@@ -222,7 +223,7 @@ class _Strokes:
             self.t[h] = start + time
         return start + time
 
-# %% ../../nbs/21gb_data.gestures.ipynb #04aa0209
+# %% ../../nbs/21gb_data.gestures.ipynb #5588f4ff
 class FreePlan(_Strokes):
     "Motion of two hands without things"
     def elsewhere(self, h, far, turn): # (3,), (3, 3): a pose about `far` metres from that of now, turned by at most `turn` radians
@@ -232,6 +233,9 @@ class FreePlan(_Strokes):
         p = np.clip(p, [-.08, -.36, -.2], [.5, .15, .75])
         spin = to_mat(unit(g.normal(size=(n, 3)))*g.uniform(0, turn, (n, 1)))
         return draw_pose(self.build, p, spin@self.R[h], g)[:2]
+
+    def world_home(self)->np.ndarray: # (2, 2, 3) hand; wrist and elbow at the beginning
+        return self.home*np.stack([np.ones(3), MIRROR])[:, None]
 
     def hand_frames(self, t:np.ndarray, rng, tremor:float=.0015)->tuple: # wrists (T, 2, 3) and rotations (T, 2, 16, 3, 3) at times (T,); noise, metres
         wrist, rot = np.zeros((len(t), 2, 3)), np.zeros((len(t), 2, 16, 3, 3))
@@ -261,7 +265,7 @@ class FreePlan(_Strokes):
             p, turn, q = p + shift, turn + spin, q + bend
         return p, R@to_mat(turn), q
 
-# %% ../../nbs/21gb_data.gestures.ipynb #ff27dfb8
+# %% ../../nbs/21gb_data.gestures.ipynb #279edcaa
 def _copy_pose(plan, hands, p, R): # send hands to a pose and, the others, near its mirror image
     g = plan.rng
     peak = plan.speed()
@@ -315,7 +319,7 @@ def _point(plan, hands): # somewhere, with the index finger
     _all_fingers(plan, hands, start, stop, POSTURES['point'])
     plan.wait(hands, .2, 1.2)
 
-# %% ../../nbs/21gb_data.gestures.ipynb #151def0a
+# %% ../../nbs/21gb_data.gestures.ipynb #bb254c03
 def _wave(plan, hands): # with the hand or with the forearm
     g, start = plan.rng, plan.together(hands)
     _all_fingers(plan, hands, start, start + .3, POSTURES[g.choice(['flat', 'spread', 'loose'])])
@@ -375,7 +379,7 @@ def _wander(plan, hands): # anything, slowly
 def _rest(plan, hands): # nothing for a while
     plan.wait(hands, .3, 2.5)
 
-# %% ../../nbs/21gb_data.gestures.ipynb #4dc8c7f4
+# %% ../../nbs/21gb_data.gestures.ipynb #8e936126
 def _palms(plan, gap, tilt): # both hands to where their palms face each other, `gap` metres from the plane between them
     g, h = plan.rng, 0
     fingers = np.array([0, np.cos(tilt), np.sin(tilt)])
@@ -427,7 +431,7 @@ def _wring(plan, hands): # one hand in the other, turning about each other
     plan.near.append((start, np.inf))
     plan.wait([0, 1])
 
-# %% ../../nbs/21gb_data.gestures.ipynb #b7670c17
+# %% ../../nbs/21gb_data.gestures.ipynb #18f02778
 ALONE = dict(gesture=(_gesture, 5), reach=(_reach, 3), turn=(_turn, 2), nod=(_nod, 1), open_close=(_open_close, 2),
              point=(_point, 2), wave=(_wave, 2), beckon=(_beckon, 1), wiggle=(_wiggle, 1.5), count=(_count, 1.5),
              sign=(_sign, 2), shake=(_shake, 2), wander=(_wander, 4), rest=(_rest, 2)) # recipes and how often
