@@ -32,7 +32,7 @@ def first_process_first(): # a context
     return g.main_process_first() if (g := group()) else nullcontext()
 
 # %% ../../nbs/28_data.loaders.ipynb #12e8d517
-GROUPS = {g: tuple(d for d in DOMAINS if d.startswith(g)) for g in ('lab', 'wild', 'zero')}
+GROUPS = {g: tuple(d for d in DOMAINS if d.startswith(g)) for g in ('lab', 'wild', 'zero', 'free')}
 SPLIT_CLIPS = {'train': 400, 'val': 40, 'test': 40} # clips of a HandWorld split when nobody says otherwise
 
 class ClipDataset(Dataset):

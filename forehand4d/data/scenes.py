@@ -78,6 +78,9 @@ class Room:
     gain:np.ndarray # (3,) exposure and white balance
     seed:int # variant of patterns
 
+    def behind(self, K, cam, size:int): # colour (3,) or picture (size, size, 3) of what is behind all meshes, for intrinsics and a camera
+        return .5, .5, .5
+
     def develop(self, image:np.ndarray, rng:np.random.Generator)->np.ndarray: # what a camera makes of it, (H, W, 3) uint8: balance, vignette, noise, compression
         H, W = image.shape[:2]
         y, x = np.mgrid[-1:1:H*1j, -1:1:W*1j]
@@ -137,18 +140,27 @@ class Person:
         e = .45*back + .75*toward/np.linalg.norm(toward)
         return wrist + (1-u)**2*.010*back + 2*u*(1-u)*.1*back + u*u*.26*e/np.linalg.norm(e)
 
+    weave = 'speckle' # pattern of the clothes
+    length = .26 # of the forearm, metres
+
+    def shoulder(self, side:int)->np.ndarray: # (3,) of the right (0) or the left (1) arm
+        return np.array([(.19,-.19)[side],-.52,.33])
+
     def forearm(self, wrist:np.ndarray, R:np.ndarray, side:int)->list: # of Mesh: bare arm and sleeve to the shoulder
-        r, shoulder = self.girth, np.array([(.19,-.19)[side],-.52,.33])
+        r, shoulder = self.girth, self.shoulder(side)
         def mesh(line, girth, color, texture):
             p = replace(Part.rod(line, girth, color, 14), texture=texture)
             return _mesh(p, 2, uv=p.vertices-wrist)
         bare = self.arm(wrist, R, side, [0,.12,.35,.65,1.])
-        lower = self.arm(wrist, R, side, np.linspace(min(self.sleeve/.26, .99), 1, 5))
+        lower = self.arm(wrist, R, side, np.linspace(min(self.sleeve/self.length, .99), 1, 5))
         line = np.concatenate([lower, lower[-1] + (shoulder-lower[-1])*np.array([[.12],[.5],[1.]])])
         girth = np.concatenate([np.linspace(1.32,1.85,5), [1.9,2.,2.2]])*r + .002
-        sleeve = (line, girth, self.cloth, 'speckle')
+        sleeve = (line, girth, self.cloth, self.weave)
         if self.sleeve>.25: sleeve = (line[4:], [1.55*r, 1.6*r, 1.8*r, 2*r], self.skin, 'plain')
         return [mesh(bare, np.array([.9,1,1.15,1.4,1.5])*r, self.skin, 'plain'), mesh(*sleeve)]
+
+    def parts(self, view:str)->list: # of Mesh: what an `ego` camera or a `tripod` sees of somebody beside the arms
+        return [self.body()] if view == 'tripod' else []
 
     def body(self)->Mesh: # a torso behind the table, for cameras that look at it
         t = Part.rod([(0,-.52,-.6),(0,-.52,-.2),(0,-.54,.2),(0,-.55,.42),(0,-.55,.5)], [.2,.2,.21,.17,.06], self.cloth, 16)
