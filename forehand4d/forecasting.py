@@ -118,6 +118,7 @@ def _draw_channels(self:ForecastModel, prefix:Tensor, samples:int, how:SampleSet
     x = sample(network, shape, how.steps or 10, how.sampler, how.seed, prefix.device, temperature=how.temperature)
     return smooth_in_time(x, how.smooth).unflatten(0, (batch, samples))
 
+# %% ../nbs/55b_forecasting.ipynb #3f3aed7a
 @patch
 def _guided(self:ForecastModel, prefix:Tensor, guidance:float): # prefix (B, N, width) → function of noisy motion and step
     "The network asked twice, with the image and without"
@@ -130,6 +131,7 @@ def _guided(self:ForecastModel, prefix:Tensor, guidance:float): # prefix (B, N, 
         return blind + guidance*(seen - blind)
     return ask
 
+# %% ../nbs/55b_forecasting.ipynb #b2736c2c
 def start_from(
     motion:HandMotion, # (..., T)
     anchor:Anchor, # pose (..., 2, …) in which known hands shall start
@@ -150,6 +152,7 @@ def _to_motion(self:ForecastModel, x:Tensor, present:Present|None, betas:Tensor|
     if cfg.tell_present: return decode_from(x, self.stats, anchor, betas=shape, hand_id=cfg.hand_id)
     return start_from(decode198(x, self.stats, shape, hand_id=cfg.hand_id), anchor)
 
+# %% ../nbs/55b_forecasting.ipynb #634baf29
 @patch
 def forecast(self:ForecastModel,
     image:Tensor, # (B, S, S, 3) uint8
@@ -263,6 +266,7 @@ def _in_square(hands, width:int, height:int, side:int, device)->tuple: # detecti
     pixels = (hands.keypoints + pad + 0.5)*(side/longer) - 0.5
     return pixels[None].float().to(device), hands.valid[None].to(device)
 
+# %% ../nbs/55b_forecasting.ipynb #1ef2613f
 class LoadedForecaster:
     "A trained forecasting model, ready to be called"
     def __init__(self,

@@ -37,6 +37,7 @@ class Futures:
     seconds: float # a clip
     motions: dict # clip → its futures (S, T), of those to be shown
 
+# %% ../nbs/70d_futures.ipynb #66f30142
 def known_present(
     batch:dict, # from `collate` with images
     hand_id:str, # hand model of the labels
@@ -68,6 +69,7 @@ def _ask(model, batch:dict, settings:FutureSettings, side:int, seed:int)->tuple:
         return motion, point
     return model.forecast(batch['image'], batch['image_K'], **args), None
 
+# %% ../nbs/70d_futures.ipynb #11563a46
 def forecast_clips(
     model, # `ForecastModel`, or another network with its `forecast`
     clips:list, # with images

@@ -15,7 +15,8 @@ from .backbones import build_backbone, normalise_image
 from .denoiser import sinusoid
 from .losses import LossWeights, masked_mean, motion_loss
 from .training import load_model
-from .forecaster import ForecasterConfig, ForecastModel, augment_image, build_forecaster, _targets
+from .forecast_loss import mirrored_targets
+from .forecaster import ForecasterConfig, ForecastModel, augment_image, build_forecaster
 from .forecasting import smooth_in_time
 
 # %% ../nbs/60_latentact.ipynb #5c292713
@@ -103,7 +104,7 @@ class Codebook(nn.Module):
     def loss(self, batch:dict, generator:torch.Generator)->tuple[Tensor,dict]: # from `collate`; scalar and its terms
         "Mirror half of the clips, quantise, decode, compare"
         cfg, weight = self.cfg, batch['weight']
-        m = _targets(batch, (torch.rand(len(weight), **by(generator)) < 0.5).to(weight.device), cfg.hand_id)
+        m = mirrored_targets(batch, (torch.rand(len(weight), **by(generator)) < 0.5).to(weight.device), cfg.hand_id)
         z, mask = self.encode(m)
         _, parts = self.quantiser(z, mask, generator if self.training else None)
         pred, x0 = self.decode(z + (_cut(parts, cfg, generator) - z).detach(), mask=mask).float(), encode198(m, self.stats)
@@ -142,7 +143,7 @@ class LatentAct(nn.Module):
         "Find the codes of the future in the image, decode them beside it"
         cfg, book, weight = self.cfg, self.codebook, batch['weight']
         image, _, flip = augment_image(batch['image'], batch['image_K'], generator)
-        m, tokens = _targets(batch, flip, cfg.hand_id), self.look(image)
+        m, tokens = mirrored_targets(batch, flip, cfg.hand_id), self.look(image)
         z, mask = book.encode(m)
         ids, parts = book.quantiser(z)
         tokens = tokens*(torch.rand(*tokens.shape[:2], 1, **by(generator)) >= cfg.drop_token).to(tokens)

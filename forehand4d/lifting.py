@@ -7,6 +7,7 @@ __all__ = ['LifterConfig', 'Lifter', 'build_lifter', 'LoadedLifter', 'load_lifte
 
 # %% ../nbs/53_lifting.ipynb #56269423
 from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 import torch
 from torch import Tensor, nn
 from .core import by
@@ -20,7 +21,7 @@ from .denoiser import Denoiser, DenoiserConfig
 from .diffusion import STEPS, alphas_bar, q_sample
 from .sampling import sample
 from .losses import LossWeights, motion_loss
-from .training import load_model
+from .training import load_model, read_weights
 from .official import LegacyModel, official_model
 
 # %% ../nbs/53_lifting.ipynb #a8045a6d
@@ -103,7 +104,8 @@ def build_lifter(p, # `Profile` with the sizes
     kinds:tuple=LIFTING_KINDS, # conditions
     seed:int=0, # of the initial weights and the statistics
     layout:str='fused', # see `Denoiser`
-)->Lifter: # untrained
+    init:str|Path|None=None, # weights to start from; their wrist statistics stay
+)->Lifter: # ready to be trained
     "Lifting model of a profile"
     cfg = LifterConfig(p.frames, p.patch, p.width, p.layers, p.ff, tuple(kinds), layout=layout)
     if data is not None:
@@ -114,7 +116,14 @@ def build_lifter(p, # `Profile` with the sizes
         s = fit_stats(m.wrist, m.valid)
         cfg = replace(cfg, mean=s.mean, std=s.std)
     torch.manual_seed(seed)
-    return Lifter(cfg)
+    if init is None: return Lifter(cfg)
+    state, old = read_weights(init, 'lifter', cfg.hand_id)
+    cfg = replace(cfg, mean=tuple(old['mean']), std=tuple(old['std']))
+    model = Lifter(cfg)
+    wrong = [k for k, v in model.state_dict().items() if k not in state or state[k].shape != v.shape]
+    if wrong: raise ValueError(f'{init}: does not fit profile {p.name} and these conditions ({len(wrong)} tensors, e.g. {wrong[0]})')
+    model.load_state_dict(state)
+    return model
 
 # %% ../nbs/53_lifting.ipynb #76a5cbff
 def _blend(a:HandMotion, b:HandMotion, start:int)->HandMotion: # a (B, T), b (B, n); returns (B, start + n)

@@ -122,6 +122,7 @@ def _past_fields(clip:Clip)->dict: # tangents (P, 2, 21, 2) in the camera of the
         rays[there] = unproject(past.keypoints2d[known], K, one)[..., :2]*valid[there][..., None]
     return dict(past_rays=rays, past_valid=valid, past_cam=cameras)
 
+# %% ../../nbs/28_data.loaders.ipynb #dee85b89
 def _fields(c:Clip, frames:int, image_size:int)->dict: # tensors of one clip
     c = window(c, 0, frames) if len(c) > frames else pad_clip(c, frames)
     m = c.motion
