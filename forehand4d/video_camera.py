@@ -6,7 +6,7 @@
 __all__ = ['ARM', 'WIDTH', 'TOLERANCE', 'LEAST', 'SHARE', 'REST', 'MARGIN', 'WINDOW', 'apply_homography', 'StillCamera',
            'KnownCameras', 'BackgroundMotion', 'background_motion']
 
-# %% ../nbs/70d_video_camera.ipynb #06307267
+# %% ../nbs/70d_video_camera.ipynb #84dc4385
 from dataclasses import dataclass
 from functools import partial
 import numpy as np
@@ -15,7 +15,7 @@ from torch import Tensor
 from .cameras import invert
 from .data.keypoints import Tracks
 
-# %% ../nbs/70d_video_camera.ipynb #d11ded64
+# %% ../nbs/70d_video_camera.ipynb #55f8f96e
 def apply_homography(
     H:Tensor, # (T, 3, 3) homographies
     px:Tensor, # (T, ..., 2) pixels
@@ -36,7 +36,7 @@ class StillCamera:
         "Homographies to the start frame"
         return torch.eye(3, dtype=torch.float64).expand(len(frames), 3, 3)
 
-# %% ../nbs/70d_video_camera.ipynb #aee60ad5
+# %% ../nbs/70d_video_camera.ipynb #1e1e5c38
 ARM = .5 # metres from a camera to the hands, where they are not measured
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ class KnownCameras:
         K = self.intrinsics.double()
         return K[start]@plane@torch.linalg.inv(K[frames])
 
-# %% ../nbs/70d_video_camera.ipynb #508e8c6a
+# %% ../nbs/70d_video_camera.ipynb #63dba642
 WIDTH = 640 # pixels of the longer side that corners are followed at
 TOLERANCE = .75 # pixels at that size between a corner and where a homography puts it
 LEAST = 15 # corners that a homography must explain
@@ -75,8 +75,13 @@ def _shrink(size:tuple)->tuple: # width and height → those that are followed, 
     to_small = np.array([[s, 0, s/2 - .5], [0, s, s/2 - .5], [0, 0, 1]])
     return small, to_small
 
-def _without_hands(keypoints:np.ndarray, valid:np.ndarray, small:tuple, to_small:np.ndarray)->np.ndarray:
-    "Mask of what is no hand, (h, w) uint8"
+def _without_hands(
+    keypoints:np.ndarray, # (2, 21, 2) pixels
+    valid:np.ndarray, # (2, 21) bool
+    small:tuple, # width and height of the mask
+    to_small:np.ndarray, # (3, 3) to its pixels
+)->np.ndarray: # (h, w) uint8
+    "Mask of what is no hand"
     mask = np.full(small[::-1], 255, np.uint8)
     for points, seen in zip(keypoints, valid):
         if not seen.any(): continue
@@ -92,7 +97,7 @@ def _grey(frame:np.ndarray, small:tuple)->np.ndarray: # (h, w) uint8 with even c
     shrunk = cv2.resize(frame, small, interpolation=cv2.INTER_AREA)
     return cv2.createCLAHE(4., (8, 8)).apply(cv2.cvtColor(shrunk, cv2.COLOR_RGB2GRAY))
 
-# %% ../nbs/70d_video_camera.ipynb #125af491
+# %% ../nbs/70d_video_camera.ipynb #dd7dbe67
 def _followed(first:tuple, second:tuple)->tuple: # two (grey, mask) → corners (n, 2) in both
     import cv2
     flow = partial(cv2.calcOpticalFlowPyrLK, nextPts=None, winSize=(21, 21), maxLevel=3)
@@ -106,7 +111,7 @@ def _followed(first:tuple, second:tuple)->tuple: # two (grey, mask) → corners 
     kept &= second[1][y, x] > 0
     return p[kept, 0].astype(np.float64), q[kept, 0].astype(np.float64)
 
-def _fit(p:np.ndarray, q:np.ndarray)->tuple: # corners (n, 2) → homography from q to p, how many obey
+def _fit(p:np.ndarray, q:np.ndarray)->tuple: # corners (n, 2) → homography q to p, how many obey
     import cv2
     if len(p) < LEAST: return np.full((3, 3), np.nan), 0
     cv2.setRNGSeed(0)
@@ -124,7 +129,7 @@ def _steps(window:list)->list: # greys with masks → homography of each to the 
     if _rests(window[0], window[-1]): return [np.eye(3)]*(len(window) - 1)
     return [_fit(*_followed(a, b))[0] for a, b in zip(window[:-1], window[1:])]
 
-# %% ../nbs/70d_video_camera.ipynb #4bd24576
+# %% ../nbs/70d_video_camera.ipynb #62a31538
 @dataclass(frozen=True)
 class BackgroundMotion:
     "Motion of a camera as its background shows it"

@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['MISSING', 'JUMP', 'MEMORY', 'MAX_GAP', 'SHRUNK', 'TURNED', 'HandDetections', 'detector_available', 'detect_hands',
-           'Tracks', 'load_tracks', 'identify', 'image_files', 'read_film', 'make_tracks', 'track_video']
+           'Tracks', 'load_tracks', 'identify', 'image_files', 'read_film', 'make_tracks', 'track_video', 'cut_tracks',
+           'hands_at']
 
 # %% ../../nbs/29_data.keypoints.ipynb #ed2f7593
 import math, os, re
@@ -242,3 +243,26 @@ def track_video(path:str|Path, # video file, or folder of images
     tracks = make_tracks(found, fps, size)
     if cache: tracks.save(kept)
     return tracks
+
+# %% ../../nbs/29_data.keypoints.ipynb #9a3a57d9
+def cut_tracks(
+    tracks:Tracks, # of T frames
+    first:int, # frame
+    last:int, # frame, included
+)->Tracks: # of last - first + 1 frames
+    "Some frames of tracks"
+    if not 0 <= first <= last < len(tracks):
+        raise ValueError(f'expected frames among 0 … {len(tracks) - 1}, got {first} … {last}')
+    part = slice(first, last + 1)
+    keypoints, valid, score = (x[part] for x in (tracks.keypoints, tracks.valid, tracks.score))
+    return Tracks(keypoints, valid, score, tracks.fps, tracks.size)
+
+def hands_at(
+    tracks:Tracks, # of T frames
+    frame:int, # which of them; -1 is the last
+)->HandDetections:
+    "The tracked hands of one frame, as a detector would give them"
+    valid = tracks.valid[frame]
+    found = valid.any(-1)
+    score = torch.where(found, tracks.score[frame].clamp(min=.01), 0.) # a filled frame has none
+    return HandDetections(tracks.keypoints[frame], score, valid)
