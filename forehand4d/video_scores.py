@@ -7,7 +7,7 @@ __all__ = ['FADE', 'WRIST', 'INDEX', 'MIDDLE', 'PINKY', 'POINTING', 'LEAST_JOINT
            'Futures', 'knows_past', 'forecast_with', 'in_image', 'image_turn', 'space_turn', 'Prediction',
            'score_prediction', 'Shown', 'score_video', 'draw_start', 'draw_starts']
 
-# %% ../nbs/71_video_scores.ipynb #5b0cc08f
+# %% ../nbs/71_video_scores.ipynb #8ac136e2
 import inspect
 from dataclasses import dataclass
 import numpy as np
@@ -21,7 +21,7 @@ from .draw import HAND_COLORS, show_frames
 from .hands import BONES
 from .video_starts import RealVideo, TrackedFuture, hand_size, tracked_future
 
-# %% ../nbs/71_video_scores.ipynb #94900108
+# %% ../nbs/71_video_scores.ipynb #bdb97e4f
 FADE = .3 # seconds in which a velocity fades to zero
 
 def hand_velocity(
@@ -65,13 +65,14 @@ def baselines(
     out = {name: _carried(future, span) for name, span in spans.items()}
     return out if mean is None else out | {'train-mean': _mean_moved(future, mean)}
 
-# %% ../nbs/71_video_scores.ipynb #64daad48
+# %% ../nbs/71_video_scores.ipynb #68f0bac3
 @dataclass(frozen=True)
 class Futures:
     "What a forecaster says about one image"
     joints: Tensor # (S, T, 2, 21, 3) metres, camera of the image
     likely: Tensor # (T, 2, 21, 3) metres
     fps: float = 30. # frames per second
+    averaged: bool = False # is `likely` the mean of the samples, for want of a better one?
 
 def knows_past(
     forecaster, # called with an image
@@ -95,7 +96,8 @@ def forecast_with(
         more |= dict(intrinsics=intrinsics, samples=samples, seed=seed, hands=hands)
         f = forecaster(image, **more)
         likely = getattr(f, 'likely', None)
-        return Futures(f.joints, f.joints.mean(0) if likely is None else likely, f.fps)
+        averaged = likely is None
+        return Futures(f.joints, f.joints.mean(0) if averaged else likely, f.fps, averaged)
     return forecast_at
 
 def in_image(
@@ -113,7 +115,7 @@ def in_image(
     late = at > joints.shape[1] - 1 + 1e-3
     return torch.where(late[:, None, None, None], torch.nan, project(there, K))
 
-# %% ../nbs/71_video_scores.ipynb #0f429bd0
+# %% ../nbs/71_video_scores.ipynb #f24a245a
 WRIST, INDEX, MIDDLE, PINKY = 0, 1, 4, 7 # joints
 POINTING = .15 # of a hand's size: a shorter palm points at the camera
 
@@ -138,7 +140,7 @@ def space_turn(
     trace = (palm*palm[..., :1, :, :, :]).sum((-1, -2))
     return torch.rad2deg(((trace - 1)/2).clamp(-1, 1).acos())
 
-# %% ../nbs/71_video_scores.ipynb #7601e196
+# %% ../nbs/71_video_scores.ipynb #e2d4359c
 LEAST_JOINTS = 6 # tracked joints that a hand must have in a frame to count
 
 @dataclass(frozen=True)
@@ -146,6 +148,7 @@ class Prediction:
     "A method's futures after one start"
     px: Tensor # (S, T, 2, 21, 2) pixels of the start's image
     turn: Tensor|None = None # (S, T, 2) degrees that the palm turns in space
+    averaged: bool = False # a mean of samples that stands for a point forecast
 
 def _over_joints(x:Tensor, valid:Tensor)->Tensor: # (..., 2, 21), (T, 2, 21) → (..., 2)
     "Mean over valid joints, NaN where they are too few"
@@ -190,7 +193,7 @@ def score_prediction(
     rows = pd.DataFrame(keys | {k: v.reshape(-1).numpy() for k, v in table.items()})
     return rows[future.hands.numpy()[hand]]
 
-# %% ../nbs/71_video_scores.ipynb #55fd960c
+# %% ../nbs/71_video_scores.ipynb #3a45c49e
 @dataclass(frozen=True)
 class Shown:
     "A start with what was tracked and what was forecast, for pictures"
@@ -201,11 +204,11 @@ class Shown:
 
 def _predicted(said:Futures, future:TrackedFuture, K:Tensor)->tuple: # two `Prediction`s
     "Samples and point forecast at the times of the tracks"
-    def at(joints:Tensor)->Prediction: # (S, T', 2, 21, 3)
+    def at(joints:Tensor, averaged:bool=False)->Prediction: # (S, T', 2, 21, 3)
         frames = (future.times*said.fps).round().long().clamp(max=joints.shape[1] - 1)
         px = in_image(joints, K, said.fps, future.times)
-        return Prediction(px, space_turn(joints)[:, frames])
-    return at(said.joints), at(said.likely[None])
+        return Prediction(px, space_turn(joints)[:, frames], averaged)
+    return at(said.joints), at(said.likely[None], said.averaged)
 
 def _forecasts(
     video:RealVideo, # with images of its starts
@@ -239,12 +242,13 @@ def score_video(
         when = start/video.tracks.fps
         for method, prediction in (said | plain).items():
             rows = score_prediction(prediction, future)
-            parts.append(rows.assign(video=video.name, start=when, method=method))
+            keys = dict(video=video.name, start=when, method=method)
+            parts.append(rows.assign(averaged=prediction.averaged, **keys))
         drawn = said.get('ours-past', said['ours']).px
         shown.append(Shown(video.images[start], f'{video.name}, {when:.1f} s', future, drawn))
     return pd.concat(parts, ignore_index=True), shown
 
-# %% ../nbs/71_video_scores.ipynb #5f665ea5
+# %% ../nbs/71_video_scores.ipynb #4bb2a6a5
 TRACKED = (.15, .65, .2) # green
 
 def _draw_hand(ax, future:TrackedFuture, h:int): # the skeleton at the start
