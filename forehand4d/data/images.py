@@ -66,16 +66,29 @@ def intrinsics_for(image:np.ndarray|str|Path, # (H, W, 3) image, or its file, wh
     return intrinsics_from_fov(DEFAULT_FOV, w, h), f'Intrinsics assumed: {DEFAULT_FOV:g} degrees along the longer side.'
 
 # %% ../../nbs/26_data.images.ipynb #d3e8aeeb
-def read_frames(path:str|Path): # video file
+def _open_frames(path:Path, seconds:float=0.): # its facts, then frames as bytes; from a time on
+    "Start the decoder of a video"
+    seek = ['-ss', f'{seconds:.6f}'] if seconds > 0 else []
+    try:
+        frames = imageio_ffmpeg.read_frames(str(path), input_params=seek)
+        return next(frames), frames
+    except (OSError, RuntimeError, StopIteration, IndexError) as e:
+        raise ValueError(f'{path} cannot be read as a video: expected mp4 or the like') from e
+
+def read_frames(
+    path:str|Path, # video file
+    first:int=0, # frame to begin with; those before it are skipped, not decoded
+):
     "Yield (fps, (width, height), number of frames), then the frames, (H, W, 3) uint8 RGB"
     path = Path(path)
     if not path.is_file(): raise FileNotFoundError(f'no video at {path}: check the name')
-    try:
-        frames = imageio_ffmpeg.read_frames(str(path))
-        info = next(frames)
-    except (OSError, RuntimeError, StopIteration, IndexError) as e: raise ValueError(f'{path} cannot be read as a video: expected mp4 or the like') from e
+    info, frames = _open_frames(path)
     (w, h), fps = info['size'], info['fps']
-    yield fps, (w, h), round(fps*info['duration'])
+    total = round(fps*info['duration'])
+    if first:
+        frames.close()
+        _, frames = _open_frames(path, (first - .5)/fps) # between two frames: no rounding decides
+    yield fps, (w, h), total
     try:
         for f in frames: yield np.frombuffer(f, np.uint8).reshape(h, w, 3)
     finally: frames.close()

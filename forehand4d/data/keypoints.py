@@ -195,12 +195,13 @@ def image_files(folder:str|Path)->list: # of images → paths
 
 def read_film(path:str|Path, # video, or folder of images of one size
     fps:float=30., # frames per second of a folder
+    first:int=0, # frame to begin with
 ):
     "Yield (fps, (width, height), number of frames), then the frames, (H, W, 3) uint8 RGB"
-    if not Path(path).is_dir(): yield from read_frames(path); return
+    if not Path(path).is_dir(): yield from read_frames(path, first); return
     h, w = load_image((files := image_files(path))[0]).shape[:2]
     yield float(fps), (w, h), len(files)
-    for f in files:
+    for f in files[first:]:
         if (image := load_image(f)).shape[:2] != (h, w): raise ValueError(f'{f}: {image.shape[1]}x{image.shape[0]} pixels, the first image of the folder has {w}x{h}')
         yield image
 
@@ -230,12 +231,12 @@ def track_video(path:str|Path, # video file, or folder of images
     fps:float=30., # frames per second of a folder
 )->Tracks:
     "Both hands through a video: detection, identity, cleaning"
-    frames, found = read_film(path, fps), []
+    frames, found = read_film(path, fps, start), []
     fps, size, total = next(frames)
     kept = outputs_root()/'cache'/'tracks'/(stable_hash(['v2', file_hash(path), max_frames, start, fps]) + '.npz')
     if cache and kept.is_file(): return load_tracks(kept)
     stop, tracker = total if max_frames is None else min(start + max_frames, total), _new_detector(True, .5)
-    for frame in progress(islice(frames, start, stop), desc='hands', total=max(stop - start, 0)):
+    for frame in progress(islice(frames, max(stop - start, 0)), desc='hands', total=max(stop - start, 0)):
         recent = _group([(k, .5) for d in found[-5:] for k,_ in d])
         found.append(_look(frame, tracker, [g[1] for g in recent[:3]]))
     frames.close(); tracker.close()
