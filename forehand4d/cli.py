@@ -75,6 +75,7 @@ def _forecast(args):
             print(f'forehand4d: {what}: {e}', file=sys.stderr)
     if failed: raise ValueError(f'{failed} of {len(jobs)} images could not be used')
 
+# %% ../nbs/90_cli.ipynb #0d67d6a4
 def _links(run)->list[str]: # what a person wants to look at
     found = [run.dir/p for p in run.manifest['artifacts'] if Path(p).suffix in ('.md', '.png', '.pdf', '.gif', '.mp4', '.html')]
     return [os.path.relpath(p) if p.is_relative_to(Path.cwd()) else str(p) for p in found]

@@ -73,7 +73,7 @@ def forecast_photo(path:str|Path, # photograph
     files = _write_forecast(forecast, Path(out_dir)/path.stem, hands)
     return PhotoForecast(path, files, forecast, hands, (found, source, f'Weights: {forecast.source}.'))
 
-# %% ../nbs/56_photo.ipynb #72b1e482
+# %% ../nbs/56_photo.ipynb #a93f2fe6
 @dataclass(frozen=True)
 class ForecastOptions:
     "What is known and wanted of a forecast"
@@ -121,6 +121,7 @@ def _look_back(path:Path, moment:tuple, options:ForecastOptions)->tuple: # hands
     known = f'The {span:.2g} s before it are known: right and left hand in {seen} of the frames.'
     return hands, past, f'{sentence} {known}'
 
+# %% ../nbs/56_photo.ipynb #e077a285
 def moment_name(
     path:str|Path, # video file
     seconds:float, # time in it
