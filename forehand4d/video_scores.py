@@ -7,7 +7,7 @@ __all__ = ['FADE', 'WRIST', 'INDEX', 'MIDDLE', 'PINKY', 'POINTING', 'LEAST_JOINT
            'Futures', 'knows_past', 'forecast_with', 'in_image', 'image_turn', 'space_turn', 'Prediction',
            'score_prediction', 'Shown', 'score_video', 'draw_start', 'draw_starts']
 
-# %% ../nbs/71_video_scores.ipynb #8ac136e2
+# %% ../nbs/71_video_scores.ipynb #9b795a02
 import inspect
 from dataclasses import dataclass
 import numpy as np
@@ -21,7 +21,7 @@ from .draw import HAND_COLORS, show_frames
 from .hands import BONES
 from .video_starts import RealVideo, TrackedFuture, hand_size, tracked_future
 
-# %% ../nbs/71_video_scores.ipynb #bdb97e4f
+# %% ../nbs/71_video_scores.ipynb #f666459f
 FADE = .3 # seconds in which a velocity fades to zero
 
 def hand_velocity(
@@ -65,7 +65,7 @@ def baselines(
     out = {name: _carried(future, span) for name, span in spans.items()}
     return out if mean is None else out | {'train-mean': _mean_moved(future, mean)}
 
-# %% ../nbs/71_video_scores.ipynb #68f0bac3
+# %% ../nbs/71_video_scores.ipynb #41c06e57
 @dataclass(frozen=True)
 class Futures:
     "What a forecaster says about one image"
@@ -84,16 +84,17 @@ def forecast_with(
     forecaster, # called with image, intrinsics, samples, seed, hands and perhaps past
     samples:int=5, # futures
     seed:int=0, # of the samples
-): # image, intrinsics, hands, past → `Futures`
+): # image, intrinsics, hands, past, number of the start → `Futures`
     "A forecaster as scores call it"
     def forecast_at(
         image:np.ndarray, # (H, W, 3) uint8
         intrinsics:Tensor, # (3, 3)
         hands:HandDetections, # at the image
         past:Tracks|None=None, # of the frames before, the image's last
+        number:int=0, # of the start, so that starts do not share their noise
     )->Futures:
         more = {} if past is None else dict(past=past)
-        more |= dict(intrinsics=intrinsics, samples=samples, seed=seed, hands=hands)
+        more |= dict(intrinsics=intrinsics, samples=samples, seed=seed + number, hands=hands)
         f = forecaster(image, **more)
         likely = getattr(f, 'likely', None)
         averaged = likely is None
@@ -115,7 +116,7 @@ def in_image(
     late = at > joints.shape[1] - 1 + 1e-3
     return torch.where(late[:, None, None, None], torch.nan, project(there, K))
 
-# %% ../nbs/71_video_scores.ipynb #f24a245a
+# %% ../nbs/71_video_scores.ipynb #12b259d2
 WRIST, INDEX, MIDDLE, PINKY = 0, 1, 4, 7 # joints
 POINTING = .15 # of a hand's size: a shorter palm points at the camera
 
@@ -140,7 +141,7 @@ def space_turn(
     trace = (palm*palm[..., :1, :, :, :]).sum((-1, -2))
     return torch.rad2deg(((trace - 1)/2).clamp(-1, 1).acos())
 
-# %% ../nbs/71_video_scores.ipynb #e2d4359c
+# %% ../nbs/71_video_scores.ipynb #4c61fe6c
 LEAST_JOINTS = 6 # tracked joints that a hand must have in a frame to count
 
 @dataclass(frozen=True)
@@ -193,7 +194,7 @@ def score_prediction(
     rows = pd.DataFrame(keys | {k: v.reshape(-1).numpy() for k, v in table.items()})
     return rows[future.hands.numpy()[hand]]
 
-# %% ../nbs/71_video_scores.ipynb #3a45c49e
+# %% ../nbs/71_video_scores.ipynb #8c13609e
 @dataclass(frozen=True)
 class Shown:
     "A start with what was tracked and what was forecast, for pictures"
@@ -213,7 +214,7 @@ def _predicted(said:Futures, future:TrackedFuture, K:Tensor)->tuple: # two `Pred
 def _forecasts(
     video:RealVideo, # with images of its starts
     future:TrackedFuture, # of the start
-    forecast_at, # image, intrinsics, hands, past → `Futures`
+    forecast_at, # see `forecast_with`
     past:float, # seconds; 0: no rows with a past
 )->dict: # name → `Prediction`
     "What the forecaster says, without and with a past"
@@ -222,13 +223,13 @@ def _forecasts(
     known = cut_tracks(tracks, first, start) if start > first else None
     K, out = video.intrinsics[start], {}
     for name, told in dict(ours=None, **({'ours-past': known} if past else {})).items():
-        said = forecast_at(video.images[start], K, hands_at(tracks, start), told)
+        said = forecast_at(video.images[start], K, hands_at(tracks, start), told, start)
         out[name], out[f'{name}-likely'] = _predicted(said, future, K)
     return out
 
 def score_video(
     video:RealVideo, # with starts
-    forecast_at, # image, intrinsics, hands, past → `Futures`
+    forecast_at, # see `forecast_with`
     seconds:float=2., # that are forecast
     past:float=0., # seconds that the rows "with a past" are told; 0: no such rows
     mean:Tensor|None=None, # (T', 2, 21, 2) pixels, 30 a second: mean motion of a training set
@@ -248,7 +249,7 @@ def score_video(
         shown.append(Shown(video.images[start], f'{video.name}, {when:.1f} s', future, drawn))
     return pd.concat(parts, ignore_index=True), shown
 
-# %% ../nbs/71_video_scores.ipynb #4bb2a6a5
+# %% ../nbs/71_video_scores.ipynb #3a7e5096
 TRACKED = (.15, .65, .2) # green
 
 def _draw_hand(ax, future:TrackedFuture, h:int): # the skeleton at the start
