@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['PAINTINGS', 'Stage', 'paint', 'Backdrop']
 
-# %% ../../nbs/21gc_data.backdrops.ipynb #eb1139fc
+# %% ../../nbs/21gc_data.backdrops.ipynb #d3f930a1
 import io
 from collections import namedtuple
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ from .grasps import to_mat
 from .objects import FAMILIES, make_object
 from .scenes import PATTERNS, Room, _mesh, _waves
 
-# %% ../../nbs/21gc_data.backdrops.ipynb #8fd01142
+# %% ../../nbs/21gc_data.backdrops.ipynb #bb5ee6c9
 def _any_color(rng)->np.ndarray: # (3,) of any hue, mostly muted
     value = rng.uniform(.05, .95)
     saturation = rng.beta(1, 2.5)
@@ -64,7 +64,7 @@ def _outdoors(d, rng): # sky, hills and ground
 
 PAINTINGS = dict(plain=_plain_wall, gradient=_gradient, colors=_clouds_of_color, foliage=_foliage, outdoors=_outdoors)
 
-# %% ../../nbs/21gc_data.backdrops.ipynb #d56dbd85
+# %% ../../nbs/21gc_data.backdrops.ipynb #35c318cd
 def _patch(d, center, size, angle): # which directions (N,) see a square patch, and where in it, -1..1 (M, 2)
     near = np.flatnonzero(d@center > np.cos(min(1.4*max(size), 1.4)))
     side = unit(np.cross(center, [.1, .2, 1.]))
@@ -119,7 +119,7 @@ def paint(
     if clutter < .3: color = _add_text(color, d, rng, int(rng.integers(1, 8)))
     return np.clip(color, 0, 1)
 
-# %% ../../nbs/21gc_data.backdrops.ipynb #afa546c2
+# %% ../../nbs/21gc_data.backdrops.ipynb #b3b1d75f
 Stage = namedtuple('Stage', 'key center eye') # key of the generator, middle of the hands (3,) and camera (3,) at the input image, metres
 
 def _box_room(rng, stage): # of `Part`: floor, ceiling and four walls that hold the stage
@@ -132,7 +132,7 @@ def _box_room(rng, stage): # of `Part`: floor, ceiling and four walls that hold 
             thick, center = size.copy(), middle.copy()
             thick[axis], center[axis] = .02, side[axis]
             texture = rng.choice(['plain', 'plain', 'tiles', 'stripes', 'speckle', 'wood'])
-            parts.append(Part.cuboid(thick, center, _any_color(rng)*.6 + .35, texture))
+            parts.append(Part.cuboid(thick, center, np.clip(_any_color(rng)*.8 + rng.uniform(.05, .35), 0, 1), texture))
     return parts
 
 def _table(rng, stage): # a plate below the hands
@@ -145,7 +145,7 @@ def _table(rng, stage): # a plate below the hands
 def _behind(rng, stage): # (3,) a place behind the hands, at least .35 m from them and far from the line of sight
     away = unit(np.subtract(stage.center, stage.eye))
     aside = unit(np.cross(away, rng.normal(size=3)))
-    return stage.center + away*rng.uniform(.45, 1.6) + aside*rng.uniform(0, 1.)
+    return stage.center + away*rng.uniform(.6, 1.8) + aside*rng.uniform(0, 1.)
 
 def _clutter(rng, stage): # meshes of things behind the hands
     meshes = []
@@ -155,12 +155,12 @@ def _clutter(rng, stage): # meshes of things behind the hands
         if rng.random() < .4:
             parts = make_object(rng.choice(list(FAMILIES)), rng).parts
         else:
-            size = np.exp(rng.uniform(np.log(.03), np.log(.35), 3))
+            size = np.exp(rng.uniform(np.log(.04), np.log(.6), 3))
             parts = [Part.cuboid(size, np.zeros(3), _any_color(rng), rng.choice(list(PATTERNS)))]
         meshes += [_mesh(p, seed, R, at) for p in parts]
     return meshes
 
-# %% ../../nbs/21gc_data.backdrops.ipynb #9354e895
+# %% ../../nbs/21gc_data.backdrops.ipynb #09f808b5
 def _lamps(rng, stage): # lights and the light from everywhere; a tenth of the scenes is lit from behind
     away = unit(np.subtract(stage.center, stage.eye))
     mood = rng.random()
@@ -189,7 +189,8 @@ class Backdrop(Room):
         seed, kind = int(rng.integers(1 << 30)), rng.random()
         meshes = _clutter(rng, stage) if rng.random() < .6 else []
         if kind < .33: meshes += [_mesh(p, seed) for p in _box_room(rng, stage)]
-        if rng.random() < .35: meshes.append(_mesh(_table(rng, stage), seed))
+        above = stage.eye[2] > stage.center[2] - .15 # a table must not hide the hands
+        if rng.random() < .35 and above: meshes.append(_mesh(_table(rng, stage), seed))
         lights, ambient = _lamps(rng, stage)
         gain = 1 + rng.uniform(-.14, .14)*np.array([1, 0, -1]) + rng.normal(0, .03, 3)
         light = np.exp(rng.uniform(np.log(.35), np.log(1.3)))
@@ -219,6 +220,7 @@ class Backdrop(Room):
         middle = image[H//4:-H//4, W//4:-W//4].mean()
         wanted = rng.uniform(95, 150) if rng.random() < .7 else rng.uniform(65, 190)
         exposure = np.clip(wanted/max(image.mean()*.5 + middle*.5, 1.), .5, 2.8)
+        exposure = min(exposure, 290/max(np.percentile(image, 99), 1.)) # highlights, a hand may be one, are not lost
         vignette = 1 - rng.uniform(0, .3)*(x*x + y*y)
         v = image.astype(np.float32)*self.gain*exposure*vignette[..., None]
         grey = v.mean(-1, keepdims=True)
