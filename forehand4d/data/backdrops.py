@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['PAINTINGS', 'Stage', 'paint', 'Backdrop']
 
-# %% ../../nbs/21gc_data.backdrops.ipynb #d3f930a1
+# %% ../../nbs/21gc_data.backdrops.ipynb #6569d931
 import io
 from collections import namedtuple
 from dataclasses import dataclass
@@ -17,10 +17,10 @@ from .grasps import to_mat
 from .objects import FAMILIES, make_object
 from .scenes import PATTERNS, Room, _mesh, _waves
 
-# %% ../../nbs/21gc_data.backdrops.ipynb #bb5ee6c9
+# %% ../../nbs/21gc_data.backdrops.ipynb #77cd1ead
 def _any_color(rng)->np.ndarray: # (3,) of any hue, mostly muted
-    value = rng.uniform(.05, .95)
-    saturation = rng.beta(1, 2.5)
+    value = rng.uniform(.08, 1)
+    saturation = rng.beta(1, 1.8)
     hue = rng.uniform(0, 1, 3)
     return np.clip(value*(1 - saturation + saturation*hue/hue.max()), .02, 1)
 
@@ -64,7 +64,7 @@ def _outdoors(d, rng): # sky, hills and ground
 
 PAINTINGS = dict(plain=_plain_wall, gradient=_gradient, colors=_clouds_of_color, foliage=_foliage, outdoors=_outdoors)
 
-# %% ../../nbs/21gc_data.backdrops.ipynb #35c318cd
+# %% ../../nbs/21gc_data.backdrops.ipynb #a2e92bd6
 def _patch(d, center, size, angle): # which directions (N,) see a square patch, and where in it, -1..1 (M, 2)
     near = np.flatnonzero(d@center > np.cos(min(1.4*max(size), 1.4)))
     side = unit(np.cross(center, [.1, .2, 1.]))
@@ -119,7 +119,7 @@ def paint(
     if clutter < .3: color = _add_text(color, d, rng, int(rng.integers(1, 8)))
     return np.clip(color, 0, 1)
 
-# %% ../../nbs/21gc_data.backdrops.ipynb #b3b1d75f
+# %% ../../nbs/21gc_data.backdrops.ipynb #0c487323
 Stage = namedtuple('Stage', 'key center eye') # key of the generator, middle of the hands (3,) and camera (3,) at the input image, metres
 
 def _box_room(rng, stage): # of `Part`: floor, ceiling and four walls that hold the stage
@@ -160,7 +160,7 @@ def _clutter(rng, stage): # meshes of things behind the hands
         meshes += [_mesh(p, seed, R, at) for p in parts]
     return meshes
 
-# %% ../../nbs/21gc_data.backdrops.ipynb #09f808b5
+# %% ../../nbs/21gc_data.backdrops.ipynb #f1e42b6d
 def _lamps(rng, stage): # lights and the light from everywhere; a tenth of the scenes is lit from behind
     away = unit(np.subtract(stage.center, stage.eye))
     mood = rng.random()
@@ -220,7 +220,7 @@ class Backdrop(Room):
         middle = image[H//4:-H//4, W//4:-W//4].mean()
         wanted = rng.uniform(95, 150) if rng.random() < .7 else rng.uniform(65, 190)
         exposure = np.clip(wanted/max(image.mean()*.5 + middle*.5, 1.), .5, 2.8)
-        exposure = min(exposure, 290/max(np.percentile(image, 99), 1.)) # highlights, a hand may be one, are not lost
+        exposure = min(exposure, 330/max(np.percentile(image, 99), 1.)) # highlights, a hand may be one, are not lost
         vignette = 1 - rng.uniform(0, .3)*(x*x + y*y)
         v = image.astype(np.float32)*self.gain*exposure*vignette[..., None]
         grey = v.mean(-1, keepdims=True)

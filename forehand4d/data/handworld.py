@@ -17,7 +17,7 @@ from ..hands import hand_pair
 from ..motion import HandMotion
 from ..render import render
 from .clips import Clip, encode_clip, pad_clip, write_clips
-from .shapes import WORLD
+from .shapes import WORLD, unit
 from .objects import FAMILIES, make_object
 from .curves import _smooth_noise
 from .grasps import rest_joints
@@ -110,9 +110,9 @@ def _room(key:tuple):
     if isinstance(key, Stage): return Backdrop.sample(_rng(*key.key), key)
     return Room.sample(_rng(*key), _target(key))
 
-# %% ../../nbs/21h_data.handworld.ipynb #424455f2
+# %% ../../nbs/21h_data.handworld.ipynb #e4cdc362
 REACH = dict(
-    ego=Region([.0, -.3, -.05], [.32, .02, .66], [0, -1.6, -.3]),
+    ego=Region([.0, -.3, -.05], [.32, .02, .66], [0, -1.8, -.4]),
     tripod=Region([.0, -.35, -.15], [.42, .05, .75], [0, -1., 0])) # where hands of an adult begin
 STILL = .22 # share of clips in which nothing happens; others begin or end
 
@@ -144,6 +144,10 @@ def _in_sight(shot, person, plan, motion): # is a hand of a `HandMotion` (1,) wh
     share = visible_share(meshes, shot.eye, joints[plan.hands])
     return bool((share[shot.shows(joints[plan.hands])] > .8).any())
 
+def _away(shot, hands): # cosine between fingers of hands (n, 21, 3) and the line of sight, on average, at least 0
+    fingers = unit(hands[:, 4] - hands[:, 0])
+    return max(0., float((fingers@unit(shot.target - shot.eye)).mean()))
+
 def _free_sequence(d, key, frames): # `Sequence` of a domain without things
     first = _rng(*key[:4], 'kind')
     present, still = _present(d, first), first.random() < STILL # what is rejected must not change these shares
@@ -158,6 +162,7 @@ def _free_sequence(d, key, frames): # `Sequence` of a domain without things
         if not _apart(plan, joints, coarse): continue
         hands = joints[10, plan.hands].double().numpy()
         shot = choose_shot(d.view[0], person, hands, start, d.fov, _rng(*key, number, 'rig'))
+        if shot and g.random() < .6*_away(shot, hands): continue # arms come from the camera's side; this evens orientations out
         if shot and _in_sight(shot, person, plan, around.slice(10, 11)): break
     t = start + np.arange(frames)/FPS
     motion, cam = _free_motion(plan, person, t, key), shot.path(t, int(_rng(*key, 'camera').integers(1 << 30)))

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['Figure', 'Shot', 'choose_shot', 'visible_share']
 
-# %% ../../nbs/21gd_data.shots.ipynb #65984a2b
+# %% ../../nbs/21gd_data.shots.ipynb #68b22323
 from dataclasses import dataclass
 import numpy as np, torch
 from ..cameras import look_at
@@ -17,7 +17,7 @@ from .scenes import PATTERNS, Person, _pattern
 from .gestures import NECK, Build
 from .backdrops import _any_color
 
-# %% ../../nbs/21gd_data.shots.ipynb #39343d99
+# %% ../../nbs/21gd_data.shots.ipynb #688d63d7
 @dataclass
 class Figure(Person):
     "Somebody of any size, in any clothes, perhaps with gloves"
@@ -93,7 +93,7 @@ def _merge(parts, weave): # one `Mesh` of parts in their colours
     def texture(uv): return np.where(uv[:, 3:] > .5, pattern(uv[:, :3]), 1)
     return Mesh(vertices, faces, colors, texture=texture, uv=np.concatenate([vertices, cloth], 1), specular=.02)
 
-# %% ../../nbs/21gd_data.shots.ipynb #4a0745d5
+# %% ../../nbs/21gd_data.shots.ipynb #9dc220af
 @dataclass(frozen=True)
 class Shot:
     "A camera and how it moves"
@@ -125,7 +125,7 @@ class Shot:
 
 def _first_eye(build, alone, center, rng): # (3,) of a camera that is worn or, when one hand is `alone`, often held in the other
     place = rng.random()
-    if alone and place < .4: return center + unit(rng.normal(size=3))*rng.uniform(.22, .5)
+    if alone and place < .5: return center + unit(rng.normal(size=3))*rng.uniform(.22, .5)
     if place < .8: return build.eyes + rng.normal(0, .03, 3)
     if place < .9: return build.eyes + build.scale*np.array([0, .04, .1]) + rng.normal(0, .03, 3)
     return NECK + build.scale*np.array([0, .15, -.18]) + rng.normal(0, .03, 3)
@@ -134,13 +134,13 @@ def _third_eye(center, rng): # (3,) of a camera in front of somebody or beside
     angle, height = rng.uniform(-1.9, 1.9), rng.uniform(-.5, .85)
     flat = np.sqrt(1 - height*height)
     direction = np.array([flat*np.sin(angle), flat*np.cos(angle), height])
-    return center + direction*np.exp(rng.uniform(np.log(.27), np.log(1.2)))
+    return center + direction*np.exp(rng.uniform(np.log(.24), np.log(1.2)))
 
 def _roll(view, rng): # (3,) which way is up in the picture
     tilt = rng.normal(0, .12, 3) if rng.random() < .75 else rng.normal(0, .9, 3)
     return unit(np.array([0, .25 if view == 'ego' else 0, 1.]) + tilt)
 
-# %% ../../nbs/21gd_data.shots.ipynb #5fcd1684
+# %% ../../nbs/21gd_data.shots.ipynb #d40b3ad4
 def _aim(eye, up, points, wide, rng): # (3,) target such that points (M, 3) lie anywhere in a picture of half-width `wide` (tangent), None where they do not fit
     R = look_at(*torch.from_numpy(np.stack([eye, points.mean(0), up]))).numpy()[:3, :3]
     local = (points - eye)@R.T
@@ -205,11 +205,13 @@ def _inside(person, eye): # is a camera within the body, or behind it
     low = eye[2] < NECK[2] + .05*person.scale
     return low and np.linalg.norm((eye - chest)[:2]) < .12*person.scale or eye[1] < NECK[1] - .25
 
-def _lens(extent, fov, rng): # degrees: half of the time any, half of the time such that the hand has a size that was drawn
-    if rng.random() < .4: return rng.uniform(*fov)
-    wanted = np.exp(rng.uniform(np.log(.15), np.log(.9)))
+def _lens(extent, fov, rng): # degrees: a third of the time any, otherwise such that the hand has a size that was drawn
+    if rng.random() < .33: return rng.uniform(*fov)
+    narrow, wide = np.tan(np.radians(np.array(fov)/2))
+    largest, smallest = min(extent/(2*narrow), .9), max(extent/(2*wide), .18)
+    wanted = np.exp(rng.uniform(np.log(min(smallest, largest)), np.log(largest)))
     lens = 2*np.degrees(np.arctan(extent/(2*wanted)))
-    return np.clip(lens, *fov) if fov[0]*.8 < lens < fov[1]*1.1 else rng.uniform(*fov)
+    return float(np.clip(lens, *fov))
 
 def _turns(start, far, rng): # keys of a head that turns around the moment of the image, by about `far` metres
     times = start + np.cumsum(np.append(-rng.uniform(.3, 1.2), rng.uniform(.5, 1.5, 4)))
