@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['PAINTINGS', 'Stage', 'paint', 'Backdrop']
 
-# %% ../../nbs/21gc_data.backdrops.ipynb #6569d931
+# %% ../../nbs/21gc_data.backdrops.ipynb #7f797b0a
 import io
 from collections import namedtuple
 from dataclasses import dataclass
@@ -15,17 +15,42 @@ from ..render import Light
 from .shapes import Part, unit
 from .grasps import to_mat
 from .objects import FAMILIES, make_object
-from .scenes import PATTERNS, Room, _mesh, _waves
+from .scenes import PATTERNS, Room, _mesh
 
-# %% ../../nbs/21gc_data.backdrops.ipynb #77cd1ead
+# %% ../../nbs/21gc_data.backdrops.ipynb #3137a9da
 def _any_color(rng)->np.ndarray: # (3,) of any hue, mostly muted
     value = rng.uniform(.08, 1)
     saturation = rng.beta(1, 1.8)
     hue = rng.uniform(0, 1, 3)
     return np.clip(value*(1 - saturation + saturation*hue/hue.max()), .02, 1)
 
-def _noise(d, rng, scale, waves=5): # (N,) smooth noise of directions, about -1..1; `scale`: features per radian
-    return _waves(d, scale, int(rng.integers(1 << 30)), waves)
+def _lattice(x, table): # (N,) smooth values between the random ones of a periodic lattice (M, M, M) at places x (N, 3)
+    M = len(table)
+    x = np.ascontiguousarray(x.T)
+    floor = np.floor(x)
+    part = x - floor
+    a, b, c = part*part*(3 - 2*part)
+    low = floor.astype(np.intp) % M
+    high = (low + 1) % M
+    flat = table.ravel()
+    def row(i, j): # along the last axis
+        start = (i*M + j)*M
+        first = flat.take(start + low[2])
+        return first + (flat.take(start + high[2]) - first)*c
+    def plane(i): # along the last two
+        first = row(i, low[1])
+        return first + (row(i, high[1]) - first)*b
+    first = plane(low[0])
+    return first + (plane(high[0]) - first)*a
+
+def _noise(d, rng, scale, octaves=3): # (N,) noise at many scales of directions (N, 3), about -1..1; `scale`: coarsest features per radian
+    table = rng.uniform(-1, 1, (16, 16, 16)).astype(np.float32)
+    turn = to_mat(unit(rng.normal(size=3))*rng.uniform(.3, 2.5)).astype(np.float32)
+    x, total = d*np.float32(scale) + rng.uniform(0, 16, 3).astype(np.float32), 0.
+    for k in range(octaves):
+        total = total + .6**k*_lattice(x, table)
+        x = x@turn*np.float32(2.03)
+    return total
 
 def _plain_wall(d, rng): # one colour, hardly uneven
     stain = _noise(d, rng, rng.uniform(1, 6))
@@ -45,7 +70,7 @@ def _clouds_of_color(d, rng): # noise at many scales, mixed from three colours
     return mixed*(1 - .6*b) + .6*b*_any_color(rng)
 
 def _foliage(d, rng): # fine grain in one family of colours: leaves, gravel, carpet
-    fine = _noise(d, rng, rng.uniform(8, 40), 6)
+    fine = _noise(d, rng, rng.uniform(8, 40), 2)
     coarse = _noise(d, rng, rng.uniform(2, 5))
     base = _any_color(rng)
     return base*(1 + .5*fine + .3*coarse)[:, None]
@@ -64,7 +89,7 @@ def _outdoors(d, rng): # sky, hills and ground
 
 PAINTINGS = dict(plain=_plain_wall, gradient=_gradient, colors=_clouds_of_color, foliage=_foliage, outdoors=_outdoors)
 
-# %% ../../nbs/21gc_data.backdrops.ipynb #a2e92bd6
+# %% ../../nbs/21gc_data.backdrops.ipynb #e8bfbdf3
 def _patch(d, center, size, angle): # which directions (N,) see a square patch, and where in it, -1..1 (M, 2)
     near = np.flatnonzero(d@center > np.cos(min(1.4*max(size), 1.4)))
     side = unit(np.cross(center, [.1, .2, 1.]))
@@ -119,7 +144,7 @@ def paint(
     if clutter < .3: color = _add_text(color, d, rng, int(rng.integers(1, 8)))
     return np.clip(color, 0, 1)
 
-# %% ../../nbs/21gc_data.backdrops.ipynb #0c487323
+# %% ../../nbs/21gc_data.backdrops.ipynb #e47d57a9
 Stage = namedtuple('Stage', 'key center eye') # key of the generator, middle of the hands (3,) and camera (3,) at the input image, metres
 
 def _box_room(rng, stage): # of `Part`: floor, ceiling and four walls that hold the stage
@@ -160,7 +185,7 @@ def _clutter(rng, stage): # meshes of things behind the hands
         meshes += [_mesh(p, seed, R, at) for p in parts]
     return meshes
 
-# %% ../../nbs/21gc_data.backdrops.ipynb #f1e42b6d
+# %% ../../nbs/21gc_data.backdrops.ipynb #c93e9fcc
 def _lamps(rng, stage): # lights and the light from everywhere; a tenth of the scenes is lit from behind
     away = unit(np.subtract(stage.center, stage.eye))
     mood = rng.random()

@@ -7,7 +7,7 @@ __all__ = ['EXTENDED', 'CURLED', 'FAN', 'THUMBS', 'POSTURES', 'COUNT', 'LOW', 'H
            'make_posture', 'random_posture', 'Build', 'arm_effort', 'draw_pose', 'Beat', 'Wander', 'FreePlan',
            'plan_freely']
 
-# %% ../../nbs/21gb_data.gestures.ipynb #babac352
+# %% ../../nbs/21gb_data.gestures.ipynb #433cc272
 from collections import namedtuple
 from dataclasses import dataclass
 import numpy as np
@@ -16,7 +16,7 @@ from .shapes import frame_along, unit
 from .grasps import MIRROR, PINCHES, posture_to_mat, to_mat
 from .curves import ZERO, evaluate, interpolate, minimum_jerk, _segment, _smooth_noise
 
-# %% ../../nbs/21gb_data.gestures.ipynb #bebd2c91
+# %% ../../nbs/21gb_data.gestures.ipynb #58586ab9
 EXTENDED = np.array([.03, .06, .04]) # bending of a straight finger, radians
 CURLED = np.array([1.35, 1.6, .95]) # of a closed one
 FAN = np.array([.17, .02, -.22, -.1]) # sideways angles of spread fingers
@@ -41,7 +41,7 @@ def make_posture(
     fingers = np.concatenate([bend, aside[:, None]], 1)
     return np.concatenate([fingers, [THUMBS[thumb]]])
 
-# %% ../../nbs/21gb_data.gestures.ipynb #2f716d17
+# %% ../../nbs/21gb_data.gestures.ipynb #09c9cdc3
 POSTURES = dict(
     flat=make_posture((0, 0, 0, 0), .05, 'side'),
     spread=make_posture((0, 0, 0, 0), 1, 'out'),
@@ -75,7 +75,7 @@ def random_posture(
     posture = make_posture(curls, rng.uniform(-.3, 1.2), rng.choice(list(THUMBS)))
     return np.clip(posture + rng.normal(0, .09, (5, 4)), LOW, HIGH)
 
-# %% ../../nbs/21gb_data.gestures.ipynb #b3072a8c
+# %% ../../nbs/21gb_data.gestures.ipynb #bac7f36d
 NECK = np.array([0, -.5, .36]) # of everybody, metres
 
 @dataclass(frozen=True)
@@ -128,7 +128,7 @@ def draw_pose(
     k = int(np.argmin(np.where(effort < EASY, cost, 1e3 + effort)))
     return p[k], R[k], elbow[k]
 
-# %% ../../nbs/21gb_data.gestures.ipynb #d7ad220a
+# %% ../../nbs/21gb_data.gestures.ipynb #05d8b622
 @dataclass(frozen=True)
 class Beat:
     "A rhythmic part of a motion"
@@ -168,7 +168,7 @@ class Wander:
         common = noise[:, :1, None]*np.array([.5, .6, .4, 0])
         return (own + common)*self.bend
 
-# %% ../../nbs/21gb_data.gestures.ipynb #7aa71541
+# %% ../../nbs/21gb_data.gestures.ipynb #637b73bf
 class _Strokes:
     "Where both hands are, and how they get elsewhere"
     def __init__(self,
@@ -229,7 +229,7 @@ class _Strokes:
             self.t[h] = start + time
         return start + time
 
-# %% ../../nbs/21gb_data.gestures.ipynb #ef41a9f5
+# %% ../../nbs/21gb_data.gestures.ipynb #3d794410
 class FreePlan(_Strokes):
     "Motion of two hands without things"
     def elsewhere(self, h, far, turn): # (3,), (3, 3): a pose about `far` metres from that of now, turned by at most `turn` radians
@@ -271,7 +271,7 @@ class FreePlan(_Strokes):
             p, turn, q = p + shift, turn + spin, q + bend
         return p, R@to_mat(turn), q
 
-# %% ../../nbs/21gb_data.gestures.ipynb #3dc0e79f
+# %% ../../nbs/21gb_data.gestures.ipynb #1b12b537
 def _copy_pose(plan, hands, p, R): # send hands to a pose and, the others, near its mirror image
     g = plan.rng
     peak = plan.speed()
@@ -325,7 +325,7 @@ def _point(plan, hands): # somewhere, with the index finger
     _all_fingers(plan, hands, start, stop, POSTURES['point'])
     plan.wait(hands, .2, 1.2)
 
-# %% ../../nbs/21gb_data.gestures.ipynb #78375716
+# %% ../../nbs/21gb_data.gestures.ipynb #67149394
 def _wave(plan, hands): # with the hand or with the forearm
     g, start = plan.rng, plan.together(hands)
     _all_fingers(plan, hands, start, start + .3, POSTURES[g.choice(['flat', 'spread', 'loose'])])
@@ -385,7 +385,7 @@ def _wander(plan, hands): # anything, slowly
 def _rest(plan, hands): # nothing for a while
     plan.wait(hands, .3, 2.5)
 
-# %% ../../nbs/21gb_data.gestures.ipynb #c1598599
+# %% ../../nbs/21gb_data.gestures.ipynb #f723595d
 def _palms(plan, gap, tilt): # both hands to where their palms face each other, `gap` metres from the plane between them
     g, h = plan.rng, 0
     fingers = np.array([0, np.cos(tilt), np.sin(tilt)])
@@ -437,7 +437,7 @@ def _wring(plan, hands): # one hand in the other, turning about each other
     plan.near.append((start, np.inf))
     plan.wait([0, 1])
 
-# %% ../../nbs/21gb_data.gestures.ipynb #7075124c
+# %% ../../nbs/21gb_data.gestures.ipynb #95cb4168
 ALONE = dict(gesture=(_gesture, 5), reach=(_reach, 3), turn=(_turn, 2), nod=(_nod, 1), open_close=(_open_close, 2),
              point=(_point, 2), wave=(_wave, 2), beckon=(_beckon, 1), wiggle=(_wiggle, 1.5), count=(_count, 1.5),
              sign=(_sign, 2), shake=(_shake, 2), wander=(_wander, 4), rest=(_rest, 1)) # recipes and how often

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['Figure', 'Shot', 'choose_shot', 'visible_share']
 
-# %% ../../nbs/21gd_data.shots.ipynb #68b22323
+# %% ../../nbs/21gd_data.shots.ipynb #757251b0
 from dataclasses import dataclass
 import numpy as np, torch
 from ..cameras import look_at
@@ -17,7 +17,7 @@ from .scenes import PATTERNS, Person, _pattern
 from .gestures import NECK, Build
 from .backdrops import _any_color
 
-# %% ../../nbs/21gd_data.shots.ipynb #688d63d7
+# %% ../../nbs/21gd_data.shots.ipynb #938362a3
 @dataclass
 class Figure(Person):
     "Somebody of any size, in any clothes, perhaps with gloves"
@@ -93,7 +93,7 @@ def _merge(parts, weave): # one `Mesh` of parts in their colours
     def texture(uv): return np.where(uv[:, 3:] > .5, pattern(uv[:, :3]), 1)
     return Mesh(vertices, faces, colors, texture=texture, uv=np.concatenate([vertices, cloth], 1), specular=.02)
 
-# %% ../../nbs/21gd_data.shots.ipynb #9dc220af
+# %% ../../nbs/21gd_data.shots.ipynb #eb43dc51
 @dataclass(frozen=True)
 class Shot:
     "A camera and how it moves"
@@ -104,12 +104,13 @@ class Shot:
     start:float # seconds, the moment of the image
     sway:np.ndarray # (2,) standard deviations of the eye and of the target, metres
     hz:float # fastest sway
-    drift:np.ndarray # (3,) metres per second
+    drift:np.ndarray # (3,) metres per second at that moment
     turns:tuple # pairs of seconds and (3,) shifts of the target
 
     def path(self, t:np.ndarray, seed:int)->torch.Tensor: # (T, 4, 4) camera from world at times t (T,); seed of the sway
         moving = self._sway(t, seed) - self._sway(np.array([self.start]), seed)
-        eyes = self.eye + moving[:, :3]*self.sway[0] + (t - self.start)[:, None]*self.drift
+        way = 2*np.tanh((t - self.start)/2)[:, None]*self.drift # does not get far in long clips
+        eyes = self.eye + moving[:, :3]*self.sway[0] + way
         looks = self.target + moving[:, 3:]*self.sway[1]
         if self.turns: looks = looks + interpolate(self.turns, t)
         return look_at(*(torch.from_numpy(np.ascontiguousarray(x)).float() for x in (eyes, looks, self.up)))
@@ -140,7 +141,7 @@ def _roll(view, rng): # (3,) which way is up in the picture
     tilt = rng.normal(0, .12, 3) if rng.random() < .75 else rng.normal(0, .9, 3)
     return unit(np.array([0, .25 if view == 'ego' else 0, 1.]) + tilt)
 
-# %% ../../nbs/21gd_data.shots.ipynb #d40b3ad4
+# %% ../../nbs/21gd_data.shots.ipynb #3dec3511
 def _aim(eye, up, points, wide, rng): # (3,) target such that points (M, 3) lie anywhere in a picture of half-width `wide` (tangent), None where they do not fit
     R = look_at(*torch.from_numpy(np.stack([eye, points.mean(0), up]))).numpy()[:3, :3]
     local = (points - eye)@R.T
