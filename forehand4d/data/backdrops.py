@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['PAINTINGS', 'Stage', 'paint', 'Backdrop']
 
-# %% ../../nbs/21gc_data.backdrops.ipynb #7f797b0a
+# %% ../../nbs/21gc_data.backdrops.ipynb #05108a3a
 import io
 from collections import namedtuple
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ from .grasps import to_mat
 from .objects import FAMILIES, make_object
 from .scenes import PATTERNS, Room, _mesh
 
-# %% ../../nbs/21gc_data.backdrops.ipynb #3137a9da
+# %% ../../nbs/21gc_data.backdrops.ipynb #c1c0feb0
 def _any_color(rng)->np.ndarray: # (3,) of any hue, mostly muted
     value = rng.uniform(.08, 1)
     saturation = rng.beta(1, 1.8)
@@ -52,6 +52,7 @@ def _noise(d, rng, scale, octaves=3): # (N,) noise at many scales of directions 
         x = x@turn*np.float32(2.03)
     return total
 
+# %% ../../nbs/21gc_data.backdrops.ipynb #4e8c7a42
 def _plain_wall(d, rng): # one colour, hardly uneven
     stain = _noise(d, rng, rng.uniform(1, 6))
     return _any_color(rng)*(1 + rng.uniform(.01, .08)*stain[:, None])
@@ -89,7 +90,7 @@ def _outdoors(d, rng): # sky, hills and ground
 
 PAINTINGS = dict(plain=_plain_wall, gradient=_gradient, colors=_clouds_of_color, foliage=_foliage, outdoors=_outdoors)
 
-# %% ../../nbs/21gc_data.backdrops.ipynb #e8bfbdf3
+# %% ../../nbs/21gc_data.backdrops.ipynb #9368bf56
 def _patch(d, center, size, angle): # which directions (N,) see a square patch, and where in it, -1..1 (M, 2)
     near = np.flatnonzero(d@center > np.cos(min(1.4*max(size), 1.4)))
     side = unit(np.cross(center, [.1, .2, 1.]))
@@ -144,7 +145,7 @@ def paint(
     if clutter < .3: color = _add_text(color, d, rng, int(rng.integers(1, 8)))
     return np.clip(color, 0, 1)
 
-# %% ../../nbs/21gc_data.backdrops.ipynb #e47d57a9
+# %% ../../nbs/21gc_data.backdrops.ipynb #4369d3c0
 Stage = namedtuple('Stage', 'key center eye') # key of the generator, middle of the hands (3,) and camera (3,) at the input image, metres
 
 def _box_room(rng, stage): # of `Part`: floor, ceiling and four walls that hold the stage
@@ -185,7 +186,7 @@ def _clutter(rng, stage): # meshes of things behind the hands
         meshes += [_mesh(p, seed, R, at) for p in parts]
     return meshes
 
-# %% ../../nbs/21gc_data.backdrops.ipynb #c93e9fcc
+# %% ../../nbs/21gc_data.backdrops.ipynb #3e1af165
 def _lamps(rng, stage): # lights and the light from everywhere; a tenth of the scenes is lit from behind
     away = unit(np.subtract(stage.center, stage.eye))
     mood = rng.random()
@@ -199,6 +200,7 @@ def _lamps(rng, stage): # lights and the light from everywhere; a tenth of the s
     fill = Light(direction=tuple(unit(rng.normal(size=3) - [0, 0, .5])), color=second)
     return [lamp, fill], rng.uniform(.15, .7) if mood >= .1 else rng.uniform(.12, .3)
 
+# %% ../../nbs/21gc_data.backdrops.ipynb #172f54d1
 @dataclass
 class Backdrop(Room):
     "Surroundings of free motion, and what a camera makes of them"

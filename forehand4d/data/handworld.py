@@ -24,7 +24,8 @@ from .grasps import rest_joints
 from .plans import Plan, yaw
 from .activities import _compose
 from .scenes import Person, Room, _camera_path
-from .gestures import NECK, Region, plan_freely
+from .arms import NECK
+from .gestures import Region, plan_freely
 from .backdrops import Backdrop, Stage
 from .shots import Figure, choose_shot, visible_share
 
@@ -111,7 +112,7 @@ def _room(key:tuple):
     if isinstance(key, Stage): return Backdrop.sample(_rng(*key.key), key)
     return Room.sample(_rng(*key), _target(key))
 
-# %% ../../nbs/21h_data.handworld.ipynb #2cc135db
+# %% ../../nbs/21h_data.handworld.ipynb #333b266b
 REACH = dict(
     ego=Region([.0, -.3, -.05], [.32, .02, .66], [0, -1.8, -.4]),
     tripod=Region([.0, -.35, -.15], [.42, .05, .75], [0, -1., 0])) # where hands of an adult begin

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['Figure', 'Shot', 'choose_shot', 'visible_share']
 
-# %% ../../nbs/21gd_data.shots.ipynb #757251b0
+# %% ../../nbs/21gd_data.shots.ipynb #fb47b686
 from dataclasses import dataclass
 import numpy as np, torch
 from ..cameras import look_at
@@ -14,10 +14,10 @@ from .shapes import WORLD, Part, unit
 from .grasps import MIRROR
 from .curves import interpolate, _smooth_noise
 from .scenes import PATTERNS, Person, _pattern
-from .gestures import NECK, Build
+from .arms import NECK, Build
 from .backdrops import _any_color
 
-# %% ../../nbs/21gd_data.shots.ipynb #938362a3
+# %% ../../nbs/21gd_data.shots.ipynb #27197264
 @dataclass
 class Figure(Person):
     "Somebody of any size, in any clothes, perhaps with gloves"
@@ -72,6 +72,7 @@ class Figure(Person):
         hair = np.array([.35, .25, .18])*rng.uniform(.1, 2)
         return cls(skin, _any_color(rng), sleeve, who.betas, girth, scale, hair, weave)
 
+# %% ../../nbs/21gd_data.shots.ipynb #35625f9c
 def _size(rng): # first shape parameter: adults, children, large people
     kind = rng.random()
     if kind < .7: return float(np.clip(rng.normal(), -2.2, 2.2))
@@ -93,7 +94,7 @@ def _merge(parts, weave): # one `Mesh` of parts in their colours
     def texture(uv): return np.where(uv[:, 3:] > .5, pattern(uv[:, :3]), 1)
     return Mesh(vertices, faces, colors, texture=texture, uv=np.concatenate([vertices, cloth], 1), specular=.02)
 
-# %% ../../nbs/21gd_data.shots.ipynb #eb43dc51
+# %% ../../nbs/21gd_data.shots.ipynb #d3c390b4
 @dataclass(frozen=True)
 class Shot:
     "A camera and how it moves"
@@ -141,7 +142,7 @@ def _roll(view, rng): # (3,) which way is up in the picture
     tilt = rng.normal(0, .12, 3) if rng.random() < .75 else rng.normal(0, .9, 3)
     return unit(np.array([0, .25 if view == 'ego' else 0, 1.]) + tilt)
 
-# %% ../../nbs/21gd_data.shots.ipynb #3dec3511
+# %% ../../nbs/21gd_data.shots.ipynb #2b7377cb
 def _aim(eye, up, points, wide, rng): # (3,) target such that points (M, 3) lie anywhere in a picture of half-width `wide` (tangent), None where they do not fit
     R = look_at(*torch.from_numpy(np.stack([eye, points.mean(0), up]))).numpy()[:3, :3]
     local = (points - eye)@R.T
@@ -153,6 +154,7 @@ def _aim(eye, up, points, wide, rng): # (3,) target such that points (M, 3) lie 
     middle = (low + high)/2 + rng.uniform(-1, 1, 2)*slack*.85
     return eye + np.append(middle, 1)@R*np.linalg.norm(points.mean(0) - eye)
 
+# %% ../../nbs/21gd_data.shots.ipynb #54c2a700
 def _extent(eye, hand): # largest tangent between two joints (21, 3) of a hand
     center = hand.mean(0)
     across = np.linalg.norm(hand[:, None] - hand[None], axis=-1).max()
