@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['PAINTINGS', 'Stage', 'paint', 'Backdrop']
 
-# %% ../../nbs/21gc_data.backdrops.ipynb #eb1139fc
+# %% ../../nbs/21gc_data.backdrops.ipynb #05108a3a
 import io
 from collections import namedtuple
 from dataclasses import dataclass
@@ -15,18 +15,44 @@ from ..render import Light
 from .shapes import Part, unit
 from .grasps import to_mat
 from .objects import FAMILIES, make_object
-from .scenes import PATTERNS, Room, _mesh, _waves
+from .scenes import PATTERNS, Room, _mesh
 
-# %% ../../nbs/21gc_data.backdrops.ipynb #8fd01142
+# %% ../../nbs/21gc_data.backdrops.ipynb #c1c0feb0
 def _any_color(rng)->np.ndarray: # (3,) of any hue, mostly muted
-    value = rng.uniform(.05, .95)
-    saturation = rng.beta(1, 2.5)
+    value = rng.uniform(.08, 1)
+    saturation = rng.beta(1, 1.8)
     hue = rng.uniform(0, 1, 3)
     return np.clip(value*(1 - saturation + saturation*hue/hue.max()), .02, 1)
 
-def _noise(d, rng, scale, waves=5): # (N,) smooth noise of directions, about -1..1; `scale`: features per radian
-    return _waves(d, scale, int(rng.integers(1 << 30)), waves)
+def _lattice(x, table): # (N,) smooth values between the random ones of a periodic lattice (M, M, M) at places x (N, 3)
+    M = len(table)
+    x = np.ascontiguousarray(x.T)
+    floor = np.floor(x)
+    part = x - floor
+    a, b, c = part*part*(3 - 2*part)
+    low = floor.astype(np.intp) % M
+    high = (low + 1) % M
+    flat = table.ravel()
+    def row(i, j): # along the last axis
+        start = (i*M + j)*M
+        first = flat.take(start + low[2])
+        return first + (flat.take(start + high[2]) - first)*c
+    def plane(i): # along the last two
+        first = row(i, low[1])
+        return first + (row(i, high[1]) - first)*b
+    first = plane(low[0])
+    return first + (plane(high[0]) - first)*a
 
+def _noise(d, rng, scale, octaves=3): # (N,) noise at many scales of directions (N, 3), about -1..1; `scale`: coarsest features per radian
+    table = rng.uniform(-1, 1, (16, 16, 16)).astype(np.float32)
+    turn = to_mat(unit(rng.normal(size=3))*rng.uniform(.3, 2.5)).astype(np.float32)
+    x, total = d*np.float32(scale) + rng.uniform(0, 16, 3).astype(np.float32), 0.
+    for k in range(octaves):
+        total = total + .6**k*_lattice(x, table)
+        x = x@turn*np.float32(2.03)
+    return total
+
+# %% ../../nbs/21gc_data.backdrops.ipynb #4e8c7a42
 def _plain_wall(d, rng): # one colour, hardly uneven
     stain = _noise(d, rng, rng.uniform(1, 6))
     return _any_color(rng)*(1 + rng.uniform(.01, .08)*stain[:, None])
@@ -45,7 +71,7 @@ def _clouds_of_color(d, rng): # noise at many scales, mixed from three colours
     return mixed*(1 - .6*b) + .6*b*_any_color(rng)
 
 def _foliage(d, rng): # fine grain in one family of colours: leaves, gravel, carpet
-    fine = _noise(d, rng, rng.uniform(8, 40), 6)
+    fine = _noise(d, rng, rng.uniform(8, 40), 2)
     coarse = _noise(d, rng, rng.uniform(2, 5))
     base = _any_color(rng)
     return base*(1 + .5*fine + .3*coarse)[:, None]
@@ -64,7 +90,7 @@ def _outdoors(d, rng): # sky, hills and ground
 
 PAINTINGS = dict(plain=_plain_wall, gradient=_gradient, colors=_clouds_of_color, foliage=_foliage, outdoors=_outdoors)
 
-# %% ../../nbs/21gc_data.backdrops.ipynb #d56dbd85
+# %% ../../nbs/21gc_data.backdrops.ipynb #9368bf56
 def _patch(d, center, size, angle): # which directions (N,) see a square patch, and where in it, -1..1 (M, 2)
     near = np.flatnonzero(d@center > np.cos(min(1.4*max(size), 1.4)))
     side = unit(np.cross(center, [.1, .2, 1.]))
@@ -119,7 +145,7 @@ def paint(
     if clutter < .3: color = _add_text(color, d, rng, int(rng.integers(1, 8)))
     return np.clip(color, 0, 1)
 
-# %% ../../nbs/21gc_data.backdrops.ipynb #afa546c2
+# %% ../../nbs/21gc_data.backdrops.ipynb #4369d3c0
 Stage = namedtuple('Stage', 'key center eye') # key of the generator, middle of the hands (3,) and camera (3,) at the input image, metres
 
 def _box_room(rng, stage): # of `Part`: floor, ceiling and four walls that hold the stage
@@ -132,7 +158,7 @@ def _box_room(rng, stage): # of `Part`: floor, ceiling and four walls that hold 
             thick, center = size.copy(), middle.copy()
             thick[axis], center[axis] = .02, side[axis]
             texture = rng.choice(['plain', 'plain', 'tiles', 'stripes', 'speckle', 'wood'])
-            parts.append(Part.cuboid(thick, center, _any_color(rng)*.6 + .35, texture))
+            parts.append(Part.cuboid(thick, center, np.clip(_any_color(rng)*.8 + rng.uniform(.05, .35), 0, 1), texture))
     return parts
 
 def _table(rng, stage): # a plate below the hands
@@ -145,7 +171,7 @@ def _table(rng, stage): # a plate below the hands
 def _behind(rng, stage): # (3,) a place behind the hands, at least .35 m from them and far from the line of sight
     away = unit(np.subtract(stage.center, stage.eye))
     aside = unit(np.cross(away, rng.normal(size=3)))
-    return stage.center + away*rng.uniform(.45, 1.6) + aside*rng.uniform(0, 1.)
+    return stage.center + away*rng.uniform(.6, 1.8) + aside*rng.uniform(0, 1.)
 
 def _clutter(rng, stage): # meshes of things behind the hands
     meshes = []
@@ -155,12 +181,12 @@ def _clutter(rng, stage): # meshes of things behind the hands
         if rng.random() < .4:
             parts = make_object(rng.choice(list(FAMILIES)), rng).parts
         else:
-            size = np.exp(rng.uniform(np.log(.03), np.log(.35), 3))
+            size = np.exp(rng.uniform(np.log(.04), np.log(.6), 3))
             parts = [Part.cuboid(size, np.zeros(3), _any_color(rng), rng.choice(list(PATTERNS)))]
         meshes += [_mesh(p, seed, R, at) for p in parts]
     return meshes
 
-# %% ../../nbs/21gc_data.backdrops.ipynb #9354e895
+# %% ../../nbs/21gc_data.backdrops.ipynb #3e1af165
 def _lamps(rng, stage): # lights and the light from everywhere; a tenth of the scenes is lit from behind
     away = unit(np.subtract(stage.center, stage.eye))
     mood = rng.random()
@@ -174,6 +200,7 @@ def _lamps(rng, stage): # lights and the light from everywhere; a tenth of the s
     fill = Light(direction=tuple(unit(rng.normal(size=3) - [0, 0, .5])), color=second)
     return [lamp, fill], rng.uniform(.15, .7) if mood >= .1 else rng.uniform(.12, .3)
 
+# %% ../../nbs/21gc_data.backdrops.ipynb #172f54d1
 @dataclass
 class Backdrop(Room):
     "Surroundings of free motion, and what a camera makes of them"
@@ -189,7 +216,8 @@ class Backdrop(Room):
         seed, kind = int(rng.integers(1 << 30)), rng.random()
         meshes = _clutter(rng, stage) if rng.random() < .6 else []
         if kind < .33: meshes += [_mesh(p, seed) for p in _box_room(rng, stage)]
-        if rng.random() < .35: meshes.append(_mesh(_table(rng, stage), seed))
+        above = stage.eye[2] > stage.center[2] - .15 # a table must not hide the hands
+        if rng.random() < .35 and above: meshes.append(_mesh(_table(rng, stage), seed))
         lights, ambient = _lamps(rng, stage)
         gain = 1 + rng.uniform(-.14, .14)*np.array([1, 0, -1]) + rng.normal(0, .03, 3)
         light = np.exp(rng.uniform(np.log(.35), np.log(1.3)))
@@ -219,6 +247,7 @@ class Backdrop(Room):
         middle = image[H//4:-H//4, W//4:-W//4].mean()
         wanted = rng.uniform(95, 150) if rng.random() < .7 else rng.uniform(65, 190)
         exposure = np.clip(wanted/max(image.mean()*.5 + middle*.5, 1.), .5, 2.8)
+        exposure = min(exposure, 330/max(np.percentile(image, 99), 1.)) # highlights, a hand may be one, are not lost
         vignette = 1 - rng.uniform(0, .3)*(x*x + y*y)
         v = image.astype(np.float32)*self.gain*exposure*vignette[..., None]
         grey = v.mean(-1, keepdims=True)
