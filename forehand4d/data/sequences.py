@@ -22,7 +22,7 @@ from ..cameras import NEAR, invert, make_T, project, transform, unproject
 from ..hands import BONES, hand_pair
 from ..motion import HandMotion
 from ..mano import from_mano
-from .clips import Clip, check_clip, window
+from .clips import PAST_SECONDS, Clip, Past, check_clip, window
 
 # %% ../../nbs/23a_data.sequences.ipynb #b8f0aaf3
 @dataclass(frozen=True)
@@ -67,9 +67,11 @@ class SequenceList:
         return self.load(i if isinstance(i, str) else self.names[i])
 
 # %% ../../nbs/23a_data.sequences.ipynb #3d9f16e3
-def _resampled(s:Sequence, rows:np.ndarray, fps:float, frames:int=100_000)->Sequence: # these rows (increasing) at a uniform rate, at most so many frames; float64, without image
+def _resampled(s:Sequence, rows:np.ndarray, fps:float, frames:int=100_000, start:float|None=None)->Sequence:
+    # these rows (increasing) at a uniform rate, from `start` seconds (None: the first row) on, at most so many frames; float64, without image
     t = s.times()[rows]
-    wanted = t[0] + np.arange(min(math.floor((t[-1] - t[0])*fps + 1e-6) + 1, frames))/fps
+    start = t[0] if start is None else start
+    wanted = start + np.arange(min(math.floor((t[-1] - start)*fps + 1e-6) + 1, frames))/fps
     b = np.searchsorted(t, wanted - 1e-6).clip(max=len(t) - 1)
     exact = np.abs(t[b] - wanted) < 1e-6
     a = np.where(exact, b, b - 1)
@@ -100,6 +102,17 @@ def _clip(u:Sequence, name:str, **kwargs)->Clip: # uniform rows, in the camera o
                        u.labels or ('joints' if u.motion is None else 'mano'), u.motion, **kwargs), 0, len(u))  # float64 until here
     return check_clip(replace(clip, **{k: single(v) for k, v in vars(clip).items() if isinstance(v, Tensor)}, motion=clip.motion and clip.motion.map(single)))
 
+def _what_was_before(s:Sequence, rows:np.ndarray, row:int, fps:float)->Past|None: # usable rows, that of the image
+    "Tracks of the second before an image, at the rate of the clip"
+    t = s.times()
+    early = rows[(rows <= row) & (t[rows] >= t[row] - PAST_SECONDS - 1e-6)]
+    holes = np.flatnonzero(np.diff(t[early]) > .25)
+    early = early[holes[-1] + 1:] if len(holes) else early
+    steps = math.floor((t[row] - t[early[0]])*fps + 1e-6)
+    if steps < 1: return None
+    clip = _clip(_resampled(s, early, fps, start=t[row] - steps/fps), s.name)
+    return window(clip, len(clip) - 1, len(clip)).past
+
 def windows(s:Sequence, # recording
     frames:int=256, # frames of a clip at most, the first one is the view frame
     stride:int|None=None, # frames from one window to the next; None: `frames`, no overlap
@@ -126,7 +139,8 @@ def windows(s:Sequence, # recording
             if len(u) >= shortest and (ranges or (u.valid3d | u.valid2d).flatten(1).any(-1).double().mean() >= labelled):
                 first, meta = int(r[at]), s.meta | dict(source=s.name, row=int(r[at]), source_fps=s.fps, size=list(s.size))
                 picture = s.image(first) if image and s.image is not None else None
-                out.append(_clip(u, f'{s.name}-{int(ids[first])}', image=picture, meta=meta))
+                clip = _clip(u, f'{s.name}-{int(ids[first])}', image=picture, meta=meta)
+                out.append(replace(clip, past=_what_was_before(s, rows, first, rate)))
             at = len(r) if ranges else max(np.searchsorted(tr, tr[at] + (stride or frames)/rate - 1e-6), at + 1)
     return out
 
