@@ -6,7 +6,7 @@
 __all__ = ['STEP', 'KEYS', 'MOTION', 'TITLE', 'EXPLAINED', 'STYLES', 'VideoResults', 'video_source', 'VideoTable', 'video_table',
            'table_markdown', 'save_video_table', 'spread', 'video_figure']
 
-# %% ../nbs/80g_real_video.ipynb #55304d4a
+# %% ../nbs/80g_real_video.ipynb #31fb717b
 from dataclasses import dataclass, fields
 from pathlib import Path
 import numpy as np
@@ -17,7 +17,7 @@ from .runs import list_runs
 from .study import _how_to
 from .video_summary import HORIZONS, METHODS
 
-# %% ../nbs/80g_real_video.ipynb #b18529e1
+# %% ../nbs/80g_real_video.ipynb #f06a7e6b
 STEP = 'evaluate_video/video' # of the study
 KEYS = ['method', 'selection', 'horizon'] # of a row
 
@@ -41,7 +41,7 @@ def video_source(
     found = [Source(r, _results(r.dir)) for r in runs]
     return ([s for s in found if not s.flags] or found or [None])[-1]
 
-# %% ../nbs/80g_real_video.ipynb #ab72e62b
+# %% ../nbs/80g_real_video.ipynb #96842274
 MOTION = {
     'correlation': 'r of the motion',
     'travel': 'way',
@@ -71,7 +71,7 @@ def _cell(r)->str: # a row of `summarise`
 
 def _number(x)->str: # two digits that matter
     if x is None or pd.isna(x): return '–'
-    return f'{x:.2f}' if abs(x) < 10 else f'{x:.0f}'
+    return f'{x:.2f}'.replace('-0.00', '0.00') if abs(x) < 10 else f'{x:.0f}'
 
 def _row(data:VideoResults, method:str, selection:str)->tuple: # texts, columns that beat `held`
     mine = data.summary[(data.summary.method == method) & (data.summary.selection == selection)]
@@ -82,7 +82,7 @@ def _row(data:VideoResults, method:str, selection:str)->tuple: # texts, columns 
     numbers = motion.iloc[0] if len(motion) else {}
     return (METHODS[method, selection], *cells, *(_number(numbers.get(k)) for k in MOTION)), better
 
-# %% ../nbs/80g_real_video.ipynb #31ae557a
+# %% ../nbs/80g_real_video.ipynb #0eeb6088
 TITLE = 'Table 6. Forecasting from frames of real videos'
 EXPLAINED = (
     'Mean distance of predicted from tracked 2D keypoints in sizes of the hand at the start. '
@@ -97,12 +97,12 @@ def _notes(source:Source)->tuple: # lines below a table
     metrics = source.run.metrics
     videos, past = metrics['videos'], metrics['past']
     starts = sum(v['starts'] for v in videos.values())
-    what = 'clips of HandWorld in place of videos' if metrics['standin'] else 'real videos'
+    what = 'clips of HandWorld in place of videos' if metrics['standin'] else 'real'
     cameras = ', '.join(sorted({v['camera'] for v in videos.values()}))
     told = f'The rows with a past are told {past:g} s.' if past else 'These weights take no past.'
     alone = ' The interval speaks about this one video alone.' if len(videos) == 1 else ''
     k = source.run.params.get('samples')
-    data = (f'{len(videos)} {what}, {starts} starts; k = {k}.{alone} '
+    data = (f'Videos: {len(videos)} ({what}), {starts} starts; k = {k}.{alone} '
             f'Motion of the camera: {cameras}. Point forecast: {metrics["point forecast"]}. {told}')
     return (*EXPLAINED, data, f'Source: {source.line}')
 
@@ -120,7 +120,7 @@ def video_table(
     better = frozenset((i, column) for i, (_, columns) in enumerate(rows) for column in columns)
     return VideoTable(source, tuple(texts for texts, _ in rows), better, _notes(source))
 
-# %% ../nbs/80g_real_video.ipynb #6eee43c6
+# %% ../nbs/80g_real_video.ipynb #9843a1c1
 def _marked(table:VideoTable, bold:str)->list: # rows with what is better as `bold` says
     return [[bold.format(text) if (i, c) in table.better else text for c, text in enumerate(row)]
             for i, row in enumerate(table.rows)]
@@ -153,7 +153,7 @@ def save_video_table(
     facts = dict(title=TITLE, notes=table.notes, rows=[table.heads, *table.rows])
     return save_texts(folder, 'table6_real_video', texts, facts, [table.source])
 
-# %% ../nbs/80g_real_video.ipynb #9be6b12e
+# %% ../nbs/80g_real_video.ipynb #6e556f30
 STYLES = {
     'ours': dict(color='#1f77b4', linestyle=':'),
     'ours-likely': dict(color='#1f77b4'),
@@ -185,7 +185,7 @@ def spread(
     out[order] = placed
     return out
 
-# %% ../nbs/80g_real_video.ipynb #c4bf80ef
+# %% ../nbs/80g_real_video.ipynb #f534352a
 def _named(ax, lines:list, top:float): # label (text, colour, times, values) at the end of its line
     ends = []
     for label, color, time, value in lines:
