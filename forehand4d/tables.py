@@ -44,7 +44,7 @@ class Table:
 # %% ../nbs/80c_tables.ipynb #842485e6
 def _data_label(datasets)->str: # what numbers were measured on
     names = sorted(set(datasets))
-    real = [d for d in names if d.split('-')[0] not in ('lab', 'wild', 'zero')]
+    real = [d for d in names if d.split('-')[0] not in ('lab', 'wild', 'zero', 'free')]
     if real and len(real) < len(names): raise ValueError(f'real and synthetic data in one evaluation: {names}; evaluate them apart')
     return ' + '.join(real) if real else 'HandWorld (synthetic)'
 

@@ -6,13 +6,13 @@
 __all__ = ['EXTENDED', 'CURLED', 'FAN', 'THUMBS', 'POSTURES', 'COUNT', 'LOW', 'HIGH', 'NECK', 'EASY', 'make_posture',
            'random_posture', 'Build', 'arm_effort', 'draw_pose', 'Beat', 'Wander']
 
-# %% ../../nbs/21ga_data.arms.ipynb #dc5c2d1e
+# %% ../../nbs/21ga_data.arms.ipynb #783d9813
 from dataclasses import dataclass
 import numpy as np
 from .grasps import PINCHES
 from .curves import minimum_jerk, _smooth_noise
 
-# %% ../../nbs/21ga_data.arms.ipynb #f6955fd7
+# %% ../../nbs/21ga_data.arms.ipynb #090ac629
 EXTENDED = np.array([.03, .06, .04]) # bending of a straight finger, radians
 CURLED = np.array([1.35, 1.6, .95]) # of a closed one
 FAN = np.array([.17, .02, -.22, -.1]) # sideways angles of spread fingers
@@ -30,14 +30,15 @@ def make_posture(
     thumb:str='along', # one of `THUMBS`
 )->np.ndarray: # (5, 4) radians
     "Posture from a few numbers"
-    if thumb not in THUMBS: raise ValueError(f'thumb must be one of {", ".join(THUMBS)}, got {thumb!r}')
+    if thumb not in THUMBS:
+        raise ValueError(f'thumb must be one of {", ".join(THUMBS)}, got {thumb!r}')
     curl = np.asarray(curls, float)[[0, 1, 3, 2]]
     bend = EXTENDED + curl[:, None]*(CURLED - EXTENDED)
     aside = FAN*spread*(1 - .8*curl)
     fingers = np.concatenate([bend, aside[:, None]], 1)
     return np.concatenate([fingers, [THUMBS[thumb]]])
 
-# %% ../../nbs/21ga_data.arms.ipynb #9ec42378
+# %% ../../nbs/21ga_data.arms.ipynb #a7adc06d
 POSTURES = dict(
     flat=make_posture((0, 0, 0, 0), .05, 'side'),
     spread=make_posture((0, 0, 0, 0), 1, 'out'),
@@ -71,7 +72,7 @@ def random_posture(
     posture = make_posture(curls, rng.uniform(-.3, 1.2), rng.choice(list(THUMBS)))
     return np.clip(posture + rng.normal(0, .09, (5, 4)), LOW, HIGH)
 
-# %% ../../nbs/21ga_data.arms.ipynb #63505ae3
+# %% ../../nbs/21ga_data.arms.ipynb #8026b063
 NECK = np.array([0, -.5, .36]) # of everybody, metres
 
 @dataclass(frozen=True)
@@ -79,10 +80,16 @@ class Build:
     "Proportions of a person"
     scale:float=1. # 1: an average adult
 
-    shoulder = property(lambda self: NECK + self.scale*np.array([.18, 0, -.03])) # (3,) the right one
+    @property
+    def shoulder(self)->np.ndarray: # (3,) the right one
+        return NECK + self.scale*np.array([.18, 0, -.03])
+
     forearm = property(lambda self: .25*self.scale) # metres
     upper_arm = property(lambda self: .29*self.scale) # metres
-    eyes = property(lambda self: NECK + self.scale*np.array([0, .09, .2])) # (3,) between them
+
+    @property
+    def eyes(self)->np.ndarray: # (3,) between them
+        return NECK + self.scale*np.array([0, .09, .2])
 
 EASY = 5. # effort up to which a pose is drawn
 
@@ -107,7 +114,8 @@ def arm_effort(
     behind = np.maximum(build.shoulder[1] - .2 - elbow[:, 1], 0)/.05
     raised = np.maximum(elbow[:, 2] - build.shoulder[2], 0)/.08
     wrist = (a/.7)**2 + (b/.3)**2
-    return stretch**2 + 3*np.maximum(turned, 0) + inside**2 + behind**2 + raised**2 + .5*wrist, elbow
+    trunk = inside**2 + behind**2 + raised**2
+    return stretch**2 + 3*np.maximum(turned, 0) + trunk + .5*wrist, elbow
 
 def draw_pose(
     build:Build, # of the person
@@ -124,7 +132,7 @@ def draw_pose(
     k = int(np.argmin(np.where(effort < EASY, cost, 1e3 + effort)))
     return p[k], R[k], elbow[k]
 
-# %% ../../nbs/21ga_data.arms.ipynb #a10021f9
+# %% ../../nbs/21ga_data.arms.ipynb #046db926
 @dataclass(frozen=True)
 class Beat:
     "A rhythmic part of a motion"
@@ -143,6 +151,14 @@ class Beat:
         wave = (1 - np.cos(angle))/2 if self.one_sided else np.sin(angle)
         return rise*fall*wave
 
+    def signals(self,
+        t:np.ndarray, # (T,) seconds
+    )->tuple: # (T, 3) shift, (T, 3) turn, (T, 5, 4) bending
+        "What is added to a hand's motion"
+        wave = self.signal(t)[:, None]
+        bend = wave[..., None]*np.broadcast_to(self.bend, (5, 4))
+        return wave*self.shift, wave*self.turn, bend
+
 @dataclass(frozen=True)
 class Wander:
     "Slow random motion of a hand and its fingers"
@@ -153,7 +169,10 @@ class Wander:
     turn:float # of the orientation, radians
     bend:float # of the fingers, radians
 
-    def signals(self, t:np.ndarray)->tuple: # (T, 3) shift, (T, 3) turn, (T, 5, 4) bending at times (T,)
+    def signals(self,
+        t:np.ndarray, # (T,) seconds
+    )->tuple: # (T, 3) shift, (T, 3) turn, (T, 5, 4) bending
+        "What is added to a hand's motion"
         ease = minimum_jerk((t - self.start)/.8)*minimum_jerk((self.stop - t)/.8)
         noise = _smooth_noise(np.random.default_rng(self.seed), t, 26, (.12, .9))*ease[:, None]
         fingers = self._fingers(noise[:, 6:])

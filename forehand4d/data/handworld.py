@@ -25,9 +25,10 @@ from .plans import Plan, yaw
 from .activities import _compose
 from .scenes import Person, Room, _camera_path
 from .arms import NECK
+from .strokes import FreePlan
 from .gestures import Region, plan_freely
 from .backdrops import Backdrop, Stage
-from .shots import Figure, choose_shot, visible_share
+from .shots import Figure, Shot, choose_shot, visible_share
 
 # %% ../../nbs/21h_data.handworld.ipynb #7428e63d
 GENERATOR_VERSION = 8 # part of every cache key: raise it when anything that is generated changes
@@ -112,7 +113,7 @@ def _room(key:tuple):
     if isinstance(key, Stage): return Backdrop.sample(_rng(*key.key), key)
     return Room.sample(_rng(*key), _target(key))
 
-# %% ../../nbs/21h_data.handworld.ipynb #333b266b
+# %% ../../nbs/21h_data.handworld.ipynb #c1217735
 REACH = dict(
     ego=Region([.0, -.3, -.05], [.32, .02, .66], [0, -1.8, -.4]),
     tripod=Region([.0, -.35, -.15], [.42, .05, .75], [0, -1., 0])) # where hands of an adult begin
@@ -122,37 +123,64 @@ def _present(d, g): # is the right, the left hand there
     if g.random() >= d.one_hand: return True, True
     return (True, False) if g.random() < .5 else (False, True)
 
-def _free_motion(plan, person, t, key): # `HandMotion` at seconds t (T,), world
+def _free_motion(
+    plan:FreePlan, # what is done
+    person:Figure, # by whom
+    t:np.ndarray, # (T,) seconds
+    key:tuple, # of the sequence
+)->HandMotion: # (T,) in the world
+    "Free motion at any times"
     wrist, rot = plan.hand_frames(t, _rng(*key, 'tremor'), plan.tremor)
     rot, wrist, betas = (torch.from_numpy(x).float() for x in (rot, wrist, person.betas))
     valid = torch.tensor(plan.present).expand(len(t), 2).clone()
     return HandMotion(rot, wrist, betas.expand(2, 10).clone(), valid)
 
-def _apart(plan, joints, t): # do hands with joints (T, 2, 21, 3) keep apart at seconds t (T,)
+def _apart(
+    plan:FreePlan, # knows when hands are meant to touch
+    joints:torch.Tensor, # (T, 2, 21, 3) metres
+    t:np.ndarray, # (T,) seconds
+)->bool:
+    "Do the hands not run through each other"
     if not all(plan.present): return True
     gap = torch.cdist(joints[:, 0], joints[:, 1]).amin((1, 2)).numpy()
     near = np.any([(t > a) & (t < b) for a, b in plan.near] + [t < -np.inf], 0)
     return bool((gap > np.where(near, .0115, .0235)).all())
 
 def _region(d, person): # `Region` for somebody's size
-    low, high, lean = map(np.array, REACH[d.view[0]])
-    return Region(NECK + person.scale*(low - NECK), NECK + person.scale*(high - NECK), lean)
+    box = REACH[d.view[0]]
+    low, high = (NECK + person.scale*(np.array(c) - NECK) for c in (box.low, box.high))
+    return Region(low, high, np.array(box.lean))
 
-def _in_sight(shot, person, plan, motion): # is a hand of a `HandMotion` (1,) whole in the picture and neither behind an arm nor the body
-    wrist, R, joints = motion.wrist[0].double().numpy(), motion.rot[0, :, 0].double().numpy(), motion.joints()[0].numpy()
+# %% ../../nbs/21h_data.handworld.ipynb #a7c5893c
+def _in_sight(
+    shot:Shot, # the camera
+    person:Figure, # whose arms and body may be in the way
+    plan:FreePlan, # knows which hands there are
+    motion:HandMotion, # (1,) at the moment of the image
+)->bool:
+    "Is a hand whole in the picture, and not hidden"
+    wrist, R = motion.wrist[0].double().numpy(), motion.rot[0, :, 0].double().numpy()
+    joints = motion.joints()[0].numpy()
     person.headless = person.wears(shot.eye)
     meshes = person.parts('')
     for h in plan.hands: meshes += person.forearm(wrist[h], R[h], h)
     share = visible_share(meshes, shot.eye, joints[plan.hands])
     return bool((share[shot.shows(joints[plan.hands])] > .8).any())
 
-def _away(shot, hands): # cosine between fingers of hands (n, 21, 3) and the line of sight, on average, at least 0
+def _away(shot, hands): # cosine of fingers, joints (n, 21, 3), and line of sight, at least 0
     fingers = unit(hands[:, 4] - hands[:, 0])
     return max(0., float((fingers@unit(shot.target - shot.eye)).mean()))
 
-def _free_sequence(d, key, frames, before=0): # `Sequence` of a domain without things; it begins `before` frames before the image
+# %% ../../nbs/21h_data.handworld.ipynb #dc7edde3
+def _free_sequence(
+    d:Domain, # without things
+    key:tuple, # domain, split, index, seed, attempt
+    frames:int, # from the image on
+    before:int=0, # frames before it
+)->Sequence:
+    "Somebody who moves freely, and a camera that sees it"
     first = _rng(*key[:4], 'kind')
-    present, still = _present(d, first), first.random() < STILL # what is rejected must not change these shares
+    present, still = _present(d, first), first.random() < STILL # shares that no rejection changes
     for number in range(60):
         g = _rng(*key, number, 'plan')
         person = Figure.sample(_rng(*key, number, 'person'))
@@ -163,14 +191,18 @@ def _free_sequence(d, key, frames, before=0): # `Sequence` of a domain without t
         joints, person.home = around.joints(), plan.world_home()
         if not _apart(plan, joints, coarse): continue
         hands = joints[10, plan.hands].double().numpy()
-        shot = choose_shot(d.view[0], person, hands, start, d.fov, _rng(*key, number, 'rig'))
-        if shot and g.random() < .6*_away(shot, hands): continue # arms come from the camera's side; this evens orientations out
+        rig = _rng(*key, number, 'rig')
+        shot = choose_shot(d.view[0], person, hands, start, d.fov, rig)
+        if shot and g.random() < .6*_away(shot, hands): continue # to even orientations out
         if shot and _in_sight(shot, person, plan, around.slice(10, 11)): break
     t = start + np.arange(-before, frames)/FPS
-    motion, cam = _free_motion(plan, person, t, key), shot.path(t, int(_rng(*key, 'camera').integers(1 << 30)))
-    stage = Stage((*key, 'room'), tuple(hands.mean((0, 1)).tolist()), tuple(shot.eye.tolist()))
+    motion = _free_motion(plan, person, t, key)
+    cam = shot.path(t, int(_rng(*key, 'camera').integers(1 << 30)))
+    center, eye = tuple(hands.mean((0, 1)).tolist()), tuple(shot.eye.tolist())
+    stage = Stage((*key, 'room'), center, eye)
     domain, split, index, *_ = key
-    return Sequence(f'{domain}/{split}/{index:06d}', plan, person, stage, t, motion, cam, float(shot.fov), d.view[0])
+    name, fov = f'{domain}/{split}/{index:06d}', float(shot.fov)
+    return Sequence(name, plan, person, stage, t, motion, cam, fov, d.view[0])
 
 # %% ../../nbs/21h_data.handworld.ipynb #fe7dfe25
 def draw(seq:Sequence, # scene and motion
