@@ -13,7 +13,8 @@ from pathlib import Path
 import numpy as np
 from .core import atomic_path
 from .data.images import intrinsics_for, load_image
-from .data.keypoints import HandDetections, detect_hands, detector_available
+from .data.detection import HandDetections, detect_hands
+from .data.looks import detector_available
 from .forecasting import load_forecaster
 from .interactive import interactive_html
 from .viz import overlay_forecast

@@ -6,7 +6,9 @@ import torch
 from PIL import Image
 from forehand4d.core import project_root
 from forehand4d.data.images import intrinsics_for, load_image, read_frames
-from forehand4d.data.keypoints import detect_hands, detector_available, identify, load_tracks, track_video
+from forehand4d.data.detection import MarkedHand, detect_hands, detection_table
+from forehand4d.data.keypoints import identify, load_tracks, track_video
+from forehand4d.data.looks import detector_available
 from forehand4d.data.recordings import load_leap, load_taco, recording_clip, recording_clips
 from forehand4d.photo import forecast_photo
 
