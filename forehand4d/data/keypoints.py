@@ -175,6 +175,7 @@ def _look(
         found = found + [hand for part in parts for hand in _detect_part(frame, *part)]
     return [group[1:] for group in group_hands(found)][:4]
 
+# %% ../../nbs/29_data.keypoints.ipynb #c877b543
 def track_video(path:str|Path, # video file, or folder of images
     max_frames:int|None=None, # stop after so many, None: the whole video
     start:int=0, # first frame

@@ -162,6 +162,7 @@ node {
 }'''
 _PRESENCE = 'handlandmarkcpu__hand_presence_score' # a stream inside HandLandmarkCpu
 
+# %% ../../nbs/28a_data.looks.ipynb #df300eae
 @contextmanager
 def quiet():
     "File descriptor 2 goes nowhere"
