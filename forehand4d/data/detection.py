@@ -52,6 +52,7 @@ class HandDetections:
 REACH = 1.7 # metres between two hands of one person
 _SURELY = .9 # probability of a side from which two equal hands are two people's
 _ONE_SIDE = .25 # least probability of the two sides of a pair
+_LARGER = 1.6 # ratio of scales from which a hand inside another one is a piece of it
 _FAR, _AT = 2.5, 1.2 # distances from a wrist in hand sizes: not its hand, its hand
 
 def _in_space(hand:SeenHand, size:tuple)->np.ndarray: # (3,) metres, of an image of size (w, h)
@@ -67,6 +68,10 @@ def _of_two_people(
     away = [np.linalg.norm(h.centre - w)/h.size for h, w in zip((right, left), body.wrist)]
     return min(away) < _AT and max(away) > _FAR
 
+def _piece_of(a:SeenHand, b:SeenHand)->bool: # is one inside the other, and far too small?
+    close = np.linalg.norm(a.centre - b.centre) < .5*max(a.size, b.size)
+    return close and max(a.scale, b.scale) > _LARGER*min(a.scale, b.scale)
+
 def _pair_score(
     right:SeenHand, # called the right hand
     left:SeenHand, # called the left hand
@@ -78,7 +83,7 @@ def _pair_score(
     apart = np.linalg.norm(_in_space(right, size) - _in_space(left, size))
     if sides < _ONE_SIDE or same > _SURELY or apart > REACH: return 0.
     if max(right.presence, left.presence) < SURE: return 0.
-    if _of_two_people(right, left, body): return 0.
+    if _piece_of(right, left) or _of_two_people(right, left, body): return 0.
     return sides*right.presence*left.presence*math.sqrt(right.size*left.size)/(1 + apart)
 
 def _assign(
