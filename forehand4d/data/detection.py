@@ -59,13 +59,20 @@ def _in_space(hand:SeenHand, size:tuple)->np.ndarray: # (3,) metres, of an image
     focal = max(size)/(2*math.tan(math.radians(30)))
     return np.array([*(hand.centre - np.array(size)/2)/hand.scale, focal/hand.scale])
 
+def _from_wrist(hand:SeenHand, wrist:np.ndarray)->float: # hand sizes
+    return float(np.linalg.norm(hand.centre - wrist)/hand.size)
+
 def _of_two_people(
     right:SeenHand, # called the right hand
     left:SeenHand, # called the left hand
     body:Body|None, # where one is seen
+    others:list, # of SeenHand, all that were found
 )->bool: # is one at its wrist and the other far from its own?
     if body is None or body.visible.min() < VISIBLE: return False
-    away = [np.linalg.norm(h.centre - w)/h.size for h, w in zip((right, left), body.wrist)]
+    away = [_from_wrist(h, w) for h, w in zip((right, left), body.wrist)]
+    lonely = body.wrist[int(np.argmax(away))]
+    # the pose network has mistaken somebody else's hand for that of the body
+    if any(_from_wrist(h, lonely) < _AT for h in others): return False
     return min(away) < _AT and max(away) > _FAR
 
 def _piece_of(a:SeenHand, b:SeenHand)->bool: # is one inside the other, and far too small?
@@ -77,13 +84,14 @@ def _pair_score(
     left:SeenHand, # called the left hand
     size:tuple, # of the image, width and height in pixels
     body:Body|None, # where one is seen
+    others:list, # of SeenHand, all that were found
 )->float: # 0: no pair
     sides = right.right*(1 - left.right)
     same = max(min(right.right, left.right), min(1 - right.right, 1 - left.right))
     apart = np.linalg.norm(_in_space(right, size) - _in_space(left, size))
     if sides < _ONE_SIDE or same > _SURELY or apart > REACH: return 0.
     if max(right.presence, left.presence) < SURE: return 0.
-    if _piece_of(right, left) or _of_two_people(right, left, body): return 0.
+    if _piece_of(right, left) or _of_two_people(right, left, body, others): return 0.
     return sides*right.presence*left.presence*math.sqrt(right.size*left.size)/(1 + apart)
 
 def _assign(
@@ -91,7 +99,7 @@ def _assign(
     size:tuple, # of the image, width and height in pixels
     body:Body|None=None, # where one is seen
 )->list: # [right or None, left or None]
-    scores = {pair: _pair_score(hands[pair[0]], hands[pair[1]], size, body)
+    scores = {pair: _pair_score(hands[pair[0]], hands[pair[1]], size, body, hands)
               for pair in permutations(range(len(hands)), 2)}
     best = max(scores, key=scores.get, default=None)
     if best is not None and scores[best] > 0: return [hands[i] for i in best]
