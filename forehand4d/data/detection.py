@@ -109,7 +109,8 @@ def _assign(
     return [alone, None] if alone.right >= .5 else [None, alone]
 
 # %% ../../nbs/28b_data.detection.ipynb #ea89e931
-_WIDE, _NEAR, _TILE, _PART = 1.4, 6., .55, .35 # sides of views: in images, in hands, in images twice
+# sides of views: of a padded image, around a hand (in hands), of a part, of a small part
+_WIDE, _NEAR, _TILE, _PART = 1.4, 6., .55, .35
 
 @dataclass
 class _Search:
@@ -180,7 +181,8 @@ def detect_hands(
     "Find the two hands of one person in a photograph"
     if image.ndim != 3 or image.shape[-1] != 3 or image.dtype != np.uint8:
         raise ValueError(f'expected a uint8 image (H, W, 3), got {image.dtype} {image.shape}')
-    out = HandDetections(torch.zeros(2, 21, 2), torch.zeros(2), torch.zeros(2, 21, dtype=torch.bool))
+    nowhere = torch.zeros(2, 21, dtype=torch.bool)
+    out = HandDetections(torch.zeros(2, 21, 2), torch.zeros(2), nowhere)
     end = torch.tensor(image.shape[1::-1]) - .5
     for side, hand in enumerate(_find_pair(halved(np.ascontiguousarray(image)))):
         if hand is None: continue

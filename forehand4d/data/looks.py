@@ -114,7 +114,8 @@ def _crop(
     shrink = max(square.size/side, 1)
     level = levels[min(int(math.log2(shrink)), len(levels) - 1)]
     factor = np.array(level.shape[1::-1])/levels[0].shape[1::-1]
-    inside = Square((square.centre + .5)*factor - .5, square.size*factor[0], square.up, square.mirrored)
+    centre = (square.centre + .5)*factor - .5
+    inside = Square(centre, square.size*factor[0], square.up, square.mirrored)
     return cv2.warpAffine(level, _to_square(inside, side), (side, side), flags=cv2.INTER_LINEAR)
 
 def around_hand(
@@ -276,7 +277,8 @@ def _read(levels:list, square:Square)->SeenHand:
     return SeenHand(keypoints, float(getattr(out, _PRESENCE)), right, float(scale))
 
 # %% ../../nbs/28a_data.looks.ipynb #216da92e
-SURE, TINY_SURE, PARTNER_SURE = .7, .9, .55 # least presence: of a hand, of one of few pixels, of a partner
+# least presence: of a hand, of one of few pixels, of a partner
+SURE, TINY_SURE, PARTNER_SURE = .7, .9, .55
 AGREE = .2 # largest gap between the three looks, in hand sizes
 _TINY = 40 # pixels
 _HOPELESS = .005, .3 # presence of the first two looks below which nobody looks again
