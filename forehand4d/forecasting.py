@@ -18,7 +18,8 @@ from .core import atomic_path
 from .cameras import intrinsics_from_fov
 from .motion import Anchor, HandMotion, MotionStats, anchor_of, decode198, decode_from, encode_from
 from .data.clips import square_image
-from .data.keypoints import HandDetections, detect_hands, detector_available
+from .data.looks import detector_available
+from .data.detection import HandDetections, detect_hands
 from .backbones import normalise_image
 from .sampling import sample
 from .training import load_model

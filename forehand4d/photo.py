@@ -14,8 +14,9 @@ from pathlib import Path
 import numpy as np
 from .core import atomic_path
 from .data.images import intrinsics_for, load_image, read_frames
-from .data.keypoints import (HandDetections, Tracks, detect_hands, detector_available, hands_at,
-                                       track_video)
+from .data.looks import detector_available
+from .data.detection import HandDetections, detect_hands
+from .data.keypoints import Tracks, hands_at, track_video
 from .forecasting import load_forecaster
 from .interactive import interactive_html
 from .viz import overlay_forecast

@@ -16,7 +16,8 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 from .cameras import project
-from .data.keypoints import HandDetections, Tracks, cut_tracks, hands_at
+from .data.detection import HandDetections
+from .data.keypoints import Tracks, cut_tracks, hands_at
 from .draw import HAND_COLORS, show_frames
 from .hands import BONES
 from .video_starts import RealVideo, TrackedFuture, hand_size, tracked_future

@@ -11,7 +11,8 @@ from forehand4d.core import project_root
 from forehand4d.data import keypoints
 from forehand4d.data.clips import write_clips
 from forehand4d.data.footage import film_sequence
-from forehand4d.data.keypoints import Tracks, detector_available, make_tracks, track_video
+from forehand4d.data.keypoints import Tracks, make_tracks, track_video
+from forehand4d.data.looks import detector_available
 from forehand4d.data.loaders import open_dataset
 from forehand4d.data.sequences import brown_conrady, windows
 from forehand4d.imputation import impute

@@ -1,4 +1,5 @@
 "Real input: bad files give one clear error; recordings, photographs and the video of ../shared/real are read as they should be"
+from itertools import islice
 from pathlib import Path
 import numpy as np
 import pytest
@@ -6,14 +7,15 @@ import torch
 from PIL import Image
 from forehand4d.core import project_root
 from forehand4d.data.images import intrinsics_for, load_image, read_frames
-from forehand4d.data.keypoints import detect_hands, detector_available, identify, load_tracks, track_video
+from forehand4d.data.detection import MarkedHand, detect_hands, detection_table
+from forehand4d.data.keypoints import identify, load_tracks, track_video
+from forehand4d.data.looks import detector_available
 from forehand4d.data.recordings import load_leap, load_taco, recording_clip, recording_clips
 from forehand4d.photo import forecast_photo
 
 REAL = project_root().parent/'shared'/'real'
 real = pytest.mark.skipif(not REAL.is_dir(), reason='the recordings and photographs of ../shared/real are not on this machine')
 detector = pytest.mark.skipif(not detector_available(), reason='mediapipe is not installed')
-HANDS = dict(gesture_call=(0, 1), gesture_four=(0, 1), gesture_rock=(1, 0), hamer_test1=(1, 0), hamer_test2=(0, 1), hamer_test5=(1, 1)) # right, left, as a person sees them
 
 
 def bad_images(folder):
@@ -105,17 +107,58 @@ def test_clips_of_recordings_are_seen_from_a_plausible_distance():
     assert (recording_clip(recordings[0]).cam_from_view == torch.eye(4)).all()
 
 
+# what a person sees in the photographs: side (0 right, 1 left), middle and size in pixels, whose hand; 9: partly hidden
+MARKED = dict(
+    gesture_call=[MarkedHand(1, (335, 150), 60)],
+    gesture_four=[MarkedHand(1, (257, 205), 48), MarkedHand(0, (267, 290), 30, 9)],
+    gesture_rock=[MarkedHand(0, (84, 170), 75), MarkedHand(1, (209, 394), 40, 9)],
+    hamer_test1=[
+        MarkedHand(0, (320, 250), 170),
+        MarkedHand(1, (165, 520), 110),
+        MarkedHand(0, (470, 370), 130, 1),
+        MarkedHand(1, (420, 440), 130, 1),
+    ],
+    hamer_test2=[MarkedHand(0, (300, 110), 180), MarkedHand(1, (400, 360), 220)],
+    hamer_test5=[MarkedHand(0, (498, 690), 420), MarkedHand(1, (719, 690), 420)],
+)
+
+
 @real
 @detector
 def test_hands_are_found_in_photographs():
-    for name, sides in HANDS.items():
-        image = load_image(REAL/'images'/f'{name}.jpg')
+    images = {name: (load_image(REAL/'images'/f'{name}.jpg'), marked) for name, marked in MARKED.items()}
+    table = {score.name: score for score in detection_table(images)}
+    assert table['hamer_test5'].both
+    for name, score in table.items():
+        assert (score.wrong_side, score.invented, score.mixed) == (0, 0, False), score
+    for name in ('gesture_call', 'gesture_four', 'gesture_rock', 'hamer_test1', 'hamer_test5'):
+        image = images[name][0]
         hands = detect_hands(image)
-        assert tuple(hands.found.int().tolist()) == sides, name
-        h, w = image.shape[:2]
-        k = hands.keypoints[hands.valid]
-        assert (k > -1).all() and (k < torch.tensor([w, h])).all()
+        assert hands.found.any(), name
+        height, width = image.shape[:2]
+        seen = hands.keypoints[hands.valid]
+        assert (seen > -1).all() and (seen < torch.tensor([width, height])).all()
         assert not hands.keypoints[~hands.found].any()
+
+
+@real
+@detector
+def test_photographs_of_two_hands_have_both():
+    path = REAL/'video'/'two_hands.mp4'
+    tracks = track_video(path)
+    images = {}
+    for row, frame in enumerate(islice(read_frames(path), 1, None)):
+        if row % 25 != 12 or not tracks.valid[row].any(-1).all(): continue
+        marked = []
+        for side, hand in enumerate(tracks.keypoints[row]):
+            size = float((hand.amax(0) - hand.amin(0)).max())
+            marked.append(MarkedHand(side, tuple(hand.mean(0).tolist()), size))
+        images[str(row)] = frame, marked
+    table = detection_table(images)
+    assert len(table) >= 15
+    assert sum(score.both for score in table) >= .8*len(table), table
+    assert sum(score.wrong_side for score in table) <= 1, table
+    assert sum(score.invented for score in table) == 0, table
 
 
 @real
