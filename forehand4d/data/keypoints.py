@@ -21,6 +21,7 @@ from ..core import atomic_path, file_hash, outputs_root, progress, stable_hash
 from ..mano import JOINT_ORDERS
 from .images import load_image, read_frames
 from .looks import group_hands, hand_gap, hand_size, need_detector, quiet
+from .detection import HandDetections
 
 # %% ../../nbs/29_data.keypoints.ipynb #f1e930d4
 @dataclass
