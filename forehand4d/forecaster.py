@@ -54,6 +54,7 @@ def _see(self:ForecastModel,
     tokens, blank, unseen = self._glimpse(image, order)
     return {'tokens': tokens, 'blank': blank}, unseen
 
+# %% ../nbs/55a_forecaster.ipynb #6b5a0979
 @patch
 def loss(self:ForecastModel,
     batch:dict, # from `collate` with images
@@ -102,7 +103,7 @@ def _found_term(self:ForecastModel,
     counts = near.all(-1) & labels.known
     return _found_loss(*found, labels.pixels, counts, size, self.backbone.grid(size))
 
-# %% ../nbs/55a_forecaster.ipynb #8ff2d1b3
+# %% ../nbs/55a_forecaster.ipynb #4cdd9d30
 @dataclass(frozen=True)
 class _Question:
     "What the denoiser is asked, and what its answer is compared with"
@@ -145,6 +146,7 @@ def _compare(self:ForecastModel,
         predicted, clean, asked.motion, self.stats, signal, weights, asked.weight,
         stride=self.net.cfg.patch, anchor=asked.anchor, **views)
 
+# %% ../nbs/55a_forecaster.ipynb #27261ab7
 @patch
 def _motion_term(self:ForecastModel,
     prefix:Tensor, # (B, N, width) what is known about the present
@@ -275,7 +277,7 @@ def _load_what_fits(
     if missing: raise ValueError(f'{where} ({len(missing)} tensors, e.g. {missing[0]})')
     model.load_state_dict(fits, strict=False)
 
-# %% ../nbs/55a_forecaster.ipynb #eaeb430d
+# %% ../nbs/55a_forecaster.ipynb #9090bf0d
 def build_forecaster(
     p, # `Profile` with the sizes
     data=None, # clips to take the wrist statistics from

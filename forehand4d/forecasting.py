@@ -73,6 +73,7 @@ def _encode_image(self:ForecastModel,
     prefix, _ = self.prefix(image, K, told, hands, keep, tokens=tokens, present=present)
     return prefix
 
+# %% ../nbs/55b_forecasting.ipynb #e879413b
 @patch
 @torch.no_grad()
 def _draw_channels(self:ForecastModel,
@@ -266,6 +267,7 @@ def _checked_intrinsics(
         raise ValueError(f'intrinsics must be {expected}, got {K.tolist()}')
     return K
 
+# %% ../nbs/55b_forecasting.ipynb #cec82749
 def _hands_of_image(
     image:np.ndarray, # (H, W, 3) uint8
     hands, # 'detect', None or detections
@@ -357,6 +359,7 @@ class LoadedForecaster:
         anchor = present.anchor.map(lambda x: x.expand(samples, *x.shape[1:]))
         return start_from(motion, anchor), None, None
 
+# %% ../nbs/55b_forecasting.ipynb #5fafbd11
 def _build(
     cfg:dict, # of a checkpoint
 )->ForecastModel: # without its weights
