@@ -54,20 +54,44 @@ def known_present(
     draw = torch.Generator(device).manual_seed(seed)
     return simulate_present(motion, seen & motion.valid[:, 0], tracks, draw, everything, level)
 
-def _detected(batch:dict, size:int, image_side:int)->tuple: # keypoints (B, 2, 21, 2) of frame 0 in pixels of the square image of that size, valid
+def _detected(
+    batch:dict, # from `collate` with images
+    size:int, # side of the network's image in pixels
+    image_side:int, # longer side of the clip's image in pixels
+)->tuple: # keypoints (B, 2, 21, 2) of frame 0 in pixels of the network's image, valid (B, 2, 21)
+    "What a detector would say of frame 0"
     shrink = size/image_side
-    return (batch['keypoints2d'][:, 0] + 0.5)*shrink - 0.5, batch['valid2d'][:, 0]
+    pixels = (batch['keypoints2d'][:, 0] + 0.5)*shrink - 0.5
+    return pixels, batch['valid2d'][:, 0]
 
-def _ask(model, batch:dict, settings:FutureSettings, side:int, seed:int)->tuple: # futures (B, S, T), point forecasts (B, T) or None
-    known = {}
-    if settings.told != 'image':
-        known['hands'] = _detected(batch, model.cfg.image_size, side)
-        known['present'] = known_present(batch, model.cfg.hand_id, settings.told == 'past', seed)
+def _told(
+    model, # to be asked
+    batch:dict, # from `collate` with images
+    told:str, # one of `TOLD`
+    side:int, # longer side of the clips' images in pixels
+    seed:int, # of what is spoilt
+)->dict: # arguments of `forecast`
+    "What the network is told beside the image"
+    if told == 'image': return {}
+    hands = _detected(batch, model.cfg.image_size, side)
+    present = known_present(batch, model.cfg.hand_id, told == 'past', seed)
+    return {'hands': hands, 'present': present}
+
+def _ask(
+    model, # `ForecastModel`, or another network with its `forecast`
+    batch:dict, # from `collate` with images
+    settings:FutureSettings, # what is told and drawn
+    side:int, # longer side of the clips' images in pixels
+    seed:int, # of the futures and of what is spoilt
+)->tuple: # futures (B, S, T), point forecasts (B, T) or None
+    "Forecast one batch"
+    known = _told(model, batch, settings.told, side, seed)
     args = dict(samples=settings.samples, rays=bool(known), seed=seed, **known, **settings.how)
+    image, K = batch['image'], batch['image_K']
     if isinstance(model, ForecastModel) and model.cfg.method == 'diffusion':
-        motion, point, _ = model.forecast_likely(batch['image'], batch['image_K'], **args)
+        motion, point, _ = model.forecast_likely(image, K, **args)
         return motion, point
-    return model.forecast(batch['image'], batch['image_K'], **args), None
+    return model.forecast(image, K, **args), None
 
 # %% ../nbs/70d_futures.ipynb #11563a46
 def forecast_clips(
@@ -79,21 +103,44 @@ def forecast_clips(
     seed:int=0, # of the first batch
 )->Futures:
     "Forecast many clips"
-    if settings.told not in TOLD: raise ValueError(f'told must be one of {", ".join(TOLD)}, got {settings.told!r}')
-    joints, channels, likely, motions, spent = [], [], [], {}, 0.0
-    device = next(model.parameters()).device
+    if settings.told not in TOLD:
+        raise ValueError(f'told must be one of {", ".join(TOLD)}, got {settings.told!r}')
+    parts, motions = [], {}
     for at in progress(range(0, len(clips), settings.batch), 'forecasting'):
-        batch = collate(clips[at:at + settings.batch], model.cfg.frames, model.cfg.image_size)
-        batch = {name: value.to(device) for name, value in batch.items()}
-        start = time.time()
-        motion, point = _ask(model, batch, settings, max(clips[at].image.shape[:2]), seed + at)
-        spent += time.time() - start
-        motion = motion.slice(0, settings.frames).cpu()
-        joints.append(motion.joints())
-        channels.append(encode198(motion, stats))
-        if point is not None: likely.append(point.slice(0, settings.frames).cpu().joints()[:, None])
+        some = clips[at:at + settings.batch]
+        motion, part = _forecast_some(model, some, stats, settings, seed + at)
+        parts.append(part)
         motions |= {i: _one(motion, i - at) for i in show if at <= i < at + settings.batch}
-    together = torch.cat(likely) if likely else None
-    return Futures(torch.cat(joints), torch.cat(channels), together, spent/len(clips), motions)
+    joints = torch.cat([part.joints for part in parts])
+    channels = torch.cat([part.channels for part in parts])
+    likely = [part.likely for part in parts if part.likely is not None]
+    spent = sum(part.seconds for part in parts)
+    likely = torch.cat(likely) if likely else None
+    return Futures(joints, channels, likely, spent/len(clips), motions)
 
-def _one(motion:HandMotion, i:int)->HandMotion: return motion.map(lambda value: value[i])
+def _forecast_some(
+    model, # as of `forecast_clips`
+    clips:list, # one batch of them
+    stats:MotionStats, # of the channels
+    settings:FutureSettings, # what is told and drawn
+    seed:int, # of the batch
+)->tuple[HandMotion,Futures]: # (B, S, T); the same as a part, with seconds of the whole batch
+    "Forecast one batch of clips"
+    device = next(model.parameters()).device
+    batch = collate(clips, model.cfg.frames, model.cfg.image_size)
+    batch = {name: value.to(device) for name, value in batch.items()}
+    side = max(clips[0].image.shape[:2])
+    start = time.time()
+    motion, point = _ask(model, batch, settings, side, seed)
+    spent = time.time() - start
+    motion = motion.slice(0, settings.frames).cpu()
+    likely = None
+    if point is not None: likely = point.slice(0, settings.frames).cpu().joints()[:, None]
+    return motion, Futures(motion.joints(), encode198(motion, stats), likely, spent, {})
+
+def _one(
+    motion:HandMotion, # (B, S, T)
+    i:int, # which clip
+)->HandMotion: # (S, T)
+    "Futures of one clip of a batch"
+    return motion.map(lambda value: value[i])

@@ -15,9 +15,9 @@ from .backbones import build_backbone, normalise_image
 from .denoiser import sinusoid
 from .losses import LossWeights, masked_mean, motion_loss
 from .training import load_model
-from .forecast_loss import mirrored_targets
-from .forecaster import ForecasterConfig, ForecastModel, augment_image, build_forecaster
-from .forecasting import smooth_in_time
+from .forecast_loss import augment_image, mirrored_targets
+from .forecaster import ForecasterConfig, ForecastModel, build_forecaster
+from .samples import smooth_in_time
 
 # %% ../nbs/60_latentact.ipynb #5c292713
 @dataclass(frozen=True)

@@ -140,7 +140,10 @@ class Anchor:
     wrist: Tensor # (..., 2, 3) metres
     known: Tensor # (..., 2) bool
 
-    def map(self, f)->'Anchor': # with `f` applied to all tensors
+    def map(self,
+        f, # function of a tensor that returns one
+    )->'Anchor': # with `f` applied to all tensors
+        "Indexing, devices, repetition"
         return Anchor(f(self.rot), f(self.wrist), f(self.known))
 
 def anchor_of(
@@ -148,7 +151,9 @@ def anchor_of(
     known:Tensor, # (..., 2) bool
 )->Anchor:
     "Frame 0 of a motion as its anchor"
-    return Anchor(motion.rot[..., 0, :, :, :, :], motion.wrist[..., 0, :, :], known & motion.valid[..., 0, :])
+    rot = motion.rot[..., 0, :, :, :, :]
+    wrist = motion.wrist[..., 0, :, :]
+    return Anchor(rot, wrist, known & motion.valid[..., 0, :])
 
 def encode_from(
     motion:HandMotion, # (..., T)
@@ -156,14 +161,15 @@ def encode_from(
     anchor:Anchor, # what the motion is told relative to
 )->Tensor: # (..., T, 198), all zeros where a hand rests in its anchor
     "Motion to network channels, relative to a pose where one is known"
-    rot, wrist = anchor.rot[..., None, :, :, :, :], anchor.wrist[..., None, :, :]
+    rot = anchor.rot[..., None, :, :, :, :]
+    wrist = anchor.wrist[..., None, :, :]
     known = anchor.known[..., None, :, None]
-    still = torch.eye(3, device=wrist.device)[:2].flatten()
+    still = torch.eye(3, device=wrist.device)[:2].flatten() # 6D of a hand that does not turn
     turned = (mat_to_6d(rot.mT@motion.rot) - still)/TURN
     moved = (motion.wrist - wrist)/REACH
-    channels = torch.where(known[..., None], turned, mat_to_6d(motion.rot))
+    pose = torch.where(known[..., None], turned, mat_to_6d(motion.rot))
     place = torch.where(known, moved, stats.apply(motion.wrist))
-    return torch.cat([channels.flatten(-3), place.flatten(-2)], -1)
+    return torch.cat([pose.flatten(-3), place.flatten(-2)], -1)
 
 def decode_from(
     x:Tensor, # (..., T, 198), the first frame included
@@ -174,12 +180,13 @@ def decode_from(
     "Network channels to motion, relative to a pose where one is known"
     raw = decode198(x, stats, **rest)
     known = anchor.known[..., None, :, None]
-    moved = x - x[..., :1, :] # whatever the network says of frame 0, that frame is known
-    still = torch.eye(3, device=x.device)[:2].flatten()
-    turned = sixd_to_mat(moved[..., :192].unflatten(-1, (2, 16, 6))*TURN + still)
-    rot = anchor.rot[..., None, :, :, :, :]@turned
-    wrist = anchor.wrist[..., None, :, :] + moved[..., 192:].unflatten(-1, (2, 3))*REACH
-    return replace(raw, rot=torch.where(known[..., None, None], rot, raw.rot), wrist=torch.where(known, wrist, raw.wrist))
+    since = x - x[..., :1, :] # whatever the network says of frame 0, that frame is known
+    still = torch.eye(3, device=x.device)[:2].flatten() # 6D of a hand that does not turn
+    turned = sixd_to_mat(since[..., :192].unflatten(-1, (2, 16, 6))*TURN + still)
+    moved = since[..., 192:].unflatten(-1, (2, 3))*REACH
+    rot = torch.where(known[..., None, None], anchor.rot[..., None, :, :, :, :]@turned, raw.rot)
+    wrist = torch.where(known, anchor.wrist[..., None, :, :] + moved, raw.wrist)
+    return replace(raw, rot=rot, wrist=wrist)
 
 LEGACY_STATS = MotionStats((0.10309122, 0.02925274, 0.47753079), (0.20071064, 0.18052778, 0.25474921)) # constants of the release
 

@@ -43,7 +43,7 @@ class Past:
     )->'Past':
         "The most recent frames"
         first = max(0, len(self) - frames)
-        return Past(*(getattr(self, f.name)[first:] for f in fields(self)))
+        return Past(*(getattr(self, field.name)[first:] for field in fields(self)))
 
 @dataclass(frozen=True)
 class Clip:
@@ -68,13 +68,21 @@ class Clip:
     length = property(lambda self: int((self.frame_ids >= 0).sum())) # frames before padding, which has frame number -1
 
 # %% ../../nbs/20_data.clips.ipynb #b0e1010f
-def _check_past(past:Past, where:str): # raises a ValueError
-    for f in fields(past):
-        value = getattr(past, f.name)
-        shape = (len(past), *_PAST[f'past_{f.name}'][1])
-        if tuple(value.shape) != shape: raise ValueError(f'{where}: past {f.name} should be {shape}, is {tuple(value.shape)}')
+def _check_past(
+    past:Past, # to be checked
+    where:str, # named by an error
+): # raises a ValueError
+    "Shapes of the past, and that all its numbers are finite"
+    for name in (field.name for field in fields(past)):
+        value = getattr(past, name)
+        _, rest = _PAST[f'past_{name}']
+        shape = (len(past), *rest)
+        if tuple(value.shape) != shape:
+            raise ValueError(f'{where}: past {name} should be {shape}, is {tuple(value.shape)}')
         if value.is_floating_point() and not value.isfinite().all():
-            raise ValueError(f'{where}: past {f.name} holds NaN or infinite numbers; set them to 0 and mark them invalid')
+            raise ValueError(
+                f'{where}: past {name} holds NaN or infinite numbers; '
+                'set them to 0 and mark them invalid')
 
 def check_clip(clip:Clip, # to be checked
 )->Clip: # the same clip
@@ -94,7 +102,11 @@ def check_clip(clip:Clip, # to be checked
 # %% ../../nbs/20_data.clips.ipynb #fa1617a5
 PAST_SECONDS = 1.0 # that a clip remembers of what was before it
 
-def _past_of(clip:Clip, start:int)->Past|None: # of a window that begins at frame `start` of a clip
+def _past_of(
+    clip:Clip, # that is cut
+    start:int, # first frame of the window
+)->Past|None: # None where nothing is known
+    "What a window of a clip remembers"
     if start == 0: return clip.past
     first = max(0, start - round(PAST_SECONDS*clip.fps))
     before = slice(first, start)

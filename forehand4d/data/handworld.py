@@ -250,19 +250,27 @@ def _detector_noise(px, seen, size, g): # jitter, outliers, missing joints and m
 # %% ../../nbs/21h_data.handworld.ipynb #76fe1d8d
 PAST_FRAMES = round(PAST_SECONDS*FPS)
 
-def _what_was_before(seq:Sequence, key:tuple, size:int, noisy:bool)->Past: # key: domain, split, index, seed, attempt of the sequence
+def _what_was_before(
+    seq:Sequence, # of the clip
+    key:tuple, # domain, split, index, seed and attempt of the sequence
+    size:int, # side of the image in pixels
+    noisy:bool, # as a detector sees it
+)->Past:
     "Tracks of the second before the image: the same functions of time, evaluated earlier"
     *which, seed, attempt = key
     longer = _make_sequence(*which, len(seq.times), seed, attempt, before=PAST_FRAMES)
-    view = invert(longer.cam_from_world[PAST_FRAMES])
-    cameras = (longer.cam_from_world@view)[:PAST_FRAMES]
+    world_from_view = invert(longer.cam_from_world[PAST_FRAMES])
+    cameras = (longer.cam_from_world@world_from_view)[:PAST_FRAMES]
     K = intrinsics_from_fov(seq.fov, size, size)
     early = longer.motion.slice(0, PAST_FRAMES)
     local = transform(longer.cam_from_world[:PAST_FRAMES, None], early.joints())
-    px = project(local, K)
-    seen = early.valid[..., None] & (local[..., 2] > 5*NEAR) & (px >= -.5).all(-1) & (px < size - .5).all(-1)
-    if noisy: px, seen = _detector_noise(px, seen, size, _rng(*key, 'past'))
-    return Past(px*seen[..., None], seen, K.expand(PAST_FRAMES, 3, 3).clone(), cameras)
+    pixels = project(local, K)
+    inside = ((pixels >= -.5) & (pixels < size - .5)).all(-1)
+    in_front = local[..., 2] > 5*NEAR
+    seen = early.valid[..., None] & in_front & inside
+    if noisy: pixels, seen = _detector_noise(pixels, seen, size, _rng(*key, 'past'))
+    intrinsics = K.expand(PAST_FRAMES, 3, 3).clone()
+    return Past(pixels*seen[..., None], seen, intrinsics, cameras)
 
 def make_clip(domain:str, # a key of DOMAINS
     split:str, # train, val or test

@@ -103,24 +103,29 @@ def profile_dataset(name:str, # domain, group, store folder, or a mixture of the
 # %% ../../nbs/28_data.loaders.ipynb #66a3052a
 def _number(hand_id:str)->torch.Tensor: return torch.tensor(zlib.crc32(hand_id.encode()))
 
-PAST_FRAMES, PAST_FPS = 30, 30. # what a batch holds of the time before its clips, frames and their rate
+PAST_FRAMES = 30 # of the time before its clips that a batch holds
+PAST_FPS = 30. # their rate, frames per second
 
-def _past_fields(clip:Clip)->dict: # tangents (P, 2, 21, 2) in the camera of their time, which there are (P, 2, 21), cameras (P, 4, 4)
+def _past_fields(
+    clip:Clip, # any
+)->dict: # tangents (P, 2, 21, 2), which there are (P, 2, 21), cameras (P, 4, 4)
+    "The second before a clip, each keypoint as tangents in the camera of its time"
     rays = torch.zeros(PAST_FRAMES, 2, 21, 2)
     valid = torch.zeros(PAST_FRAMES, 2, 21, dtype=torch.bool)
     cameras = torch.eye(4).repeat(PAST_FRAMES, 1, 1)
+    fields = dict(past_rays=rays, past_valid=valid, past_cam=cameras)
     past = clip.past
-    if past is not None and len(past):
-        back = torch.arange(PAST_FRAMES, 0, -1)*clip.fps/PAST_FPS # frames of the clip before its frame 0
-        at = (len(past) - back.round().long())
-        there = at >= 0
-        known = at[there]
-        valid[there] = past.valid2d[known]
-        cameras[there] = past.cam_from_view[known]
-        K = past.intrinsics[known][:, None, None]
-        one = torch.ones(len(known), 2, 21)
-        rays[there] = unproject(past.keypoints2d[known], K, one)[..., :2]*valid[there][..., None]
-    return dict(past_rays=rays, past_valid=valid, past_cam=cameras)
+    if past is None or not len(past): return fields
+    back = torch.arange(PAST_FRAMES, 0, -1)*clip.fps/PAST_FPS # frames of the clip before frame 0
+    frame = len(past) - back.round().long()
+    there = frame >= 0
+    known = frame[there]
+    valid[there] = past.valid2d[known]
+    cameras[there] = past.cam_from_view[known]
+    K = past.intrinsics[known][:, None, None]
+    points = unproject(past.keypoints2d[known], K, torch.ones(len(known), 2, 21))
+    rays[there] = points[..., :2]*valid[there][..., None]
+    return fields
 
 # %% ../../nbs/28_data.loaders.ipynb #dee85b89
 def _fields(c:Clip, frames:int, image_size:int)->dict: # tensors of one clip
@@ -150,16 +155,21 @@ def batch_motion(batch:dict, # from `collate`
         raise ValueError(f'the clips hold parameters of another hand model than {hand_id!r}, which is in use: their numbers are not interchangeable')
     return HandMotion(batch['rot'], batch['wrist'], batch['betas'], batch['hand'], hand_id)
 
-def _mirrored_cameras(cameras:torch.Tensor, sign:torch.Tensor)->torch.Tensor: # (B, T, 4, 4), (B, 4) signs of the axes
+def _mirrored_cameras(
+    cameras:torch.Tensor, # (B, T, 4, 4)
+    sign:torch.Tensor, # (B, 4) of the axes, -1 where they are mirrored
+)->torch.Tensor: # (B, T, 4, 4)
+    "Cameras in a mirror"
     return cameras*sign[:, None, :, None]*sign[:, None, None]
 
-def batch_past(batch:dict, # from `collate` with images
+def batch_past(
+    batch:dict, # from `collate` with images
     flip:torch.Tensor, # (B,) bool: clips that are seen in a mirror
-)->tuple: # tangents (B, P, 2, 21, 2) in the camera of their time, which there are (B, P, 2, 21), `cam_from_view` (B, P, 4, 4)
+)->tuple: # tangents (B, P, 2, 21, 2), which there are (B, P, 2, 21), `cam_from_view` (B, P, 4, 4)
     "What was seen in the second before the image, oldest first"
     mirror = flip.view(-1, 1, 1, 1)
-    sign = torch.where(flip[:, None], batch['past_rays'].new_tensor([-1., 1, 1, 1]), 1.)
     rays, valid = batch['past_rays'], batch['past_valid']
+    sign = torch.where(flip[:, None], rays.new_tensor([-1., 1, 1, 1]), 1.)
     rays = torch.where(mirror[..., None], rays.flip(2), rays)*sign[:, None, None, None, :2]
     valid = torch.where(mirror, valid.flip(2), valid)
     return rays, valid, _mirrored_cameras(batch['past_cam'], sign)
