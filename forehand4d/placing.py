@@ -122,7 +122,7 @@ def _smoothest(
     for b in reversed(back): path.append(b.gather(0, path[-1][None])[0])
     return torch.stack(path[::-1], 1)
 
-# %% ../nbs/19_placing.ipynb #9c6d16c0
+# %% ../nbs/19_placing.ipynb #f56bd1c0
 def _neighbours(known:Tensor)->tuple: # (..., T, 2) bool → last and next known frame of each (..., T, 2), itself where known
     T = known.shape[-2]
     t = torch.arange(T, device=known.device)[:, None]
@@ -159,6 +159,8 @@ class SearchConfig:
     bends: tuple = (.15, .6, 1.2) # how far the hands that are held up are closed, radians
     placing: int = 20 # Gauss–Newton steps that put them where they were seen
 
+_AT_ONCE = 4000 # poses on a CPU: more of them do not fit its caches
+
 def search_batch(
     rays:Tensor, # (B, T, 2, 21, 2) observed tangents of the viewing angles in camera t
     weight:Tensor, # (B, T, 2, 21) bool or weights
@@ -167,6 +169,21 @@ def search_batch(
     cfg:SearchConfig=SearchConfig(), # effort
 )->HandMotion: # (B, T) in the view frame; a hand is valid where it was seen
     "Hands that explain the 2D keypoints of several clips, found by trying"
+    poses = 24*len(cfg.bends)*-(-cam.shape[1]//cfg.stride)
+    some = len(cam) if rays.is_cuda else max(1, _AT_ONCE//poses)
+    chunks = torch.arange(len(cam), device=rays.device).split(some)
+    parts = [_search(rays[i], weight[i], cam[i], None if extra is None else extra.map(lambda x: x[:, i]), cfg) for i in chunks]
+    def join(name): return torch.cat([getattr(m, name) for m in parts])
+    return HandMotion(join('rot'), join('wrist'), join('betas'), join('valid'), parts[0].hand_id)
+
+def _search(
+    rays:Tensor, # (B, T, 2, 21, 2)
+    weight:Tensor, # (B, T, 2, 21)
+    cam:Tensor, # (B, T, 4, 4)
+    extra:HandMotion|None, # (S, B, T)
+    cfg:SearchConfig, # effort
+)->HandMotion: # (B, T)
+    "Hold up, place, bend, choose: all frames of all clips at once"
     B, T = cam.shape[:2]
     keys = torch.arange(0, T, cfg.stride, device=rays.device)
     r, w, c = (x[:, keys].flatten(0, 1) for x in (rays, weight.to(rays), cam))
