@@ -122,7 +122,7 @@ def _smoothest(
     for b in reversed(back): path.append(b.gather(0, path[-1][None])[0])
     return torch.stack(path[::-1], 1)
 
-# %% ../nbs/19_placing.ipynb #f56bd1c0
+# %% ../nbs/19_placing.ipynb #3892f36d
 def _neighbours(known:Tensor)->tuple: # (..., T, 2) bool → last and next known frame of each (..., T, 2), itself where known
     T = known.shape[-2]
     t = torch.arange(T, device=known.device)[:, None]
@@ -161,6 +161,7 @@ class SearchConfig:
 
 _AT_ONCE = 4000 # poses on a CPU: more of them do not fit its caches
 
+# %% ../nbs/19_placing.ipynb #d5494b57
 def search_batch(
     rays:Tensor, # (B, T, 2, 21, 2) observed tangents of the viewing angles in camera t
     weight:Tensor, # (B, T, 2, 21) bool or weights
@@ -197,6 +198,7 @@ def _search(
     path = _smoothest(joints, price, .02*cfg.stride).flatten(0, 1)
     return _spread(_take(m, path[None]), seen.unflatten(0, (B, len(keys))), keys, weight)
 
+# %% ../nbs/19_placing.ipynb #1c1a7960
 def _also(m:HandMotion, extra:HandMotion, keys:Tensor)->HandMotion: # candidates (C, N) and more of them (S, B, T), at `keys`
     there = [(m.rot, extra.rot), (m.wrist, extra.wrist), (m.valid, extra.valid)]
     rot, wrist, valid = (torch.cat([a, b[:, :, keys].flatten(1, 2)]) for a, b in there)
@@ -216,6 +218,7 @@ def _spread(
     m = HandMotion(rot, wrist, wrist.new_zeros(B, 2, 10), weight.sum(-1) >= 6, found.hand_id)
     return fill_unseen(m, seen[:, nearest] & searched[:, None])
 
+# %% ../nbs/19_placing.ipynb #e8e9760a
 def search_hands(
     rays:Tensor, # (T, 2, 21, 2) observed tangents of the viewing angles in camera t
     weight:Tensor, # (T, 2, 21) bool or weights

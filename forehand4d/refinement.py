@@ -98,6 +98,7 @@ def _stretched(m:HandMotion, bones:Tensor)->Tensor: # joints (B, T, 2, 21, 3) of
     d = torch.stack(out, -2)
     return m.joints() + torch.cat([torch.zeros_like(d[..., 0, :1, :]), d[..., :3, :].flatten(-3, -2), d[..., [4, 0, 1, 3, 2], 3, :]], -2)  # fingertips: thumb first, ring before little
 
+# %% ../nbs/52c_refinement.ipynb #3a68c47e
 _CHAINS = [[0, 3*f + 1, 3*f + 2, 3*f + 3, tip] for f, tip in enumerate((17, 18, 20, 19, 16))] # wrist to fingertip
 _GIVE = .1 # metres: how softly a reach ends
 
@@ -112,6 +113,7 @@ def _shaped(m:HandMotion)->Tensor: # (B, 2, 5, 4, 3) what its shape adds to the 
     moved = torch.einsum('hjck,bhk->bhjc', torch.cat([hand.J_shapedirs, tips], 1), m.betas)
     return moved[:, :, _CHAINS].diff(dim=3)
 
+# %% ../nbs/52c_refinement.ipynb #357931b1
 def _person(
     m:HandMotion, # (B, T)
     far:Tensor, # (B, T, 2) distance of the wrists from the camera, metres
@@ -132,6 +134,7 @@ def _person(
         E = E + _mean(steady.square(), seen[:, 2:]*seen[:, :-2])
     return E
 
+# %% ../nbs/52c_refinement.ipynb #1344e8af
 def _objective(m:HandMotion, o:Observation, p:dict, cfg:RefineConfig, wide:float=1.)->Tensor: # energy (B,) of each clip of m (B, T)
     J = _stretched(m, p['bones']) if cfg.bones else m.joints()
     c = transform(o.cam[:, :, None], J)
@@ -205,7 +208,7 @@ def refine_batch(motion:HandMotion, # (B, T) start, e.g. from the lifting model
         if bar is not None: bar.update(1)
     return _apply(motion, best_p), dict(before=first, after=best, iterations=used, bones=best_p['bones'])
 
-# %% ../nbs/52c_refinement.ipynb #bc8c7aac
+# %% ../nbs/52c_refinement.ipynb #381438e4
 def _each(x:Tensor, weight:Tensor)->Tensor: # (B, 2) weighted mean of each hand; x, weight (B, T, 2, ...)
     every = [x*weight, weight]
     total, count = (v.transpose(1, 2).flatten(2).sum(2) for v in every)
