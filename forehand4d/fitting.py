@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['PROCEDURES', 'track_noise', 'FitSettings', 'procedure', 'fit_tracks']
 
-# %% ../nbs/52d_fitting.ipynb #024f11e3
+# %% ../nbs/52d_fitting.ipynb #09f876a1
 from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
@@ -13,7 +13,7 @@ from .motion import HandMotion
 from .placing import SearchConfig, fill_unseen, place_hands, search_batch
 from .refinement import Observation, RefineConfig, hand_energy, refine_batch
 
-# %% ../nbs/52d_fitting.ipynb #3b8c9f96
+# %% ../nbs/52d_fitting.ipynb #bfffcf72
 _QUIET, _LOUD = .001, .02 # limits of the expected 2D residual: what a hand model leaves of perfect tracks; beyond which nothing is to be learned
 _GAIN = 70**.5            # of noise, in fourth differences
 _NORMAL = 1.4826          # standard deviation of normal numbers over the median of their size
@@ -28,7 +28,7 @@ def track_noise(
     if not size.shape[1]: return size.new_full((len(size),), torch.nan)
     return _NORMAL*size.nanmedian(1).values/_GAIN
 
-# %% ../nbs/52d_fitting.ipynb #40fae2a4
+# %% ../nbs/52d_fitting.ipynb #9949c75c
 @dataclass(frozen=True)
 class FitSettings:
     "A procedure: which candidates, how they are refined"
@@ -47,7 +47,7 @@ PROCEDURES = {'best': (True, True), 'search': (False, True), 'lifter': (True, Fa
 
 _FULL = (SearchConfig(80, 2, 4, (.3, .9), 10), SearchConfig(240, 2, 4, (.3, .9), 10))
 _ENOUGH = 200 # iterations that bones and a narrowing `sigma2d` need
-_QUICK = (SearchConfig(15, 5, 3, (.6,), 6),)
+_QUICK = (SearchConfig(20, 4, 3, (.6,), 8),)
 
 def procedure(
     name:str='best', # best: of samples and searches; search, lifter: of these alone; paper: as in the paper
@@ -66,7 +66,7 @@ def procedure(
     alone = replace(soft, bones=.005, size=.005, sigma2d=_QUIET, anneal=6., smooth=.02, max_norm=0.)
     return FitSettings(name, alone, soft, 2*lifts, _FULL*searches, person.iterations//4)
 
-# %% ../nbs/52d_fitting.ipynb #d6e8787c
+# %% ../nbs/52d_fitting.ipynb #03641322
 def _carried(m:HandMotion, o:Observation)->HandMotion: # (B, T)
     placed = place_hands(m, o.rays, o.valid2d, o.cam)
     seen = o.valid2d.sum(-1) >= 6
@@ -89,20 +89,18 @@ def _pick(options:list, best:Tensor)->HandMotion: # motions (B, T), index (B, 2)
         return every[best, rows, hands].movedim(1, axis)
     return replace(options[0], rot=take('rot', 2), wrist=take('wrist', 2), betas=take('betas', 1))
 
-# %% ../nbs/52d_fitting.ipynb #216201bb
+# %% ../nbs/52d_fitting.ipynb #a4adcd97
 def _fit(o:Observation, lifted:list, how:FitSettings, cfg:RefineConfig, bar)->tuple[HandMotion, dict]: # of clips that are alike
     noise = track_noise(o)
     if how.adapt: o = replace(o, noise=noise.nan_to_num(_QUIET).clamp(_QUIET, _LOUD))
     starts, names = _candidates(o, lifted, how)
     best = torch.zeros(len(o.cam), 2, dtype=torch.long, device=o.cam.device)
     start = starts[0]
-    cfg = replace(cfg, place=False)   # candidates are where they were seen
     if len(starts) > 1:
         short = replace(cfg, iterations=max(1, how.trial))
         tried = [refine_batch(m, o, short, bar) for m in starts]
         best = torch.stack([hand_energy(m, o, info['bones'], cfg) for m, info in tried]).argmin(0)
         start = _pick([m for m, _ in tried], best)
-        cfg = replace(cfg, iterations=max(1, cfg.iterations - how.trial))
     motion, info = refine_batch(start, o, cfg, bar)
     return motion, info | dict(candidate=best, names=names, noise=noise)
 

@@ -152,6 +152,24 @@ def lift_long(self:Lifter|LegacyModel,
         out = m if out is None else _blend(out, m, start)
         if stop == T: return out
 
+# %% ../nbs/53_lifting.ipynb #fcf4a56e
+def _known(joints3d:Tensor|None, valid3d:Tensor|None, T:int)->tuple[Tensor, Tensor]: # (T, 2, 21, 3), (T, 2, 21); nothing is valid where nothing is given
+    if (joints3d is None) != (valid3d is None): raise ValueError('joints3d and valid3d go together: give both or neither')
+    if joints3d is None: joints3d, valid3d = torch.zeros(T, 2, 21, 3), torch.zeros(T, 2, 21, dtype=torch.bool)
+    for name, x, shape in (('joints3d', joints3d, (T, 2, 21, 3)), ('valid3d', valid3d, (T, 2, 21))):
+        if tuple(x.shape) != shape: raise ValueError(f'{name} should be {shape}, is {tuple(x.shape)}')
+    bad = valid3d & ~torch.isfinite(joints3d).all(-1)
+    if bad.any(): raise ValueError(f'joints3d: {int(bad.sum())} joints marked valid are NaN or infinite; mark them invalid')
+    return joints3d, valid3d
+
+def _first(named:dict)->dict: # name → value of the only clip
+    return {k: float(v[0]) for k, v in named.items()}
+
+def _told(info:dict, how:FitSettings, focal:float)->dict: # of `fit_tracks`, for one clip
+    chosen = [info['names'][k] for k in info['candidate'][0].tolist()]
+    energy = (float(info['before'][0]), float(info['after'][0]))
+    return dict(procedure=how.name, candidate=dict(zip(SIDES, chosen)), energy=energy, iterations=int(info['iterations'][0]), noise=float(info['noise'][0])*focal)
+
 # %% ../nbs/53_lifting.ipynb #7585fa42
 class LoadedLifter:
     "A trained lifting model, ready to be called"
@@ -203,23 +221,7 @@ class LoadedLifter:
         focal = K[..., :2, :2].diagonal(dim1=-2, dim2=-1).mean().item()
         return motion.cpu().map(lambda x: x[0]), _told(info, settings, focal) | dict(before=_first(quality(starts[0], o)), after=_first(quality(motion, o)))
 
-def _known(joints3d:Tensor|None, valid3d:Tensor|None, T:int)->tuple[Tensor, Tensor]: # (T, 2, 21, 3), (T, 2, 21); nothing is valid where nothing is given
-    if (joints3d is None) != (valid3d is None): raise ValueError('joints3d and valid3d go together: give both or neither')
-    if joints3d is None: joints3d, valid3d = torch.zeros(T, 2, 21, 3), torch.zeros(T, 2, 21, dtype=torch.bool)
-    for name, x, shape in (('joints3d', joints3d, (T, 2, 21, 3)), ('valid3d', valid3d, (T, 2, 21))):
-        if tuple(x.shape) != shape: raise ValueError(f'{name} should be {shape}, is {tuple(x.shape)}')
-    bad = valid3d & ~torch.isfinite(joints3d).all(-1)
-    if bad.any(): raise ValueError(f'joints3d: {int(bad.sum())} joints marked valid are NaN or infinite; mark them invalid')
-    return joints3d, valid3d
-
-def _first(named:dict)->dict: # name → value of the only clip
-    return {k: float(v[0]) for k, v in named.items()}
-
-def _told(info:dict, how:FitSettings, focal:float)->dict: # of `fit_tracks`, for one clip
-    chosen = [info['names'][k] for k in info['candidate'][0].tolist()]
-    energy = (float(info['before'][0]), float(info['after'][0]))
-    return dict(procedure=how.name, candidate=dict(zip(SIDES, chosen)), energy=energy, iterations=int(info['iterations'][0]), noise=float(info['noise'][0])*focal)
-
+# %% ../nbs/53_lifting.ipynb #60833737
 def load_lifter(spec=None, # None: the weights that ship; a run, its folder or name, or a file
     device=None, # where it runs; default: the GPU if there is one
 )->LoadedLifter: # call it with tracks and cameras

@@ -51,7 +51,10 @@ _HIGH = torch.tensor([1.5, 1.8, 1.2]*4 + [.8, .9, 1.3])
 _ASIDE = torch.tensor([.22, .08, .08]*4 + [.4, .25, .1])      # standard deviation of everything but bending
 _BEND = torch.tensor([.8, 1., .7]*4 + [.3, .3, .4])           # of a hand that closes
 
-def finger_strain(motion:HandMotion)->Tensor: # (..., T, 2) about 5 for an easy pose; how far beyond the limits of bending, or turned other than around the hinges
+def finger_strain(
+    motion:HandMotion, # (..., T)
+)->Tensor: # (..., T, 2) about 5 for an easy pose
+    "How far fingers are beyond the limits of bending, or turned other than around their hinges"
     axes = motion.hand().flexion_axes
     aa = mat_to_aa(motion.rot[..., 1:, :, :])
     bend = (aa*axes).sum(-1)
@@ -122,7 +125,7 @@ def _smoothest(
     for b in reversed(back): path.append(b.gather(0, path[-1][None])[0])
     return torch.stack(path[::-1], 1)
 
-# %% ../nbs/19_placing.ipynb #3892f36d
+# %% ../nbs/19_placing.ipynb #ada5bffb
 def _neighbours(known:Tensor)->tuple: # (..., T, 2) bool → last and next known frame of each (..., T, 2), itself where known
     T = known.shape[-2]
     t = torch.arange(T, device=known.device)[:, None]
@@ -161,7 +164,7 @@ class SearchConfig:
 
 _AT_ONCE = 4000 # poses on a CPU: more of them do not fit its caches
 
-# %% ../nbs/19_placing.ipynb #d5494b57
+# %% ../nbs/19_placing.ipynb #5991a02c
 def search_batch(
     rays:Tensor, # (B, T, 2, 21, 2) observed tangents of the viewing angles in camera t
     weight:Tensor, # (B, T, 2, 21) bool or weights
@@ -198,7 +201,7 @@ def _search(
     path = _smoothest(joints, price, .02*cfg.stride).flatten(0, 1)
     return _spread(_take(m, path[None]), seen.unflatten(0, (B, len(keys))), keys, weight)
 
-# %% ../nbs/19_placing.ipynb #1c1a7960
+# %% ../nbs/19_placing.ipynb #b542cd34
 def _also(m:HandMotion, extra:HandMotion, keys:Tensor)->HandMotion: # candidates (C, N) and more of them (S, B, T), at `keys`
     there = [(m.rot, extra.rot), (m.wrist, extra.wrist), (m.valid, extra.valid)]
     rot, wrist, valid = (torch.cat([a, b[:, :, keys].flatten(1, 2)]) for a, b in there)
@@ -218,7 +221,7 @@ def _spread(
     m = HandMotion(rot, wrist, wrist.new_zeros(B, 2, 10), weight.sum(-1) >= 6, found.hand_id)
     return fill_unseen(m, seen[:, nearest] & searched[:, None])
 
-# %% ../nbs/19_placing.ipynb #e8e9760a
+# %% ../nbs/19_placing.ipynb #c3fc2111
 def search_hands(
     rays:Tensor, # (T, 2, 21, 2) observed tangents of the viewing angles in camera t
     weight:Tensor, # (T, 2, 21) bool or weights
