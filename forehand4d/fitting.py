@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['PROCEDURES', 'track_noise', 'FitSettings', 'procedure', 'fit_tracks']
 
-# %% ../nbs/52d_fitting.ipynb #09f876a1
+# %% ../nbs/52d_fitting.ipynb #b714f49a
 from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
@@ -13,7 +13,7 @@ from .motion import HandMotion
 from .placing import SearchConfig, fill_unseen, place_hands, search_batch
 from .refinement import Observation, RefineConfig, hand_energy, refine_batch
 
-# %% ../nbs/52d_fitting.ipynb #bfffcf72
+# %% ../nbs/52d_fitting.ipynb #3597d812
 _QUIET, _LOUD = .001, .02 # limits of the expected 2D residual: what a hand model leaves of perfect tracks; beyond which nothing is to be learned
 _GAIN = 70**.5            # of noise, in fourth differences
 _NORMAL = 1.4826          # standard deviation of normal numbers over the median of their size
@@ -22,13 +22,13 @@ def track_noise(
     o:Observation, # tracks
 )->Tensor: # (B,) standard deviation of a keypoint, tangent of the viewing angle; NaN where nothing is seen for five frames
     "How much keypoints jump from frame to frame, other than by moving"
+    if o.rays.shape[1] < 5: return o.rays.new_full((len(o.rays),), torch.nan)
     jump, seen = o.rays.diff(n=4, dim=1), o.valid2d.bool()
     five = torch.stack([seen[:, k:seen.shape[1] - 4 + k] for k in range(5)]).all(0)
     size = torch.where(five[..., None], jump.abs(), torch.nan).flatten(1)
-    if not size.shape[1]: return size.new_full((len(size),), torch.nan)
     return _NORMAL*size.nanmedian(1).values/_GAIN
 
-# %% ../nbs/52d_fitting.ipynb #9949c75c
+# %% ../nbs/52d_fitting.ipynb #1516e872
 @dataclass(frozen=True)
 class FitSettings:
     "A procedure: which candidates, how they are refined"
@@ -66,7 +66,7 @@ def procedure(
     alone = replace(soft, bones=.005, size=.005, sigma2d=_QUIET, anneal=6., smooth=.02, max_norm=0.)
     return FitSettings(name, alone, soft, 2*lifts, _FULL*searches, person.iterations//4)
 
-# %% ../nbs/52d_fitting.ipynb #03641322
+# %% ../nbs/52d_fitting.ipynb #26fde677
 def _carried(m:HandMotion, o:Observation)->HandMotion: # (B, T)
     placed = place_hands(m, o.rays, o.valid2d, o.cam)
     seen = o.valid2d.sum(-1) >= 6
@@ -89,7 +89,7 @@ def _pick(options:list, best:Tensor)->HandMotion: # motions (B, T), index (B, 2)
         return every[best, rows, hands].movedim(1, axis)
     return replace(options[0], rot=take('rot', 2), wrist=take('wrist', 2), betas=take('betas', 1))
 
-# %% ../nbs/52d_fitting.ipynb #a4adcd97
+# %% ../nbs/52d_fitting.ipynb #49ed029b
 def _fit(o:Observation, lifted:list, how:FitSettings, cfg:RefineConfig, bar)->tuple[HandMotion, dict]: # of clips that are alike
     noise = track_noise(o)
     if how.adapt: o = replace(o, noise=noise.nan_to_num(_QUIET).clamp(_QUIET, _LOUD))
