@@ -6,18 +6,28 @@
 __all__ = ['impute']
 
 # %% ../nbs/54_imputation.ipynb #4231d36e
-from dataclasses import replace
+from dataclasses import dataclass, replace
 import torch
 from .core import progress
 from .motion import HandMotion
 from .data.clips import Clip
 from .data.loaders import ClipDataset, collate, group
-from .refinement import RefineConfig, observe, quality, refine_batch, trust
+from .refinement import observe, quality, trust
+from .fitting import FitSettings, fit_tracks, procedure
 
 # %% ../nbs/54_imputation.ipynb #2b42dddf
+@dataclass(frozen=True)
+class _Work:
+    "How every batch of a dataset is labelled"
+    lifter: object # `LoadedLifter`
+    how: FitSettings # procedure
+    steps: int # sampling steps
+    use3d: bool # use 3D joints where the source gives them
+    limit: float # residual beyond which a clip is dropped
+
 def impute(data:ClipDataset, # clips with keypoints
     lifter, # `LoadedLifter`
-    cfg:RefineConfig=RefineConfig(), # refinement
+    how:FitSettings=procedure(), # which candidates, how they are refined
     batch:int=64, # clips at a time
     steps:int=10, # sampling steps
     use3d:bool=True, # use 3D joints where the source gives them
@@ -26,31 +36,44 @@ def impute(data:ClipDataset, # clips with keypoints
     rejected:list|None=None, # filled with what was dropped and why
 ):
     "Yield the clips of a dataset with imputed motion, the first of several processes those of all"
-    g = group()
+    work, g = _Work(lifter, how, steps, use3d, limit), group()
     rank, world = (g.process_index, g.num_processes) if g else (0, 1)
     if g: lifter.model.to(g.device)
-    with progress(None, 'imputing', total=-(-len(data)//(batch*world))*cfg.iterations, **(dict(disable=True) if rank else {})) as bar:
-        for n, first in enumerate(range(0, len(data), batch*world), 1):  # a batch for each process
-            at = first + rank*batch
-            clips = [data[i] for i in range(at, min(at + batch, len(data)))]
-            found = list(_impute_batch(clips, lifter, cfg, steps, use3d, seed + at, limit, bar)) if clips else []
-            bar.n = n*cfg.iterations; bar.refresh()
-            every = [found]*world
-            if g: torch.distributed.gather_object(found, None if rank else every)
-            for clip, note in [] if rank else sum(every, []):
-                if clip is not None: yield clip
-                elif rejected is not None: rejected.append(note)
+    rounds = range(0, len(data), batch*world)
+    for first in progress(rounds, 'imputing', disable=rank > 0):  # a batch for each process
+        at = first + rank*batch
+        clips = [data[i] for i in range(at, min(at + batch, len(data)))]
+        found = list(_impute_batch(clips, work, seed + at)) if clips else []
+        every = [found]*world
+        if g: torch.distributed.gather_object(found, None if rank else every)
+        for clip, note in [] if rank else sum(every, []):
+            if clip is not None: yield clip
+            elif rejected is not None: rejected.append(note)
 
-def _impute_batch(clips:list, lifter, cfg:RefineConfig, steps:int, use3d:bool, seed:int, limit:float, bar): # labelled clips, or None where one is rejected, and what is to be said of them
-    b = {k: v.to(next(lifter.model.parameters()).device) for k, v in collate(clips, lifter.model.cfg.frames).items()}
-    start = lifter.model.lift(b['keypoints2d'], b['valid2d'], b['intrinsics'], b['cam_from_view'], real=b['real'], steps=steps, seed=seed)
-    start = replace(start, valid=start.valid & b['real'][..., None])
-    o = observe(b, use3d)
-    out, info = refine_batch(start, o, cfg, bar)
+def _lift(b:dict, work:_Work, seed:int)->list: # a batch → motions (B, T), one at least
+    real, model = b['real'], work.lifter.model
+    inputs = [b[k] for k in ('keypoints2d', 'valid2d', 'intrinsics', 'cam_from_view')]
+    motions = [model.lift(*inputs, real=real, steps=work.steps, seed=seed + _APART*k) for k in range(max(1, work.how.samples))]
+    return [replace(m, valid=m.valid & real[..., None]) for m in motions]
+
+_APART = 10**6 # between the seeds of a batch's samples, so that no other batch has them
+
+def _impute_batch(
+    clips:list, # with keypoints
+    work:_Work, # procedure
+    seed:int, # of the first sample
+):
+    "Labelled clips, or None where one is rejected, each with what is to be said of it"
+    device = next(work.lifter.model.parameters()).device
+    b = {k: v.to(device) for k, v in collate(clips, work.lifter.model.cfg.frames).items()}
+    o = observe(b, work.use3d)
+    out, info = fit_tracks(o, _lift(b, work, seed), work.how)
     q, out = quality(out, o), out.cpu()
-    for i, (clip, w) in enumerate(zip(clips, trust(q, limit).tolist())):
-        note = {k: round(float(v[i]), 5) for k, v in q.items() if v[i].isfinite()} | dict(weight=round(w, 4), iterations=int(info['iterations'][i]))
-        if w > 0: yield _labelled(clip, out.map(lambda x: x[i]), note | dict(lifter=str(lifter.path.name), hand_id=out.hand_id, frame='view')), note
+    origin = dict(lifter=str(work.lifter.path.name), hand_id=out.hand_id, frame='view', procedure=work.how.name)
+    for i, (clip, weight) in enumerate(zip(clips, trust(q, work.limit).tolist())):
+        note = {k: round(float(v[i]), 5) for k, v in q.items() if v[i].isfinite()}
+        note |= dict(weight=round(weight, 4), iterations=int(info['iterations'][i]))
+        if weight > 0: yield _labelled(clip, out.map(lambda x: x[i]), note | origin), note
         else: yield None, dict(sequence=clip.sequence, **note)
 
 def _labelled(clip:Clip, m:HandMotion, note:dict)->Clip: # with its imputed motion

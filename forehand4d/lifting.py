@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from .core import by
 from .rotations import slerp
 from .cameras import invert
+from .hands import SIDES
 from .motion import HandMotion, MotionStats, decode198, encode198, fit_stats
 from .data.augment import augment_lifting
 from .data.loaders import batch_motion, loader
@@ -23,6 +24,8 @@ from .sampling import sample
 from .losses import LossWeights, motion_loss
 from .training import load_model, read_weights
 from .official import LegacyModel, official_model
+from .refinement import observe, quality
+from .fitting import FitSettings, fit_tracks, procedure
 
 # %% ../nbs/53_lifting.ipynb #a8045a6d
 @dataclass(frozen=True)
@@ -158,6 +161,24 @@ def lift_long(self:Lifter|LegacyModel,
         out = m if out is None else _blend(out, m, start)
         if stop == T: return out
 
+# %% ../nbs/53_lifting.ipynb #fcf4a56e
+def _known(joints3d:Tensor|None, valid3d:Tensor|None, T:int)->tuple[Tensor, Tensor]: # (T, 2, 21, 3), (T, 2, 21); nothing is valid where nothing is given
+    if (joints3d is None) != (valid3d is None): raise ValueError('joints3d and valid3d go together: give both or neither')
+    if joints3d is None: joints3d, valid3d = torch.zeros(T, 2, 21, 3), torch.zeros(T, 2, 21, dtype=torch.bool)
+    for name, x, shape in (('joints3d', joints3d, (T, 2, 21, 3)), ('valid3d', valid3d, (T, 2, 21))):
+        if tuple(x.shape) != shape: raise ValueError(f'{name} should be {shape}, is {tuple(x.shape)}')
+    bad = valid3d & ~torch.isfinite(joints3d).all(-1)
+    if bad.any(): raise ValueError(f'joints3d: {int(bad.sum())} joints marked valid are NaN or infinite; mark them invalid')
+    return joints3d, valid3d
+
+def _first(named:dict)->dict: # name → value of the only clip
+    return {k: float(v[0]) for k, v in named.items()}
+
+def _told(info:dict, how:FitSettings, focal:float)->dict: # of `fit_tracks`, for one clip
+    chosen = [info['names'][k] for k in info['candidate'][0].tolist()]
+    energy = (float(info['before'][0]), float(info['after'][0]))
+    return dict(procedure=how.name, candidate=dict(zip(SIDES, chosen)), energy=energy, iterations=int(info['iterations'][0]), noise=float(info['noise'][0])*focal)
+
 # %% ../nbs/53_lifting.ipynb #7585fa42
 class LoadedLifter:
     "A trained lifting model, ready to be called"
@@ -185,6 +206,31 @@ class LoadedLifter:
         m = self.model.lift_long(*args, betas=None if betas is None else betas.to(device).expand(samples, 2, 10), steps=steps, seed=seed).cpu()
         return m if samples > 1 else HandMotion(m.rot[0], m.wrist[0], m.betas[0], m.valid[0], m.hand_id)
 
+    def fit(self,
+        keypoints2d:Tensor, # (T, 2, 21, 2) pixels
+        valid:Tensor, # (T, 2, 21) bool
+        intrinsics:Tensor, # (T, 3, 3) or (3, 3)
+        cam_from_view:Tensor|None=None, # (T, 4, 4), resting camera when absent
+        joints3d:Tensor|None=None, # (T, 2, 21, 3) what is known of the joints, metres in the view frame
+        valid3d:Tensor|None=None, # (T, 2, 21) bool: which joints are
+        how:FitSettings|str='best', # settings, or the name of a `procedure`
+        seed:int=0, # of the samples
+    )->tuple[HandMotion, dict]: # (T, ...); residuals before and after, energy, iterations, candidate of each hand, noise of the keypoints in pixels
+        "The motion that explains tracks best: samples and searches, refined"
+        settings = procedure(how) if isinstance(how, str) else how
+        T, device = len(keypoints2d), next(self.model.parameters()).device
+        if cam_from_view is None: cam_from_view = torch.eye(4).repeat(T, 1, 1)
+        joints3d, valid3d = _known(joints3d, valid3d, T)
+        lifted = [self(keypoints2d, valid, intrinsics, cam_from_view, seed=seed + k) for k in range(max(1, settings.samples))]
+        K = intrinsics.expand(T, 3, 3)
+        seen = dict(keypoints2d=keypoints2d, valid2d=valid, intrinsics=K, cam_from_view=cam_from_view, joints3d=joints3d, valid3d=valid3d)
+        o = observe({k: v[None].to(device) for k, v in seen.items()})
+        starts = [m.map(lambda x: x[None].to(device)) for m in lifted]
+        motion, info = fit_tracks(o, starts, settings)
+        focal = K[..., :2, :2].diagonal(dim1=-2, dim2=-1).mean().item()
+        return motion.cpu().map(lambda x: x[0]), _told(info, settings, focal) | dict(before=_first(quality(starts[0], o)), after=_first(quality(motion, o)))
+
+# %% ../nbs/53_lifting.ipynb #60833737
 def load_lifter(spec=None, # None: the weights that ship; a run, its folder or name, or a file
     device=None, # where it runs; default: the GPU if there is one
 )->LoadedLifter: # call it with tracks and cameras

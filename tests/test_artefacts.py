@@ -20,7 +20,8 @@ from forehand4d.study import run_steps, state, study, with_needs
 from forehand4d.tables import build_table, save_table
 
 ROOT = Path(__file__).resolve().parent.parent
-NOISE = {'train-mean': .09, 'nearest': .07, 'static-oracle': .05, 'lifting': .04, 'lifting-refined': .02}
+FITS = [m + k for m in ('lifting-fit', 'fit-search-only', 'fit-lifter-only', 'fit-paper') for k in ('', '-hard')]
+NOISE = {'train-mean': .09, 'nearest': .07, 'static-oracle': .05, **dict.fromkeys(FITS, .03), 'lifting': .04, 'lifting-refined': .02}
 
 
 def record(name, dirty=False, notebook='evaluate_lifting', noise=NOISE, clips=4, seed=0, samples=1, **params):

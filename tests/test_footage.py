@@ -16,7 +16,7 @@ from forehand4d.data.looks import detector_available
 from forehand4d.data.loaders import open_dataset
 from forehand4d.data.sequences import brown_conrady, windows
 from forehand4d.imputation import impute
-from forehand4d.refinement import RefineConfig
+from forehand4d.fitting import procedure
 from forehand4d.lifting import load_lifter
 from forehand4d.mano import from_mano21
 from forehand4d.motion import rest_motion
@@ -142,7 +142,7 @@ def test_a_real_video_gets_labels(tmp_path, outputs):
     store = write_clips(windows(s, 64), tmp_path/'clips', dict(labels='keypoints'))
     data, rejected = open_dataset(str(store)), []
     assert [len(c) for c in data] == [64, 64] and data[0].image.shape == (720, 1280, 3)
-    kept = list(impute(data, load_lifter(), RefineConfig(60), batch=2, rejected=rejected))
+    kept = list(impute(data, load_lifter(), procedure('best', 60), batch=2, rejected=rejected))
     assert len(kept) + len(rejected) == 2 and len(kept) >= 1
     for c in kept:
         off = (project(transform(c.cam_from_view[:, None], c.motion.joints()), c.intrinsics[:, None, None]) - c.keypoints2d).norm(dim=-1)[c.valid2d]

@@ -9,7 +9,7 @@ from forehand4d.data.handworld import make_clip
 from forehand4d.data.loaders import open_dataset
 from forehand4d.forecaster import build_forecaster
 from forehand4d.imputation import impute
-from forehand4d.refinement import RefineConfig
+from forehand4d.fitting import procedure
 from forehand4d.lifting import build_lifter, load_lifter
 from forehand4d.profiles import profile
 from forehand4d.runs import Run, list_runs, start_run, _unlock
@@ -34,7 +34,7 @@ def job(folder, name, cfg=None, stop=None, **more):
 def labels(folder, name):
     "Impute labels, some of which are rejected"
     data, rejected = open_dataset(str(folder/'clips')), []
-    made = impute(data, load_lifter('pretrained'), RefineConfig(8), 2, 2, limit=0.05, rejected=rejected)
+    made = impute(data, load_lifter('pretrained'), procedure('best', 8), 2, 2, limit=0.05, rejected=rejected)
     if os.environ.get('RANK', '0') != '0': return list(made)
     write_clips(made, folder/name, dict(rejected=rejected))
 
