@@ -155,6 +155,7 @@ def anchor_of(
     wrist = motion.wrist[..., 0, :, :]
     return Anchor(rot, wrist, known & motion.valid[..., 0, :])
 
+# %% ../nbs/14_motion.ipynb #0ec92b0c
 def encode_from(
     motion:HandMotion, # (..., T)
     stats:MotionStats, # normalisation of the wrists of hands without an anchor

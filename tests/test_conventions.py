@@ -227,7 +227,7 @@ def test_versions_agree():
 
 def test_imports_are_stated():
     "What a module imports is among the dependencies, and what is stated there is used"
-    alias = dict(PIL='pillow', cv2='opencv-python-headless', imageio_ffmpeg='imageio-ffmpeg', IPython='ipykernel', nbformat='papermill')
+    alias = dict(PIL='pillow', cv2='opencv-python-headless', google='protobuf', imageio_ffmpeg='imageio-ffmpeg', IPython='ipykernel', nbformat='papermill')
     optional = {'pytorch3d', 'projectaria_tools'}
     used = set()
     for path in MODULES:
