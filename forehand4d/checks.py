@@ -35,7 +35,9 @@ def read_arrays(path:str|Path, # `.npz`
         with zipfile.ZipFile(path) as archive:
             members = {n.removesuffix('.npy'): n for n in archive.namelist() if n.endswith('.npy')}
             missing = [n for n in names if n not in members]
-            if missing: raise ValueError(f'it has no {", ".join(missing)}; there is {", ".join(members) or "nothing"}')
+            if missing:
+                raise ValueError(f'it has no {", ".join(missing)}; there is '
+                                 f'{", ".join(members) or "nothing"}')
             wanted = names or tuple(members)
             stored = sum(archive.getinfo(members[n]).file_size for n in wanted)
             within('BYTES', stored, path)
@@ -58,17 +60,26 @@ class Field:
         sizes:dict, # letters that are known, with their sizes; grows
     )->str: # what is wrong with it; empty where nothing is
         "What is wrong with an array"
-        if a.ndim != len(self.shape) or not all(sizes.setdefault(n, m) == m for n, m in zip(self.shape, a.shape) if isinstance(n, str)):
+        if not self._fits(a.shape, sizes):
             return f'has the shape {a.shape}, expected {self._expected(sizes)}'
-        if any(n != m for n, m in zip(self.shape, a.shape) if not isinstance(n, str)): return f'has the shape {a.shape}, expected {self._expected(sizes)}'
-        if a.dtype.kind not in self.kinds: return f'is of type {a.dtype}, expected {" or ".join(_KINDS[k] for k in self.kinds)}'
+        if a.dtype.kind not in self.kinds:
+            return f'is of type {a.dtype}, expected {" or ".join(_KINDS[k] for k in self.kinds)}'
         if a.dtype.kind not in 'fiu' or not a.size: return ''
-        if self.finite and not np.isfinite(a).all(): return f'holds {int((~np.isfinite(a)).sum())} values that are no finite numbers'
+        if self.finite and not np.isfinite(a).all():
+            return f'holds {int((~np.isfinite(a)).sum())} values that are no finite numbers'
         least, most = float(np.nanmin(a)), float(np.nanmax(a))
-        if least < self.low or most > self.high: return f'holds values from {least:g} to {most:g}, expected {self.low:g} to {self.high:g}'
+        if least < self.low or most > self.high:
+            return (f'holds values from {least:g} to {most:g}, expected {self.low:g} to '
+                    f'{self.high:g}')
         return ''
 
-    def _expected(self, sizes:dict)->tuple: return tuple(sizes.get(n, n) for n in self.shape) # shape, letters replaced where they are known
+    def _fits(self, shape:tuple, sizes:dict)->bool: # is it this shape? letters get their sizes
+        if len(shape) != len(self.shape): return False
+        return all(n == (m if isinstance(m, int) else sizes.setdefault(m, n))
+                   for n, m in zip(shape, self.shape))
+
+    def _expected(self, sizes:dict)->tuple: # shape, letters replaced where they are known
+        return tuple(sizes.get(n, n) for n in self.shape)
 
 _KINDS = dict(f='floats', i='whole numbers', u='whole numbers', b='truth values', U='text')
 
@@ -81,16 +92,21 @@ def check_arrays(arrays:dict, # name → array
     for name, field in expected.items():
         if name not in arrays:
             if field.optional: continue
-            raise ValueError(f'{where}: {name} is missing; there is {", ".join(arrays) or "nothing"}')
-        if wrong := field.problem(np.asarray(arrays[name]), sizes): raise ValueError(f'{where}: {name} {wrong}')
+            raise ValueError(f'{where}: {name} is missing; there is '
+                             f'{", ".join(arrays) or "nothing"}')
+        if wrong := field.problem(np.asarray(arrays[name]), sizes):
+            raise ValueError(f'{where}: {name} {wrong}')
     return arrays
 
 # %% ../nbs/03_checks.ipynb #890c8478
-def _fits(value:Any, kind:Any)->bool: # is `value` of the type that an annotation names? unknown annotations allow everything
+# is `value` of the type that an annotation names? unknown annotations allow everything
+def _fits(value:Any, kind:Any)->bool:
     name = kind if isinstance(kind, str) else getattr(kind, '__name__', str(kind))
     if value is None: return 'None' in name
     if name.startswith('tuple'): return isinstance(value, (list, tuple))
-    if name.startswith('float'): return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+    if name.startswith('float'):
+        return isinstance(value,
+                          (int, float)) and not isinstance(value, bool) and math.isfinite(value)
     if name.startswith('int'): return isinstance(value, int) and not isinstance(value, bool)
     if name.startswith('bool'): return isinstance(value, bool)
     return not name.startswith('str') or isinstance(value, str)
@@ -102,19 +118,27 @@ def check_config(given:Any, # what a file holds
     largest:int=1 << 20, # a whole number above it is damage
 )->dict: # `given`
     "Refuse a configuration that is not what it should be"
-    if not isinstance(given, dict): raise ValueError(f'{where}: expected a configuration with names and values, found a {type(given).__name__}')
+    if not isinstance(given, dict):
+        raise ValueError(f'{where}: expected a configuration with names and values, found a '
+                         f'{type(given).__name__}')
     wanted = {f.name: f for f in fields(kind)}
     if unknown := [k for k in given if k not in wanted and k not in known]:
-        raise ValueError(f'{where}: the configuration has unknown entries {", ".join(map(repr, unknown[:5]))}; {kind.__name__} has {", ".join(wanted)}')
+        raise ValueError(f'{where}: the configuration has unknown entries '
+                         f'{", ".join(map(repr, unknown[:5]))}; {kind.__name__} has '
+                         f'{", ".join(wanted)}')
     needed = [n for n, f in wanted.items() if f.default is MISSING and f.default_factory is MISSING]
-    if missing := [n for n in needed if n not in given]: raise ValueError(f'{where}: the configuration lacks {", ".join(missing)}')
+    if missing := [n for n in needed if n not in given]:
+        raise ValueError(f'{where}: the configuration lacks {", ".join(missing)}')
     for name, value in given.items():
-        if name in wanted and not _fits(value, wanted[name].type): raise ValueError(f'{where}: {name} should be {wanted[name].type}, is {value!r:.80}')
-        if isinstance(value, int) and not 0 <= value <= largest: raise ValueError(f'{where}: {name} is {value}, expected 0 to {largest}')
+        if name in wanted and not _fits(value, wanted[name].type):
+            raise ValueError(f'{where}: {name} should be {wanted[name].type}, is {value!r:.80}')
+        if isinstance(value, int) and not 0 <= value <= largest:
+            raise ValueError(f'{where}: {name} is {value}, expected 0 to {largest}')
     return given
 
 # %% ../nbs/03_checks.ipynb #cf8fcbb8
-MARK = 'made-by-forehand4d' # in the first or last bytes of every result that lies among other people's files
+# in the first or last bytes of every result that lies among other people's files
+MARK = 'made-by-forehand4d'
 
 def made_here(path:str|Path)->bool: # existing file
     "Does a file carry our mark?"
@@ -131,12 +155,18 @@ def check_output(path:str|Path, # file that is going to be written
     path = Path(path)
     if not path.exists(): return path
     for source in inputs:
-        if Path(source).exists() and path.samefile(source): raise ValueError(f'{path} is an input and is not replaced by its result: choose another folder')
-    if path.is_dir(): raise ValueError(f'{path}: a file is to be written here, and there is a folder')
-    if not overwrite and not made_here(path): raise ValueError(f'{path} is there and was not made by this program: choose another folder, or allow it with --overwrite')
+        if Path(source).exists() and path.samefile(source):
+            raise ValueError(f'{path} is an input and is not replaced by its result: choose '
+                             'another folder')
+    if path.is_dir():
+        raise ValueError(f'{path}: a file is to be written here, and there is a folder')
+    if not overwrite and not made_here(path):
+        raise ValueError(f'{path} is there and was not made by this program: choose another '
+                         'folder, or allow it with --overwrite')
     return path
 
-def distinct_names(paths:list)->list[str]: # files → a name for the results of each, the stem where it is the only one
+# files → a name for the results of each, the stem where it is the only one
+def distinct_names(paths:list)->list[str]:
     "Names that tell files of one stem apart"
     paths = [Path(p) for p in paths]
     stems = [p.stem for p in paths]

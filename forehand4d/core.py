@@ -8,7 +8,8 @@ __all__ = ['LIMITS', 'NOT_DAMAGE', 'PACKAGES', 'in_test', 'project_root', 'outpu
            'git_state', 'progress', 'in_processes', 'by']
 
 # %% ../nbs/00_core.ipynb #27948dc2
-import os, re, sys, json, math, stat, errno, types, shutil, hashlib, platform, subprocess, tempfile, dataclasses, multiprocessing
+import os, re, sys, json, math, stat, errno, types, shutil, hashlib, platform
+import subprocess, tempfile, dataclasses, multiprocessing
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from functools import lru_cache
@@ -91,7 +92,9 @@ def _hidden(path:Path)->str: # how the hidden names begin under which `path` is 
     if len(os.fsencode(stem)) > 150: stem = hashlib.sha256(os.fsencode(stem)).hexdigest()[:32]
     return f'.{stem}.'
 
-def _abandoned(rest:str)->bool: # of a hidden name, what follows its beginning: has the process that wrote it ended, on this machine?
+# of a hidden name, what follows its beginning: has the process that wrote it ended, on this
+# machine?
+def _abandoned(rest:str)->bool:
     found = re.match(r'(\d+)\.([0-9a-f]{6})\..*\.tmp', rest)
     if not found or found[2] != _here(): return False
     try: os.kill(int(found[1]), 0)
@@ -149,15 +152,18 @@ def write_json(path:str|Path, # file to be written
     return Path(path)
 
 # %% ../nbs/00_core.ipynb #8f6f7727
-LIMITS = dict(PIXELS=150_000_000, BYTES=1 << 30, JSON=1 << 28) # of a picture; of all arrays of a file; of a json file
-NOT_DAMAGE = (errno.EMFILE, errno.ENFILE, errno.EACCES, errno.EPERM, errno.ENOMEM, errno.ESTALE) # errors that say nothing about a file's contents
+# of a picture; of all arrays of a file; of a json file
+LIMITS = dict(PIXELS=150_000_000, BYTES=1 << 30, JSON=1 << 28)
+# errors that say nothing about a file's contents
+NOT_DAMAGE = (errno.EMFILE, errno.ENFILE, errno.EACCES, errno.EPERM, errno.ENOMEM, errno.ESTALE)
 _LFS = b'version https://git-lfs.github.com/spec/' # how a pointer of git-lfs begins
 
 def size_limit(what:str)->int: # one of `LIMITS`
     "A limit of sizes, or what the environment variable `FOREHAND4D_MAX_…` says instead"
     given = os.environ.get(f'FOREHAND4D_MAX_{what}', LIMITS[what])
     try: return int(given)
-    except ValueError: raise ValueError(f'FOREHAND4D_MAX_{what}: expected a whole number, got {given!r}') from None
+    except ValueError:
+        raise ValueError(f'FOREHAND4D_MAX_{what}: expected a whole number, got {given!r}') from None
 
 def within(what:str, # one of `LIMITS`
     found:int, # pixels or bytes
@@ -175,12 +181,17 @@ def regular_file(path:str|Path, # file that is going to be opened
     "Refuse at once what is missing or no plain file"
     path = Path(path)
     try: mode = path.stat().st_mode
-    except (FileNotFoundError, NotADirectoryError): raise FileNotFoundError(f'{path}: no such {kind}') from None
+    except (FileNotFoundError, NotADirectoryError):
+        raise FileNotFoundError(f'{path}: no such {kind}') from None
     except ValueError: raise ValueError(f'{str(path)!r} cannot be the name of a {kind}') from None
     if stat.S_ISDIR(mode): raise ValueError(f'{path}: expected a {kind}, got a folder')
-    if not stat.S_ISREG(mode): raise ValueError(f'{path}: expected a {kind}, got a pipe or a device; write it to a file first')
+    if not stat.S_ISREG(mode):
+        raise ValueError(f'{path}: expected a {kind}, got a pipe or a device; write it to a file '
+                         'first')
     with path.open('rb') as f: head = f.read(len(_LFS))
-    if head == _LFS: raise ValueError(f'{path}: expected a {kind}, got a git-lfs pointer to one; fetch it with: git lfs pull')
+    if head == _LFS:
+        raise ValueError(f'{path}: expected a {kind}, got a git-lfs pointer to one; fetch it with: '
+                         'git lfs pull')
     return path
 
 # %% ../nbs/00_core.ipynb #09568bcc

@@ -17,9 +17,12 @@ from PIL import ExifTags, Image, UnidentifiedImageError
 from ..core import regular_file, size_limit, within
 from ..cameras import intrinsics_from_fov
 
-# %% ../../nbs/26_data.images.ipynb #cbb281a5
-IMAGES = ('.jpg', '.jpeg', '.jpe', '.jfif', '.png', '.webp', '.bmp', '.tif', '.tiff', '.gif') # suffixes of what `load_image` reads
-VIDEOS = ('.mp4', '.m4v', '.mov', '.avi', '.mkv', '.webm', '.mpg', '.mpeg', '.ts', '.mts', '.m2ts', '.wmv', '.flv', '.3gp', '.ogv', '.h264', '.hevc') # of what `read_frames` reads
+# %% ../../nbs/26_data.images.ipynb #090e5f20
+# suffixes of what `load_image` reads
+IMAGES = ('.jpg', '.jpeg', '.jpe', '.jfif', '.png', '.webp', '.bmp', '.tif', '.tiff', '.gif')
+# of what `read_frames` reads
+VIDEOS = ('.mp4', '.m4v', '.mov', '.avi', '.mkv', '.webm', '.mpg', '.mpeg', '.ts', '.mts', '.m2ts',
+          '.wmv', '.flv', '.3gp', '.ogv', '.h264', '.hevc')
 
 def files_of(folder:str|Path, # folder
     suffixes:tuple=IMAGES, # of the files that are wanted
@@ -28,46 +31,64 @@ def files_of(folder:str|Path, # folder
     folder = Path(folder)
     if not folder.is_dir(): raise FileNotFoundError(f'no folder at {folder}: check the name')
     seen = [p for p in folder.iterdir() if p.is_file() and not p.name.startswith('.')]
-    seen.sort(key=lambda p: [(int(s), '') if s.isdecimal() else (-1, s) for s in re.split(r'(\d+)', p.name)])
+    seen.sort(key=lambda p: [(int(s),
+                              '') if s.isdecimal() else (-1,
+                                                         s) for s in re.split(r'(\d+)', p.name)])
     wanted = [p for p in seen if p.suffix.lower() in suffixes]
     return wanted, [p for p in seen if p not in set(wanted)]
 
-# %% ../../nbs/26_data.images.ipynb #7c698e51
+# %% ../../nbs/26_data.images.ipynb #9815b823
 MIN_SIDE = 32 # pixels; a smaller image shows nothing
-_HEIC = (b'heic', b'heix', b'hevc', b'hevx', b'heim', b'heis', b'mif1', b'msf1') # kinds of files of Apple's cameras
-_TURNS = {2: (Image.Transpose.FLIP_LEFT_RIGHT,), 3: (Image.Transpose.ROTATE_180,), 4: (Image.Transpose.FLIP_TOP_BOTTOM,), 5: (Image.Transpose.TRANSPOSE,),
-          6: (Image.Transpose.ROTATE_270,), 7: (Image.Transpose.TRANSVERSE,), 8: (Image.Transpose.ROTATE_90,)} # by EXIF orientation
+# kinds of files of Apple's cameras
+_HEIC = (b'heic', b'heix', b'hevc', b'hevx', b'heim', b'heis', b'mif1', b'msf1')
+_TURNS = {2: (Image.Transpose.FLIP_LEFT_RIGHT,), 3: (Image.Transpose.ROTATE_180,),
+          4: (Image.Transpose.FLIP_TOP_BOTTOM,), 5: (Image.Transpose.TRANSPOSE,),
+          # by EXIF orientation
+          6: (Image.Transpose.ROTATE_270,), 7: (Image.Transpose.TRANSVERSE,
+                                                ), 8: (Image.Transpose.ROTATE_90,)}
 
-def _exif(im:Image.Image)->Image.Exif: # empty where it cannot be read: a picture is not judged by its notes
+# empty where it cannot be read: a picture is not judged by its notes
+def _exif(im:Image.Image)->Image.Exif:
     try: return im.getexif()
     except Exception: return Image.Exif()
 
-def _upright(im:Image.Image)->Image.Image: # turned as its EXIF says; nothing else of EXIF is touched
+# turned as its EXIF says; nothing else of EXIF is touched
+def _upright(im:Image.Image)->Image.Image:
     turn = _exif(im).get(ExifTags.Base.Orientation)
     for step in _TURNS.get(turn if isinstance(turn, int) else 1, ()): im = im.transpose(step)
     return im
 
-def _deep_to_bytes(a:np.ndarray)->np.ndarray: # brightness of more than 8 bits (H, W) → uint8, the brightest thousandth white
-    if not np.isfinite(a).all(): raise ValueError(f'{int((~np.isfinite(a)).sum())} pixels are no finite numbers: expected brightness from 0 up')
-    if a.min() < 0: raise ValueError(f'the darkest pixel is {a.min():g}: expected brightness from 0 up')
-    top = float(np.percentile(a, 99.9, method='lower'))   # one hot pixel must not make the rest black
+# brightness of more than 8 bits (H, W) → uint8, the brightest thousandth white
+def _deep_to_bytes(a:np.ndarray)->np.ndarray:
+    if not np.isfinite(a).all():
+        raise ValueError(f'{int((~np.isfinite(a)).sum())} pixels are no finite numbers: expected '
+                         'brightness from 0 up')
+    if a.min() < 0:
+        raise ValueError(f'the darkest pixel is {a.min():g}: expected brightness from 0 up')
+    # one hot pixel must not make the rest black
+    top = float(np.percentile(a, 99.9, method='lower'))
     if top <= 0: top = float(a.max())
     return (np.clip(a/max(top, 1e-12), 0, 1)*255).astype(np.uint8)
 
 def _to_rgb(im:Image.Image)->Image.Image:
-    if im.mode.startswith('I') or im.mode == 'F': im = Image.fromarray(_deep_to_bytes(np.asarray(im, np.float32)))
+    if im.mode.startswith('I') or im.mode == 'F':
+        im = Image.fromarray(_deep_to_bytes(np.asarray(im, np.float32)))
     if im.mode in ('RGBA', 'LA', 'PA') or 'transparency' in im.info: im = Image.alpha_composite(Image.new('RGBA', im.size, 'white'), im.convert('RGBA'))
     return im.convert('RGB')
 
 def _open_image(path:Path)->Image.Image: # whose header was read, and nothing more
     with path.open('rb') as f: head = f.read(12)
     if head[4:8] == b'ftyp' and head[8:] in _HEIC:
-        raise ValueError(f'{path} is a HEIC image, as iPhones write them, whatever its name says: convert it to JPEG first, e.g. with heif-convert or sips -s format jpeg')
+        raise ValueError(f'{path} is a HEIC image, as iPhones write them, whatever its name says: '
+                         'convert it to JPEG first, e.g. with heif-convert or sips -s format jpeg')
     try: im = Image.open(path)
     except (UnidentifiedImageError, OSError) as e:
         if isinstance(e, OSError) and e.errno: raise
-        raise ValueError(f'{path} cannot be read as an image ({path.stat().st_size} bytes): expected JPEG, PNG or the like') from None
-    except Exception as e: raise ValueError(f'{path} cannot be read as an image ({e}): expected JPEG, PNG or the like') from None
+        raise ValueError(f'{path} cannot be read as an image ({path.stat().st_size} bytes): '
+                         'expected JPEG, PNG or the like') from None
+    except Exception as e:
+        raise ValueError(f'{path} cannot be read as an image ({e}): expected JPEG, PNG or the '
+                         'like') from None
     within('PIXELS', im.width*im.height, path)
     return im
 
@@ -75,22 +96,30 @@ def load_image(path:str|Path)->np.ndarray: # image file of any common kind → (
     "Read a photograph; anything that is not one is a clear error"
     path = Path(path)
     if path.is_dir(): raise ValueError(f'expected an image file, got the folder {path}')
-    if not path.exists() and '\0' not in str(path): raise FileNotFoundError(f'no image at {path}: check the name')
-    before, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None   # the limit is ours, and can be moved
+    if not path.exists() and '\0' not in str(path):
+        raise FileNotFoundError(f'no image at {path}: check the name')
+    # the limit is ours, and can be moved
+    before, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
     try:
         with _open_image(regular_file(path, 'image')) as opened:
-            if min(opened.size) < MIN_SIDE: raise ValueError(f'{path} is {opened.width}x{opened.height} pixels: expected at least {MIN_SIDE}x{MIN_SIDE}')
+            if min(opened.size) < MIN_SIDE:
+                raise ValueError(f'{path} is {opened.width}x{opened.height} pixels: expected at '
+                                 f'least {MIN_SIDE}x{MIN_SIDE}')
             try: return np.asarray(_to_rgb(_upright(opened)))
             except (MemoryError, KeyboardInterrupt): raise
-            except Exception as e: raise ValueError(f'{path} is damaged or cut off: {e or type(e).__name__}') from None
+            except Exception as e:
+                raise ValueError(f'{path} is damaged or cut off: {e or type(e).__name__}') from None
     finally: Image.MAX_IMAGE_PIXELS = before
 
 # %% ../../nbs/26_data.images.ipynb #d7758e7a
 DEFAULT_FOV = 60. # degrees along the longer side, where nothing better is known
 
 def _given_intrinsics(K, w:int, h:int)->torch.Tensor:
-    try: K = torch.as_tensor([float(v) for v in K.split(',')] if isinstance(K, str) else K, dtype=torch.float32)
-    except ValueError: raise ValueError(f'expected intrinsics as fx,fy,cx,cy in pixels, got {K!r}') from None
+    try:
+        K = torch.as_tensor([float(v) for v in K.split(',')] if isinstance(K, str) else K,
+                            dtype=torch.float32)
+    except ValueError:
+        raise ValueError(f'expected intrinsics as fx,fy,cx,cy in pixels, got {K!r}') from None
     if K.shape == (4,): K = torch.tensor([[K[0], 0, K[2]], [0, K[1], K[3]], [0, 0, 1]])
     if K.shape != (3, 3): raise ValueError(f'expected intrinsics (3, 3) or fx,fy,cx,cy, got {tuple(K.shape)}')
     if not K.isfinite().all() or K[0, 0] <= 0 or K[1, 1] <= 0: raise ValueError(f'expected positive focal lengths, got {K.tolist()}')
@@ -98,7 +127,8 @@ def _given_intrinsics(K, w:int, h:int)->torch.Tensor:
         raise ValueError(f'principal point {K[:2, 2].tolist()} lies outside the {w}x{h} image: expected the intrinsics of this very image')
     return K
 
-def _focal35(im:Image.Image): # what EXIF states as the focal length for 35 mm film, None where it does not
+# what EXIF states as the focal length for 35 mm film, None where it does not
+def _focal35(im:Image.Image):
     try: return _exif(im).get_ifd(ExifTags.IFD.Exif).get(ExifTags.Base.FocalLengthIn35mmFilm)
     except Exception: return None
 
@@ -121,13 +151,20 @@ def intrinsics_for(image:np.ndarray|str|Path, # (H, W, 3) image, or its file, wh
         return intrinsics_from_fov(fov, w, h), f'Intrinsics from EXIF: {f35:g} mm (35 mm equivalent), {fov:.0f} degrees.'
     return intrinsics_from_fov(DEFAULT_FOV, w, h), f'Intrinsics assumed: {DEFAULT_FOV:g} degrees along the longer side.'
 
-# %% ../../nbs/26_data.images.ipynb #bf270003
-_FORMATS = 'mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpeg,mpegts,mpegvideo,asf,flv,ogg,h264,hevc,m4v,ivf,gif,obu,av1,mxf,nut,dv,wtv' # those of ffmpeg that hold pictures
+# %% ../../nbs/26_data.images.ipynb #c25ffa1e
+# those of ffmpeg that hold pictures
+_FORMATS = ('mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpeg,mpegts,mpegvideo,asf,flv,ogg,'
+            'h264,hevc,m4v,ivf,gif,obu,av1,mxf,nut,dv,wtv')
 _SQUARE = "scale='max(1,round(iw*sar))':ih,setsar=1" # pixels are square afterwards
-_CUT = ('partial file', 'ended prematurely', 'moov atom not found', 'Invalid NAL unit size', 'Truncat', 'overread', 'stream truncated', 'unspecified pixel format',
-        'broken header', 'mandatory atoms', 'error reading header', 'no decoder found for: none', 'format of input 0:0 after EOF', 'contradictionary', 'trun sample count') # what ffmpeg says of files that are cut
+_CUT = ('partial file', 'ended prematurely', 'moov atom not found', 'Invalid NAL unit size',
+        'Truncat', 'overread', 'stream truncated', 'unspecified pixel format',
+        # what ffmpeg says of files that are cut
+        'broken header', 'mandatory atoms', 'error reading header', 'no decoder found for: none',
+        'format of input 0:0 after EOF', 'contradictionary', 'trun sample count')
 
-_BROKEN = ('Error splitting', 'error while decoding', 'Invalid data', 'corrupt', 'header damaged', 'missing picture', 'concealing') # what it says of frames that are damaged
+# what it says of frames that are damaged
+_BROKEN = ('Error splitting', 'error while decoding', 'Invalid data', 'corrupt', 'header damaged',
+           'missing picture', 'concealing')
 
 @dataclass(frozen=True)
 class Video:
@@ -139,14 +176,17 @@ class Video:
     taken: np.ndarray # (N,) decoded frame at each place of the even grid
 
     fps = property(lambda self: float(self.rate)) # frames per second
-    even = property(lambda self: len(self.taken) == len(self.times) and bool((np.diff(self.taken) == 1).all())) # is the grid the decoded frames?
+    # is the grid the decoded frames?
+    even = property(lambda self: np.array_equal(self.taken, np.arange(len(self.times))))
     def __len__(self): return len(self.taken)
 
 def _ffmpeg(path:Path, # video
     *output:str, # options of what is made from it
 )->list[str]: # a command line
-    source = ['-protocol_whitelist', 'file', '-format_whitelist', _FORMATS, '-max_pixels', str(size_limit('PIXELS')), '-i', f'file:{path}']
-    return [imageio_ffmpeg.get_ffmpeg_exe(), '-hide_banner', '-nostdin', '-v', 'level+info', *source, '-map', '0:V:0', '-vf', _SQUARE, '-fps_mode', 'passthrough', *output]
+    source = ['-protocol_whitelist', 'file', '-format_whitelist', _FORMATS, '-max_pixels',
+              str(size_limit('PIXELS')), '-i', f'file:{path}']
+    return [imageio_ffmpeg.get_ffmpeg_exe(), '-hide_banner', '-nostdin', '-v', 'level+info',
+            *source, '-map', '0:V:0', '-vf', _SQUARE, '-fps_mode', 'passthrough', *output]
 
 def _nice(rate:float, # measured frames per second
     error:float, # how wrong that may be, as a share
@@ -154,7 +194,8 @@ def _nice(rate:float, # measured frames per second
     whole = [Fraction(n) for n in (round(rate),) if n > 0]
     ntsc = [Fraction(n*1000, 1001) for n in (round(rate*1.001),) if n > 0]
     best = min(whole + ntsc, key=lambda f: abs(float(f) - rate), default=None)
-    return best if best and abs(float(best)/rate - 1) <= max(error, 1e-5) else Fraction(rate).limit_denominator(1001)
+    near = best and abs(float(best)/rate - 1) <= max(error, 1e-5)
+    return best if near else Fraction(rate).limit_denominator(1001)
 
 def _grid(times:np.ndarray, # (n,) seconds, increasing from 0
     last:float, # seconds that the last frame stays
@@ -173,7 +214,7 @@ def _grid(times:np.ndarray, # (n,) seconds, increasing from 0
     shown = np.searchsorted(times, (np.arange(places) + .25)/float(rate), side='right') - 1
     return rate, shown.clip(0, n - 1)
 
-# %% ../../nbs/26_data.images.ipynb #b697b9ad
+# %% ../../nbs/26_data.images.ipynb #5b792be4
 def _complaints(said:str)->list: # ffmpeg's messages → its errors, without addresses in memory
     errors = (re.search(r'\[(?:error|fatal)\] *(.*)', l) for l in said.splitlines())
     return [e[1] for e in errors if e and e[1]]
@@ -184,12 +225,15 @@ def _missing(path:Path, # file
 )->str: # what is lost by the file's own account; empty where nothing is
     with path.open('rb') as f: head = f.read(8)
     whole = 8 + int.from_bytes(head[4:], 'little')
-    if head[:4] == b'RIFF' and whole < 1 << 31 and path.stat().st_size < whole: return f'its header speaks of {whole} bytes, {path.stat().st_size} are there'
+    if head[:4] == b'RIFF' and whole < 1 << 31 and path.stat().st_size < whole:
+        return f'its header speaks of {whole} bytes, {path.stat().st_size} are there'
     found = re.search(r'Duration: (\d+):(\d+):([\d.]+)', said)
     if not found: return ''
     promised = int(found[1])*3600 + int(found[2])*60 + float(found[3])
-    allowed = max(.25*promised, 1.) if ' Audio: ' in said else max(.05*promised, .1)   # sound may go on after the last picture
-    return f'its header speaks of {promised:g} s, {end:.3g} s are there' if end < promised - allowed else ''
+    # sound may go on after the last picture
+    allowed = max(.25*promised, 1.) if ' Audio: ' in said else max(.05*promised, .1)
+    if end >= promised - allowed: return ''
+    return f'its header speaks of {promised:g} s, {end:.3g} s are there'
 
 def _refuse_video(path:Path, # file
     said:str, # ffmpeg's messages
@@ -197,17 +241,31 @@ def _refuse_video(path:Path, # file
 ):
     "Say in our words why a video cannot be used"
     why = next(iter(_complaints(said)), 'no frame came out')
-    if 'whitelist' in said: raise ValueError(f'{path} cannot be read as a video: it is a list of other files, or another format; expected mp4 or the like')
-    if 'matches no streams' in said: raise ValueError(f'{path} cannot be read as a video: it holds no pictures; expected mp4 or the like')
-    if 'max pixel count' in said: raise ValueError(f'{path}: its frames have more than {size_limit("PIXELS")} pixels; set FOREHAND4D_MAX_PIXELS to read more')
+    with path.open('rb') as f: text = all(b >= 7 for b in f.read(256))
+    if text and not frames and 'whitelist' not in said:
+        raise ValueError(f'{path} cannot be read as a video: it holds text; expected mp4 or the '
+                         'like')
+    if 'whitelist' in said:
+        raise ValueError(f'{path} cannot be read as a video: it is a list of other files, or '
+                         'another format; expected mp4 or the like')
+    if 'matches no streams' in said:
+        raise ValueError(f'{path} cannot be read as a video: it holds no pictures; expected mp4 or '
+                         'the like')
+    if 'max pixel count' in said:
+        raise ValueError(f'{path}: its frames have more than {size_limit("PIXELS")} pixels; set '
+                         'FOREHAND4D_MAX_PIXELS to read more')
     if any(w in said for w in _CUT) or frames:
-        raise ValueError(f'{path} is cut off or damaged: {frames} frames could be decoded ({why}); copy it again, or set FOREHAND4D_DAMAGED_VIDEO=1 to use those')
+        raise ValueError(f'{path} is cut off or damaged: {frames} frames could be decoded ({why}); '
+                         'copy it again, or set FOREHAND4D_DAMAGED_VIDEO=1 to use those')
     raise ValueError(f'{path} cannot be read as a video ({why}): expected mp4 or the like')
 
-def _decoded(path:Path)->tuple: # size, ticks (n, 2) of time and duration, seconds of a tick, ffmpeg's messages
-    done = subprocess.run(_ffmpeg(path, '-enc_time_base', 'demux', '-f', 'framecrc', '-'), capture_output=True, stdin=subprocess.DEVNULL)
+# size, ticks (n, 2) of time and duration, seconds of a tick, ffmpeg's messages
+def _decoded(path:Path)->tuple:
+    done = subprocess.run(_ffmpeg(path, '-enc_time_base', 'demux', '-f', 'framecrc', '-'),
+                          capture_output=True, stdin=subprocess.DEVNULL)
     text, said = done.stdout.decode('utf-8', 'replace'), done.stderr.decode('utf-8', 'replace')
-    size, clock = re.search(r'#dimensions 0: (\d+)x(\d+)', text), re.search(r'#tb 0: (\d+)/(\d+)', text)
+    size, clock = re.search(r'#dimensions 0: (\d+)x(\d+)',
+                            text), re.search(r'#tb 0: (\d+)/(\d+)', text)
     rows = [l.split(',') for l in text.splitlines() if l and l[0] != '#']
     if not rows or not size or not clock: _refuse_video(path, said, len(rows))
     ticks = np.array([[int(r[2]), int(r[3])] for r in rows], np.float64)
@@ -224,32 +282,39 @@ def _examine(path:Path, # file
     worst = any(w in l for w in _CUT + _BROKEN for l in _complaints(said))
     lost = _missing(path, said, times[-1] + last)
     admitted = os.environ.get('FOREHAND4D_DAMAGED_VIDEO', '') not in ('', '0')
-    if (worst or lost) and not admitted: _refuse_video(path, f'[error] {lost}' if lost else said, len(ticks))
-    if len(times) > 1 and times[-1] <= 0: raise ValueError(f'{path}: its {len(times)} frames have no times; convert it, e.g. with ffmpeg -i … -r 30 …')
+    if (worst or lost) and not admitted:
+        _refuse_video(path, f'[error] {lost}' if lost else said, len(ticks))
+    if len(times) > 1 and times[-1] <= 0:
+        raise ValueError(f'{path}: its {len(times)} frames have no times; convert it, e.g. with '
+                         'ffmpeg -i … -r 30 …')
     rate, taken = _grid(times, last, tick)
     return Video(path, size, times, rate, taken)
 
 def read_video(path:str|Path)->Video: # file → what decoding it once has shown
     "Size, times and rate of a video"
     path = Path(path)
-    if not path.exists() and '\0' not in str(path): raise FileNotFoundError(f'no video at {path}: check the name')
+    if not path.exists() and '\0' not in str(path):
+        raise FileNotFoundError(f'no video at {path}: check the name')
     path = regular_file(path, 'video').absolute()
     info = path.stat()
     return _examine(path, (info.st_size, info.st_mtime_ns))
 
 # %% ../../nbs/26_data.images.ipynb #d3e8aeeb
 def read_frames(path:str|Path): # video file
-    "Yield (fps, (width, height), number of frames), then the frames, (H, W, 3) uint8 RGB, evenly spaced in time"
+    "Yield (fps, (width, height), number of frames), then evenly spaced frames, (H, W, 3) uint8 RGB"
     video = read_video(path)
     yield video.fps, video.size, len(video)
     (w, h), n = video.size, 0
     with tempfile.TemporaryFile() as said:
         command = _ffmpeg(video.path, '-f', 'rawvideo', '-pix_fmt', 'rgb24', '-')
-        process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=said)
+        process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                                   stderr=said)
         try:
             for index, repeats in enumerate(np.bincount(video.taken, minlength=len(video.times))):
                 data = process.stdout.read(w*h*3)
-                if len(data) < w*h*3: raise ValueError(f'{path}: frame {index} of {len(video.times)} cannot be decoded any more; has the file changed?')
+                if len(data) < w*h*3:
+                    raise ValueError(f'{path}: frame {index} of {len(video.times)} cannot be '
+                                     'decoded any more; has the file changed?')
                 frame = np.frombuffer(data, np.uint8).reshape(h, w, 3)
                 for _ in range(repeats): yield frame
         finally:
@@ -257,11 +322,14 @@ def read_frames(path:str|Path): # video file
             process.stdout.close()
             process.wait()
 
-def at_even_times(values:np.ndarray, # (n, …) one value for each decoded frame, NaN where there is none
+# (n, …) one value for each decoded frame, NaN where there is none
+def at_even_times(values:np.ndarray,
     video:Video, # those frames
 )->np.ndarray: # (N, …) at the even times, interpolated between neighbours
     "What was measured in decoded frames, at the even times of a video"
-    if len(values) != len(video.times): raise ValueError(f'{video.path}: {len(values)} values for {len(video.times)} decoded frames')
+    if len(values) != len(video.times):
+        raise ValueError(f'{video.path}: {len(values)} values for {len(video.times)} decoded '
+                         'frames')
     t = np.arange(len(video))/video.fps
     before = np.searchsorted(video.times, t + 1e-6, side='right').clip(1) - 1
     after = (before + 1).clip(max=len(values) - 1)
