@@ -18,11 +18,14 @@ from ..core import regular_file, size_limit, within
 from ..cameras import intrinsics_from_fov
 
 # %% ../../nbs/26_data.images.ipynb #090e5f20
-# suffixes of what `load_image` reads
+# suffixes of what `load_image` and `read_frames` read
 IMAGES = ('.jpg', '.jpeg', '.jpe', '.jfif', '.png', '.webp', '.bmp', '.tif', '.tiff', '.gif')
-# of what `read_frames` reads
 VIDEOS = ('.mp4', '.m4v', '.mov', '.avi', '.mkv', '.webm', '.mpg', '.mpeg', '.ts', '.mts', '.m2ts',
           '.wmv', '.flv', '.3gp', '.ogv', '.h264', '.hevc')
+
+def _by_number(path:Path)->list: # key of sorting: 2 comes before 10
+    parts = re.split(r'(\d+)', path.name)
+    return [(int(s), '') if s.isdecimal() else (-1, s) for s in parts]
 
 def files_of(folder:str|Path, # folder
     suffixes:tuple=IMAGES, # of the files that are wanted
@@ -31,9 +34,7 @@ def files_of(folder:str|Path, # folder
     folder = Path(folder)
     if not folder.is_dir(): raise FileNotFoundError(f'no folder at {folder}: check the name')
     seen = [p for p in folder.iterdir() if p.is_file() and not p.name.startswith('.')]
-    seen.sort(key=lambda p: [(int(s),
-                              '') if s.isdecimal() else (-1,
-                                                         s) for s in re.split(r'(\d+)', p.name)])
+    seen.sort(key=_by_number)
     wanted = [p for p in seen if p.suffix.lower() in suffixes]
     return wanted, [p for p in seen if p not in set(wanted)]
 
@@ -41,11 +42,10 @@ def files_of(folder:str|Path, # folder
 MIN_SIDE = 32 # pixels; a smaller image shows nothing
 # kinds of files of Apple's cameras
 _HEIC = (b'heic', b'heix', b'hevc', b'hevx', b'heim', b'heis', b'mif1', b'msf1')
-_TURNS = {2: (Image.Transpose.FLIP_LEFT_RIGHT,), 3: (Image.Transpose.ROTATE_180,),
-          4: (Image.Transpose.FLIP_TOP_BOTTOM,), 5: (Image.Transpose.TRANSPOSE,),
-          # by EXIF orientation
-          6: (Image.Transpose.ROTATE_270,), 7: (Image.Transpose.TRANSVERSE,
-                                                ), 8: (Image.Transpose.ROTATE_90,)}
+_TURNS = {2: Image.Transpose.FLIP_LEFT_RIGHT, 3: Image.Transpose.ROTATE_180,
+          4: Image.Transpose.FLIP_TOP_BOTTOM, 5: Image.Transpose.TRANSPOSE,
+          6: Image.Transpose.ROTATE_270, 7: Image.Transpose.TRANSVERSE,
+          8: Image.Transpose.ROTATE_90} # by EXIF orientation
 
 # empty where it cannot be read: a picture is not judged by its notes
 def _exif(im:Image.Image)->Image.Exif:
@@ -55,8 +55,8 @@ def _exif(im:Image.Image)->Image.Exif:
 # turned as its EXIF says; nothing else of EXIF is touched
 def _upright(im:Image.Image)->Image.Image:
     turn = _exif(im).get(ExifTags.Base.Orientation)
-    for step in _TURNS.get(turn if isinstance(turn, int) else 1, ()): im = im.transpose(step)
-    return im
+    known = isinstance(turn, int) and turn in _TURNS
+    return im.transpose(_TURNS[turn]) if known else im
 
 # brightness of more than 8 bits (H, W) → uint8, the brightest thousandth white
 def _deep_to_bytes(a:np.ndarray)->np.ndarray:
@@ -156,13 +156,12 @@ def intrinsics_for(image:np.ndarray|str|Path, # (H, W, 3) image, or its file, wh
 _FORMATS = ('mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpeg,mpegts,mpegvideo,asf,flv,ogg,'
             'h264,hevc,m4v,ivf,gif,obu,av1,mxf,nut,dv,wtv')
 _SQUARE = "scale='max(1,round(iw*sar))':ih,setsar=1" # pixels are square afterwards
+# what ffmpeg says of files that are cut, and of frames that are damaged
 _CUT = ('partial file', 'ended prematurely', 'moov atom not found', 'Invalid NAL unit size',
         'Truncat', 'overread', 'stream truncated', 'unspecified pixel format',
-        # what ffmpeg says of files that are cut
         'broken header', 'mandatory atoms', 'error reading header', 'no decoder found for: none',
         'format of input 0:0 after EOF', 'contradictionary', 'trun sample count')
 
-# what it says of frames that are damaged
 _BROKEN = ('Error splitting', 'error while decoding', 'Invalid data', 'corrupt', 'header damaged',
            'missing picture', 'concealing')
 
@@ -264,8 +263,8 @@ def _decoded(path:Path)->tuple:
     done = subprocess.run(_ffmpeg(path, '-enc_time_base', 'demux', '-f', 'framecrc', '-'),
                           capture_output=True, stdin=subprocess.DEVNULL)
     text, said = done.stdout.decode('utf-8', 'replace'), done.stderr.decode('utf-8', 'replace')
-    size, clock = re.search(r'#dimensions 0: (\d+)x(\d+)',
-                            text), re.search(r'#tb 0: (\d+)/(\d+)', text)
+    size = re.search(r'#dimensions 0: (\d+)x(\d+)', text)
+    clock = re.search(r'#tb 0: (\d+)/(\d+)', text)
     rows = [l.split(',') for l in text.splitlines() if l and l[0] != '#']
     if not rows or not size or not clock: _refuse_video(path, said, len(rows))
     ticks = np.array([[int(r[2]), int(r[3])] for r in rows], np.float64)
@@ -304,7 +303,7 @@ def read_frames(path:str|Path): # video file
     "Yield (fps, (width, height), number of frames), then evenly spaced frames, (H, W, 3) uint8 RGB"
     video = read_video(path)
     yield video.fps, video.size, len(video)
-    (w, h), n = video.size, 0
+    w, h = video.size
     with tempfile.TemporaryFile() as said:
         command = _ffmpeg(video.path, '-f', 'rawvideo', '-pix_fmt', 'rgb24', '-')
         process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
@@ -322,8 +321,7 @@ def read_frames(path:str|Path): # video file
             process.stdout.close()
             process.wait()
 
-# (n, …) one value for each decoded frame, NaN where there is none
-def at_even_times(values:np.ndarray,
+def at_even_times(values:np.ndarray, # (n, …) a value for each decoded frame, NaN for none
     video:Video, # those frames
 )->np.ndarray: # (N, …) at the even times, interpolated between neighbours
     "What was measured in decoded frames, at the even times of a video"
