@@ -105,7 +105,9 @@ def load_image(path:str|Path)->np.ndarray: # image file of any common kind → (
             if min(opened.size) < MIN_SIDE:
                 raise ValueError(f'{path} is {opened.width}x{opened.height} pixels: expected at '
                                  f'least {MIN_SIDE}x{MIN_SIDE}')
-            try: return np.asarray(_to_rgb(_upright(opened)))
+            try:
+                opened.load()   # before its notes: PIL reports damage to whoever asks first
+                return np.asarray(_to_rgb(_upright(opened)))
             except (MemoryError, KeyboardInterrupt): raise
             except Exception as e:
                 raise ValueError(f'{path} is damaged or cut off: {e or type(e).__name__}') from None

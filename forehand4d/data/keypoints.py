@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['MISSING', 'JUMP', 'MEMORY', 'MAX_GAP', 'SHRUNK', 'TURNED', 'HandDetections', 'detector_available', 'detect_hands',
-           'Tracks', 'load_tracks', 'identify', 'image_files', 'read_film', 'make_tracks', 'track_video']
+           'Tracks', 'load_tracks', 'in_time', 'identify', 'image_files', 'read_film', 'make_tracks', 'track_video']
 
 # %% ../../nbs/29_data.keypoints.ipynb #ed2f7593
 import math, os, re
@@ -18,8 +18,10 @@ import numpy as np, torch
 from scipy.ndimage import median_filter
 from torch import Tensor
 from ..core import atomic_path, file_hash, outputs_root, progress, stable_hash
+from ..checks import MARK, Field, check_arrays, read_arrays
 from ..mano import JOINT_ORDERS
-from .images import load_image, read_frames
+from .images import (Video, at_even_times, files_of, load_image, read_frames,
+                                    read_video)
 
 # %% ../../nbs/29_data.keypoints.ipynb #de7319a5
 @dataclass
@@ -129,14 +131,44 @@ class Tracks:
     interpolated = property(lambda self: self.valid.any(-1) & (self.score == 0)) # (T, 2) bool: frames that were filled in
 
     def save(self, path:str|Path): # .npz
-        with atomic_path(path) as tmp, open(tmp, 'wb') as f: np.savez_compressed(f, **vars(self))
+        with atomic_path(path) as tmp, open(tmp, 'wb') as f:
+            np.savez_compressed(f, **vars(self), **{MARK: True})
+
+_TRACKS = dict(keypoints=Field(('T', 2, 21, 2), low=-1e6, high=1e6), valid=Field(('T', 2, 21), 'b'),
+               score=Field(('T', 2), low=0, high=1.001), fps=Field((), 'fiu', .01, 1e4),
+               size=Field((2,), 'iu', 1, 1e5)) # what a file of tracks must hold
 
 def load_tracks(path:str|Path)->Tracks: # .npz written by `Tracks.save`
     "Read tracks"
-    if not Path(path).is_file(): raise FileNotFoundError(f'no tracks at {path}')
-    try:
-        with np.load(path) as z: return Tracks(*(torch.from_numpy(z[k]) for k in ('keypoints', 'valid', 'score')), float(z['fps']), tuple(z['size'].tolist()))
-    except (OSError, ValueError, KeyError, EOFError) as e: raise ValueError(f'{path} does not hold tracks: {e}') from e
+    if not Path(path).exists(): raise FileNotFoundError(f'no tracks at {path}')
+    try: arrays = check_arrays(read_arrays(path, 'file of tracks', tuple(_TRACKS)), _TRACKS, path)
+    except ValueError as e: raise ValueError(f'{path} does not hold tracks: {e}') from None
+    if not len(arrays['score']): raise ValueError(f'{path} does not hold tracks: it has no frames')
+    tensors = [torch.from_numpy(arrays[k]) for k in ('keypoints', 'valid', 'score')]
+    size = tuple(arrays['size'].tolist())
+    return Tracks(*tensors, float(arrays['fps']), size)
+
+def in_time(tracks:Tracks, # of a video's frames
+    video:Video, # that video
+    rows:np.ndarray|None=None, # decoded frame of each row; without it rows lie on the even grid
+    start:int=0, # place of the first row on that grid
+)->Tracks: # on the even grid
+    "Tracks of a video of variable rate: interpolated where the picture stood still"
+    if rows is None and video.even: return tracks
+    T = len(video) if rows is not None else len(tracks)
+    if rows is None: rows = video.taken[start:start + T]
+    n = len(video.times)
+    px, score = np.full((n, 2, 21, 2), np.nan), np.zeros((n, 2), np.float32)
+    first = np.unique(rows, return_index=True)[1]
+    found = torch.where(tracks.valid[..., None], tracks.keypoints, torch.nan).numpy()
+    px[rows[first]], score[rows[first]] = found[first], tracks.score.numpy()[first]
+    even = at_even_times(px, video)[start:start + T]
+    fresh = np.diff(video.taken, prepend=-1)[start:start + T] > 0   # a new picture
+    valid = np.isfinite(even).all(-1)
+    kept = score[video.taken[start:start + T]]*fresh[:, None]
+    keypoints = torch.from_numpy(np.where(valid[..., None], even, 0)).float()
+    return Tracks(keypoints, torch.from_numpy(valid), torch.from_numpy(kept), video.fps,
+                  tracks.size)
 
 # %% ../../nbs/29_data.keypoints.ipynb #6a8eee44
 MISSING, JUMP, MEMORY = 4., 3., 15 # price of a hand left out; of a jump by one hand size; frames that a place is remembered
@@ -188,15 +220,22 @@ def _clean(keypoints:Tensor, score:Tensor, fps:float, size:tuple)->Tracks: # out
 # %% ../../nbs/29_data.keypoints.ipynb #f900d829
 def image_files(folder:str|Path)->list: # of images → paths
     "The images of a folder, in the order of the numbers in their names"
-    files = [p for p in Path(folder).iterdir() if p.suffix.lower() in ('.jpg', '.jpeg', '.png', '.bmp', '.webp', '.tif', '.tiff')]
+    files, others = files_of(folder)
+    apple = [p.name for p in others if p.suffix.lower() in ('.heic', '.heif')]
+    if apple:
+        raise ValueError(f'{folder}: {apple[0]} and {len(apple) - 1} more are HEIC images, which are '
+                         'not read; convert them to JPEG first, e.g. with heif-convert')
     if not files: raise FileNotFoundError(f'{folder}: no images in this folder')
-    return sorted(files, key=lambda p: [int(s) if s.isdigit() else s for s in re.split(r'(\d+)', p.name)])
+    return files
 
 def read_film(path:str|Path, # video, or folder of images of one size
     fps:float=30., # frames per second of a folder
 ):
     "Yield (fps, (width, height), number of frames), then the frames, (H, W, 3) uint8 RGB"
-    if not Path(path).is_dir(): yield from read_frames(path); return
+    if not Path(path).is_dir():
+        yield from read_frames(path)
+        return
+    if not .01 <= fps <= 1e4: raise ValueError(f'{path}: expected frames per second, got {fps}')
     h, w = load_image((files := image_files(path))[0]).shape[:2]
     yield float(fps), (w, h), len(files)
     for f in files:
@@ -231,7 +270,8 @@ def track_video(path:str|Path, # video file, or folder of images
     "Both hands through a video: detection, identity, cleaning"
     frames, found = read_film(path, fps), []
     fps, size, total = next(frames)
-    kept = outputs_root()/'cache'/'tracks'/(stable_hash(['v2', file_hash(path), max_frames, start, fps]) + '.npz')
+    kept = outputs_root()/'cache'/'tracks'/(stable_hash(['v3', file_hash(path), max_frames, start,
+                                                         fps]) + '.npz')
     if cache and kept.is_file(): return load_tracks(kept)
     stop, tracker = total if max_frames is None else min(start + max_frames, total), _new_detector(True, .5)
     for frame in progress(islice(frames, start, stop), desc='hands', total=max(stop - start, 0)):
@@ -240,5 +280,6 @@ def track_video(path:str|Path, # video file, or folder of images
     frames.close(); tracker.close()
     if not found: raise ValueError(f'{path} has {total} frames: none after frame {start}')
     tracks = make_tracks(found, fps, size)
+    if not Path(path).is_dir(): tracks = in_time(tracks, read_video(path), start=start)
     if cache: tracks.save(kept)
     return tracks
