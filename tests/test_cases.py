@@ -1,5 +1,5 @@
 "Inputs that users' tools really produce, and their kinds: the right value, or one clear error that names the file"
-import json, os, shutil, subprocess, warnings
+import json, os, pickle, shutil, subprocess, warnings
 from pathlib import Path
 import imageio_ffmpeg
 import numpy as np
@@ -10,6 +10,9 @@ from forehand4d.core import project_root
 from forehand4d.data.footage import _cameras, _read_hands, film_sequence
 from forehand4d.data.images import intrinsics_for, load_image, read_frames, read_video
 from forehand4d.data.keypoints import Tracks, in_time, load_tracks, read_film
+from forehand4d.hands import load_hand
+from forehand4d.pickles import read_pickle
+from forehand4d.backbones import read_state
 
 CASES = Path(os.environ.get('FOREHAND4D_CASES') or project_root().parent/'shared'/'cases')
 SIZE = (640, 480)
@@ -291,3 +294,95 @@ def test_files_of_variable_rate_are_numbered_by_decoded_frames(tmp_path):
     s = film_sequence(tmp_path/'a.mp4', tmp_path/'hands')
     assert s.fps == 30 and len(s) == 58 and s.valid2d[:, 0].all()
     assert abs(s.keypoints2d[:, 0, 0, 0].numpy() - spread[0, 0] - 2*np.arange(58)).max() < .1
+
+
+# ---- weights and hands of others
+
+def checkpoint(path, state, **more):
+    torch.save(dict(state_dict=state, **more), path)
+    return path
+
+
+class Settings:
+    "Stands for a class of somebody's project"
+    def __init__(self): self.lr = 1e-4
+
+
+@cases
+def test_case_checkpoints_and_pickles():
+    with pytest.warns(UserWarning, match='lightning_namespace.ckpt: left out objects of argparse.Namespace'): state = read_state(CASES/'lightning_namespace.ckpt')
+    assert state.keys() == {'model.x'}
+    assert read_state(CASES/'ddp_module_prefix.ckpt').keys() == {'model.x'}
+    permuted = read_pickle(CASES/'permuted_protocol5.pkl')['a']
+    assert permuted.shape == (3, 2, 4) and np.array_equal(permuted.transpose(1, 0, 2).ravel(), np.arange(24))
+
+
+@cases
+@pytest.mark.parametrize('name, says', [('f', 'faces holds values'), ('posedirs', 'posedirs has the shape (778, 3, 7)'), ('v_template', '2334 values that are no finite numbers')])
+def test_case_hands(name, says):
+    refused(f'hand_{name}.npz', load_hand, CASES/'damaged'/f'hand_{name}.npz', 'right', says=says)
+
+
+def test_objects_in_checkpoints_are_skipped_and_named(tmp_path):
+    from argparse import Namespace
+    from collections import defaultdict
+    from functools import partial
+    import pathlib
+    state = {'module.model.x': torch.arange(3.)}
+    for thing, name in ((Settings(), 'test_cases.Settings'), (Namespace(a=1), 'argparse.Namespace'), (pathlib.Path('a'), 'pathlib'), (partial(dict, a=1), 'functools.partial'),
+                        ({'deep': [Settings()]}, 'test_cases.Settings')):
+        with pytest.warns(UserWarning, match=name): found = read_state(checkpoint(tmp_path/'a.ckpt', state, hyper_parameters=thing))
+        assert torch.equal(found['model.x'], state['module.model.x'])
+    assert read_state(checkpoint(tmp_path/'b.ckpt', state, hyper_parameters=defaultdict(int)))
+    refused('c.ckpt', read_state, checkpoint(tmp_path/'c.ckpt', state, call=print), says='refused')
+
+
+def test_nothing_in_a_checkpoint_is_run(tmp_path):
+    class Evil:
+        def __reduce__(self): return os.mkdir, (str(tmp_path/'owned'),)
+    class Sly:
+        def __reduce__(self): return shutil.copytree, (str(tmp_path), str(tmp_path/'owned'))
+    for bad in (Evil(), Sly()):
+        refused('a.ckpt', read_state, checkpoint(tmp_path/'a.ckpt', {'x': torch.ones(1)}, bad=bad), says='refused')
+    assert not (tmp_path/'owned').exists()
+
+
+def test_precision_and_damage_of_checkpoints(tmp_path):
+    for kind in (torch.float16, torch.bfloat16, torch.float64):
+        x = read_state(checkpoint(tmp_path/'a.ckpt', {'x': torch.arange(3, dtype=kind)}))['x']
+        assert x.dtype == torch.float32 and x.tolist() == [0, 1, 2]
+    refused('nan.ckpt', read_state, checkpoint(tmp_path/'nan.ckpt', {'x': torch.tensor([1., float('nan')])}), says='x holds numbers that are not finite')
+    whole = checkpoint(tmp_path/'a.ckpt', {'x': torch.randn(50)}).read_bytes()
+    g = np.random.default_rng(0)
+    for i in range(30):
+        (tmp_path/'cut.ckpt').write_bytes(whole[:int(g.integers(1, len(whole)))])
+        refused('cut.ckpt', read_state, tmp_path/'cut.ckpt')
+    torch.save([1, 2], tmp_path/'list.ckpt')
+    refused('list.ckpt', read_state, tmp_path/'list.ckpt', says='no state_dict')
+
+
+@pytest.mark.parametrize('key', ['v_template', 'shapedirs', 'posedirs', 'weights', 'J_regressor', 'faces', 'hands_mean', 'hands_components'])
+def test_arrays_that_are_no_hand(tmp_path, key):
+    from importlib.resources import files
+    with np.load(files('forehand4d')/'assets'/'open_hand'/'right.npz') as z: arrays = dict(z)
+    a = arrays[key]
+    changes = [a[:-1], a[..., None], a.astype(float)*np.nan, a.astype(float)*1e6, a.astype(complex), a.astype(str), np.zeros(0)]
+    if key in ('faces', 'hands_mean', 'hands_components'): changes[0] = a[:, :-1] if a.ndim > 1 else a[:-1]
+    for i, odd in enumerate(changes):
+        np.savez(tmp_path/'hand.npz', **arrays | {key: odd})
+        refused('hand.npz', load_hand, tmp_path/'hand.npz', 'right', says=key)
+    np.savez(tmp_path/'hand.npz', **{k: v for k, v in arrays.items() if k != key})
+    refused('hand.npz', load_hand, tmp_path/'hand.npz', 'right', says=key)
+
+
+def test_pickles_that_ask_for_memory(tmp_path):
+    from scipy import sparse
+    (tmp_path/'a.pkl').write_bytes(pickle.dumps(sparse.csc_matrix((200_000, 200_000))))
+    refused('a.pkl', read_pickle, tmp_path/'a.pkl', says='too large')
+    (tmp_path/'a.pkl').write_bytes(b'\x80\x04cbuiltins\nbytearray\nJ\x00\x00\x00\x7f\x85R.')
+    refused('a.pkl', read_pickle, tmp_path/'a.pkl', says='refused bytearray')
+    deep = []
+    for _ in range(400): deep = [deep]
+    for data in (pickle.dumps(deep)[:-30], b'(' * 10_000, b'', b'\x80\x05.', b'I1\n.' [:2]):
+        (tmp_path/'a.pkl').write_bytes(data)
+        refused('a.pkl', read_pickle, tmp_path/'a.pkl')
