@@ -7,7 +7,7 @@ __all__ = ['PARENTS', 'FINGERS', 'TIPS', 'SIDES', 'BONES', 'KEYS', 'ALIASES', 'S
            'hand_pair', 'know_hands', 'rest_wrist', 'load_hand']
 
 # %% ../nbs/12_hands.ipynb #c5dfdaea
-import os
+import os, warnings
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from importlib.resources import files
@@ -147,8 +147,12 @@ def hand_pair(hand_id:str='open-hand', # which model
     if hand_id in _KNOWN: return _KNOWN[hand_id].to(device)
     folder = Path(os.environ.get('FOREHAND4D_MANO') or data_root()/'mano')
     if hand_id in ('mano', 'mano-left-fixed') and (folder/'MANO_RIGHT.pkl').is_file():
-        fix = hand_id != 'mano'
-        return _pair_up(load_hand(folder/'MANO_RIGHT.pkl', 'right', fix_left=fix), load_hand(folder/'MANO_LEFT.pkl', 'left', fix_left=fix)).to(device)
+        fix, left = hand_id != 'mano', folder/'MANO_LEFT.pkl'
+        stock = _read_arrays(left) if left.is_file() else {}
+        mended = 'shapedirs' in stock and _is_fixed(left, stock['shapedirs'])
+        if mended and not fix: raise ValueError(f'{left}: {_FIXED}')
+        pair = [load_hand(folder/f'MANO_{s.upper()}.pkl', s, fix_left=fix) for s in SIDES]
+        return _pair_up(*pair).to(device)
     raise ValueError(f"hand model {hand_id!r} is not available; 'open-hand' ships with the package; MANO_RIGHT.pkl and MANO_LEFT.pkl are looked for in "
                      f'{folder} (or the folder in FOREHAND4D_MANO); other files: know_hands(load_hand(path, "right"), load_hand(path, "left"))')
 
@@ -201,6 +205,9 @@ SHAPES = dict(v_template=Field((778, 3), low=-.5, high=.5),
               flexion_axes=Field((15, 3), low=-2, high=2),
               tip_ids=Field((5,), 'iu', 0, 777)) # of MANO's arrays, in metres and radians
 
+_FIXED = ("this left hand is fixed already (its shape directions mirror the right hand's): "
+          'use the hand model mano-left-fixed, or fix_left=True')
+
 def _is_fixed(path:Path, # file of a left hand
     shapedirs:np.ndarray, # (778, 3, 10) in it
 )->bool: # are its shape directions the mirror of the right hand's, which lies beside it?
@@ -241,9 +248,7 @@ def load_hand(path:str|Path, # MANO's `.pkl`, or an `.npz`
     _check_hand(a, path)
     if fix_left and own: raise ValueError(f'{path}: fix_left corrects MANO files; this one holds another hand model')
     fixed = side == 'left' and not own and _is_fixed(path, a['shapedirs'])
-    if fixed and not (fix_left or hand_id):
-        raise ValueError(f"{path}: this left hand is fixed already (its shape directions mirror "
-                         "the right hand's): use hand model mano-left-fixed, or fix_left=True")
+    if fixed and not (fix_left or hand_id): warnings.warn(f'{path}: {_FIXED}')
     mend = fix_left and side == 'left' and not fixed
     if mend: a['shapedirs'] = a['shapedirs']*np.array([-1., 1, 1])[:, None]
     hand = _from_arrays(a, hand_id or str(a.get('hand_id', 'mano-left-fixed' if fix_left else 'mano')), side)
