@@ -103,13 +103,17 @@ def check_arrays(arrays:dict, # name → array
 def _fits(value:Any, kind:Any)->bool:
     name = kind if isinstance(kind, str) else getattr(kind, '__name__', str(kind))
     if value is None: return 'None' in name
-    if name.startswith('tuple'): return isinstance(value, (list, tuple))
+    if name.startswith('tuple'): return isinstance(value, (list, tuple)) and _all_finite(value)
     if name.startswith('float'):
         return isinstance(value,
                           (int, float)) and not isinstance(value, bool) and math.isfinite(value)
     if name.startswith('int'): return isinstance(value, int) and not isinstance(value, bool)
     if name.startswith('bool'): return isinstance(value, bool)
     return not name.startswith('str') or isinstance(value, str)
+
+def _all_finite(value:Any)->bool: # are the numbers in nested lists finite?
+    if isinstance(value, (list, tuple)): return all(map(_all_finite, value))
+    return not isinstance(value, float) or math.isfinite(value)
 
 def check_config(given:Any, # what a file holds
     kind:type, # dataclass that it is to become

@@ -218,6 +218,7 @@ def _unreadable(path:Path, # file
     elif isinstance(e, RecursionError): why = 'it is nested too deeply'
     elif isinstance(e, KeyError): why = f'it has no {e}'
     else: why = (str(e).splitlines() or [type(e).__name__])[0]
+    if 'weights_only' in why or 'Weights only' in why: why = 'it holds objects that are not read'
     return f'{path}: not a {how} {kind} ({why})'
 
 def read_json(path:str|Path)->Any: # file to be read → what it holds
