@@ -8,8 +8,9 @@ __all__ = ['COMMANDS', 'parser', 'main']
 # %% ../nbs/90_cli.ipynb #df540d80
 import argparse, os, sys, traceback
 from glob import glob
-from functools import lru_cache
+from functools import lru_cache, partial
 from importlib.resources import files
+from itertools import product
 from pathlib import Path
 from .core import outputs_root, project_root, read_json
 from .launch import NotebookError, check_parameters, notebook_parameters, run_notebook
@@ -37,21 +38,44 @@ def _runs(args):
     for r in runs: print(f'{r.manifest["started"][:16].replace("T", " ")}  {"done" if r.done else _unfinished(r.dir):<8} {_clock(r.manifest["duration"] or 0):>8}  {r.notebook}/{r.name}')
 
 # %% ../nbs/90_cli.ipynb #9283d732
+def _photo_jobs(args, forecaster)->list: # (what is forecast, name of its results, function that does it)
+    from forehand4d.data.images import VIDEO_SUFFIXES
+    from forehand4d.photo import forecast_photo
+    videos = [p for p in args.images if Path(p).suffix.lower() in VIDEO_SUFFIXES]
+    if videos: raise ValueError(f'{videos[0]} is a video: say which moment of it, such as --at 2.5')
+    if args.no_past: raise ValueError('--no-past is about moments of a video: give them with --at SECONDS')
+    given = (args.intrinsics, args.fov, args.samples, args.seed, not args.no_detector)
+    work = [partial(forecast_photo, p, args.out, forecaster, *given) for p in args.images]
+    return list(zip(args.images, [Path(p).stem for p in args.images], work))
+
+def _moment_jobs(args, forecaster)->list: # the same for moments of videos
+    from forehand4d.photo import ForecastOptions, forecast_moment, moment_name
+    known = (args.intrinsics, args.fov, args.samples, args.seed, not args.no_detector)
+    options = ForecastOptions(*known, past=0. if args.no_past else 1.)
+    jobs = []
+    for video, second in product(args.images, args.at):
+        work = partial(forecast_moment, video, second, args.out, forecaster, options)
+        jobs.append((f'{video} at {second:g} s', moment_name(video, second), work))
+    return jobs
+
 def _forecast(args):
     from forehand4d.forecasting import load_forecaster
-    from forehand4d.photo import forecast_photo
-    stems = [Path(p).stem for p in args.images]
-    if twice := {s for s in stems if stems.count(s) > 1}: raise ValueError(f'several images are named {", ".join(sorted(twice))}: their results would overwrite each other')
     loaded = lru_cache(lambda: load_forecaster(args.weights))   # once, and not before the first image was read
-    failed = []
-    for image in args.images:
-        try: print(forecast_photo(image, args.out, lambda *a, **k: loaded()(*a, **k), args.intrinsics, args.fov, args.samples, args.seed, detect=not args.no_detector))
+    def forecaster(*images, **given): return loaded()(*images, **given)
+    jobs = (_moment_jobs if args.at else _photo_jobs)(args, forecaster)
+    names = [name for _, name, _ in jobs]
+    if twice := {n for n in names if names.count(n) > 1}:
+        raise ValueError(f'several images are named {", ".join(sorted(twice))}: their results would overwrite each other')
+    failed = 0
+    for what, _, work in jobs:
+        try: print(work())
         except (ValueError, OSError) as e:
-            if len(args.images) == 1 or args.debug: raise
-            failed.append(image)
-            print(f'forehand4d: {image}: {e}', file=sys.stderr)
-    if failed: raise ValueError(f'{len(failed)} of {len(args.images)} images could not be used')
+            if len(jobs) == 1 or args.debug: raise
+            failed += 1
+            print(f'forehand4d: {what}: {e}', file=sys.stderr)
+    if failed: raise ValueError(f'{failed} of {len(jobs)} images could not be used')
 
+# %% ../nbs/90_cli.ipynb #0d67d6a4
 def _links(run)->list[str]: # what a person wants to look at
     found = [run.dir/p for p in run.manifest['artifacts'] if Path(p).suffix in ('.md', '.png', '.pdf', '.gif', '.mp4', '.html')]
     return [os.path.relpath(p) if p.is_relative_to(Path.cwd()) else str(p) for p in found]

@@ -19,13 +19,13 @@ from ..cameras import intrinsics_from_fov, resize_intrinsics
 from ..mano import JOINT_ORDERS, to_mano21
 from .sequences import Sequence, brown_conrady, expect, straighten, undistort
 from .epic import read_campose
-from .images import IMAGES, Video, read_video
+from .images import IMAGE_SUFFIXES, Video, read_video
 from .keypoints import (Tracks, image_files, in_time, load_tracks, make_tracks,
                                        read_film, track_video)
 
 # %% ../../nbs/29b_data.footage.ipynb #4a441fbc
 # of files of frames; other points belong to names
-_SUFFIXES = {*IMAGES, '.json', '.npz', '.pkl', '.npy', '.txt'}
+_SUFFIXES = {*IMAGE_SUFFIXES, '.json', '.npz', '.pkl', '.npy', '.txt'}
 
 def _bare(name:str)->str: # without folder and suffix
     path = Path(name)

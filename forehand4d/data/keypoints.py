@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['MISSING', 'JUMP', 'MEMORY', 'MAX_GAP', 'SHRUNK', 'TURNED', 'HandDetections', 'detector_available', 'detect_hands',
-           'Tracks', 'load_tracks', 'in_time', 'identify', 'image_files', 'read_film', 'make_tracks', 'track_video']
+           'Tracks', 'load_tracks', 'in_time', 'identify', 'image_files', 'read_film', 'make_tracks', 'track_video',
+           'cut_tracks', 'hands_at']
 
 # %% ../../nbs/29_data.keypoints.ipynb #ed2f7593
 import math, os, re
@@ -230,15 +231,16 @@ def image_files(folder:str|Path)->list: # of images → paths
 
 def read_film(path:str|Path, # video, or folder of images of one size
     fps:float=30., # frames per second of a folder
+    first:int=0, # frame to begin with
 ):
     "Yield (fps, (width, height), number of frames), then the frames, (H, W, 3) uint8 RGB"
     if not Path(path).is_dir():
-        yield from read_frames(path)
+        yield from read_frames(path, first)
         return
     if not .01 <= fps <= 1e4: raise ValueError(f'{path}: expected frames per second, got {fps}')
     h, w = load_image((files := image_files(path))[0]).shape[:2]
     yield float(fps), (w, h), len(files)
-    for f in files:
+    for f in files[first:]:
         if (image := load_image(f)).shape[:2] != (h, w): raise ValueError(f'{f}: {image.shape[1]}x{image.shape[0]} pixels, the first image of the folder has {w}x{h}')
         yield image
 
@@ -268,13 +270,13 @@ def track_video(path:str|Path, # video file, or folder of images
     fps:float=30., # frames per second of a folder
 )->Tracks:
     "Both hands through a video: detection, identity, cleaning"
-    frames, found = read_film(path, fps), []
+    frames, found = read_film(path, fps, start), []
     fps, size, total = next(frames)
     kept = outputs_root()/'cache'/'tracks'/(stable_hash(['v3', file_hash(path), max_frames, start,
                                                          fps]) + '.npz')
     if cache and kept.is_file(): return load_tracks(kept)
     stop, tracker = total if max_frames is None else min(start + max_frames, total), _new_detector(True, .5)
-    for frame in progress(islice(frames, start, stop), desc='hands', total=max(stop - start, 0)):
+    for frame in progress(islice(frames, max(stop - start, 0)), desc='hands', total=max(stop - start, 0)):
         recent = _group([(k, .5) for d in found[-5:] for k,_ in d])
         found.append(_look(frame, tracker, [g[1] for g in recent[:3]]))
     frames.close(); tracker.close()
@@ -283,3 +285,26 @@ def track_video(path:str|Path, # video file, or folder of images
     if not Path(path).is_dir(): tracks = in_time(tracks, read_video(path), start=start)
     if cache: tracks.save(kept)
     return tracks
+
+# %% ../../nbs/29_data.keypoints.ipynb #9a3a57d9
+def cut_tracks(
+    tracks:Tracks, # of T frames
+    first:int, # frame
+    last:int, # frame, included
+)->Tracks: # of last - first + 1 frames
+    "Some frames of tracks"
+    if not 0 <= first <= last < len(tracks):
+        raise ValueError(f'expected frames among 0 … {len(tracks) - 1}, got {first} … {last}')
+    part = slice(first, last + 1)
+    keypoints, valid, score = (x[part] for x in (tracks.keypoints, tracks.valid, tracks.score))
+    return Tracks(keypoints, valid, score, tracks.fps, tracks.size)
+
+def hands_at(
+    tracks:Tracks, # of T frames
+    frame:int, # which of them; -1 is the last
+)->HandDetections:
+    "The tracked hands of one frame, as a detector would give them"
+    valid = tracks.valid[frame]
+    found = valid.any(-1)
+    score = torch.where(found, tracks.score[frame].clamp(min=.01), 0.) # a filled frame has none
+    return HandDetections(tracks.keypoints[frame], score, valid)
