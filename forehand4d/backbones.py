@@ -222,6 +222,7 @@ def _load_checkpoint(path:str|Path)->object:
     if names: warnings.warn(f'{path}: left out objects of {", ".join(names)}, which are not read')
     return o
 
+# %% ../nbs/30_backbones.ipynb #b99a238e
 def _plain_weights(name:str, # of the tensor
     v:Tensor, # as it was stored
     path, # file

@@ -61,6 +61,7 @@ def _check_plain(cfg, # what the file states as its configuration
         raise ValueError(f'{path}: its configuration has std = {cfg["std"]}, expected positive '
                          'numbers')
 
+# %% ../nbs/52_training.ipynb #157db66b
 def _full_precision(state:dict, # tensors, some of 8 bits with a scale per row
     path:Path, # their file
 )->dict: # float32, finite

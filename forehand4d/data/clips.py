@@ -196,6 +196,7 @@ def _verify(path:Path, shard:dict): # compare a shard with what the manifest say
         raise ValueError(f'{path}: damaged or missing shard (its hash is not the one on record); '
                          f'{_AGAIN}')
 
+# %% ../../nbs/20_data.clips.ipynb #34746fcd
 def _open_shard(path:Path, # Arrow file
     shard:dict, # what the manifest says of it
 )->tuple: # memory-mapped file; (name, does it hold bytes?) of each column

@@ -227,6 +227,7 @@ def _seen_by_network(t:dict, # table with `joints3d`, `cam_t` and `focal`
                          'positive')
     return p[..., :2]/p[..., 2:]*focal + np.array(size)/2
 
+# %% ../../nbs/29b_data.footage.ipynb #3b2f94bd
 def _to_pixels(found:list, # T lists of hands
     size:tuple, # of the film
     path:Path, # where they come from
@@ -273,6 +274,7 @@ def _entries(path:Path)->dict: # name of a frame → its file, or its tables
     rows = {f: frames == f for f in np.unique(frames)}
     return {str(int(f)): {k: np.asarray(v)[r] for k, v in d.items()} for f, r in rows.items()}
 
+# %% ../../nbs/29b_data.footage.ipynb #76200f8c
 def _check_hands(found:list, # T lists of hands
     size:tuple, # of the film
     path:Path, # where they come from

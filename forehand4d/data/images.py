@@ -72,6 +72,7 @@ def _deep_to_bytes(a:np.ndarray)->np.ndarray:
     if top <= 0: top = float(a.max())
     return (np.clip(a/max(top, 1e-12), 0, 1)*255).astype(np.uint8)
 
+# %% ../../nbs/26_data.images.ipynb #b5a14320
 def _to_rgb(im:Image.Image)->Image.Image:
     if im.mode.startswith('I') or im.mode == 'F':
         im = Image.fromarray(_deep_to_bytes(np.asarray(im, np.float32)))
@@ -263,6 +264,7 @@ def _refuse_video(path:Path, # file
                          'copy it again, or set FOREHAND4D_DAMAGED_VIDEO=1 to use those')
     raise ValueError(f'{path} cannot be read as a video ({why}): expected mp4 or the like')
 
+# %% ../../nbs/26_data.images.ipynb #f96fe245
 # size, ticks (n, 2) of time and duration, seconds of a tick, ffmpeg's messages
 def _decoded(path:Path)->tuple:
     done = subprocess.run(_ffmpeg(path, '-enc_time_base', 'demux', '-f', 'framecrc', '-'),
@@ -299,6 +301,7 @@ def _examine(path:Path, # file
     even = np.array_equal(taken, np.arange(len(times)))
     return Video(path, size, times, rate, taken, bool(known and same and even))
 
+# %% ../../nbs/26_data.images.ipynb #20119f23
 def read_video(path:str|Path)->Video: # file → what decoding it once has shown
     "Size, times and rate of a video"
     path = Path(path)
