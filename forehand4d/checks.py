@@ -48,7 +48,7 @@ def read_arrays(path:str|Path, # `.npz`
 @dataclass(frozen=True)
 class Field:
     "What an array must be"
-    shape: tuple = () # sizes; a letter stands for one size in the whole file
+    shape: tuple = () # sizes; a letter stands for one size in the whole file, a first '...' for any
     kinds: str = 'f' # kinds of numpy types: f floats, i whole numbers, b truth values, U text
     low: float = -math.inf # smallest value
     high: float = math.inf # largest value
@@ -74,6 +74,8 @@ class Field:
         return ''
 
     def _fits(self, shape:tuple, sizes:dict)->bool: # is it this shape? letters get their sizes
+        if self.shape[:1] == ('...',):
+            return Field(self.shape[1:])._fits(shape[1 - len(self.shape):], sizes)
         if len(shape) != len(self.shape): return False
         return all(n == (m if isinstance(m, int) else sizes.setdefault(m, n))
                    for n, m in zip(shape, self.shape))

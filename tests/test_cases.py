@@ -1,18 +1,28 @@
 "Inputs that users' tools really produce, and their kinds: the right value, or one clear error that names the file"
-import json, os, pickle, shutil, subprocess, warnings
+import json, os, pickle, shutil, subprocess, sys, warnings
 from pathlib import Path
 import imageio_ffmpeg
 import numpy as np
 import pytest
 import torch
 from PIL import Image
-from forehand4d.core import project_root
-from forehand4d.data.footage import _cameras, _read_hands, film_sequence
-from forehand4d.data.images import intrinsics_for, load_image, read_frames, read_video
-from forehand4d.data.keypoints import Tracks, in_time, load_tracks, read_film
-from forehand4d.hands import load_hand
-from forehand4d.pickles import read_pickle
 from forehand4d.backbones import read_state
+from forehand4d.cli import main
+from forehand4d.core import atomic_path, project_root
+from forehand4d.data.clips import ClipStore
+from forehand4d.data.footage import _cameras, _read_hands, film_sequence
+from forehand4d.data.images import files_of, intrinsics_for, load_image, read_frames, read_video
+from forehand4d.data.keypoints import Tracks, in_time, load_tracks
+from forehand4d.forecaster import build_forecaster
+from forehand4d.forecasting import load_forecaster
+from forehand4d.hands import load_hand
+from forehand4d.launch import run_notebook
+from forehand4d.lifting import Lifter, LifterConfig, load_lifter
+from forehand4d.pickles import read_pickle
+from forehand4d.profiles import profile
+from forehand4d.runs import list_runs, start_run
+from forehand4d.training import save_weights
+from fuzz.targets import clip_store
 
 CASES = Path(os.environ.get('FOREHAND4D_CASES') or project_root().parent/'shared'/'cases')
 SIZE = (640, 480)
@@ -386,3 +396,198 @@ def test_pickles_that_ask_for_memory(tmp_path):
     for data in (pickle.dumps(deep)[:-30], b'(' * 10_000, b'', b'\x80\x05.', b'I1\n.' [:2]):
         (tmp_path/'a.pkl').write_bytes(data)
         refused('a.pkl', read_pickle, tmp_path/'a.pkl')
+
+
+# ---- our own files
+
+@cases
+@pytest.mark.parametrize('name, says', [('cut', 'no .npz archive, or cut off'), ('flip', 'not a readable'), ('fps', 'fps holds values from -30'), ('nan', '168 values that are no finite numbers'),
+                                        ('npy', 'no .npz archive'), ('valid', 'valid has the shape (21, 2, 2)')])
+def test_case_tracks(name, says):
+    refused(f'tracks_{name}.npz', load_tracks, CASES/'damaged'/f'tracks_{name}.npz', says=says)
+
+
+@cases
+@pytest.mark.parametrize('name', ['huge', 'list', 'nokind', 'unknown'])
+def test_case_weights(name):
+    for load in (load_lifter, load_forecaster): refused(f'weights_{name}.safetensors', load, CASES/'damaged'/f'weights_{name}.safetensors', says='configuration')
+
+
+@cases
+def test_case_store():
+    assert len(load_tracks(CASES/'damaged'/'ok_tracks.npz')) == 2
+    store = ClipStore(CASES/'damaged'/'store_abort')
+    for i in range(len(store)): refused('clips-00000.arrow', store.__getitem__, i, says='196602 bytes, expected 196610')
+
+
+@pytest.fixture
+def lifter(tmp_path):
+    "A small lifting model: its file, configuration and weights"
+    from safetensors import safe_open
+    torch.manual_seed(0)
+    save_weights(Lifter(LifterConfig(16, 4, 16, 2, 2)), tmp_path/'good.safetensors')
+    with safe_open(tmp_path/'good.safetensors', 'pt') as f: return tmp_path, json.loads(f.metadata()['config']), {k: f.get_tensor(k) for k in f.keys()}
+
+
+@pytest.mark.parametrize('change', [dict(width=10**9), dict(width=-1), dict(width='16'), dict(width=None), dict(width=16.5), dict(layers=10**6), dict(layers=True), dict(frames=0), dict(dropout=7.),
+                                    dict(mean=[0, 0]), dict(std=[0, 1, 1]), dict(std=[float('nan')]*3), dict(kinds='kps'), dict(kinds=[1]), dict(kinds=['sound']), dict(layout='round'),
+                                    dict(hand_id=3), dict(kind='cat'), dict(more=1), dict(drop_token='x')], ids=str)
+def test_configurations_of_weights(lifter, change):
+    from safetensors.torch import save_file
+    folder, cfg, state = lifter
+    save_file(state, folder/'odd.safetensors', {'config': json.dumps(cfg | change)})
+    refused('odd.safetensors', load_lifter, folder/'odd.safetensors')
+
+
+def test_weights_that_are_not_the_network(lifter):
+    from safetensors.torch import save_file
+    folder, cfg, state = lifter
+    key = 'net.blocks.0.mlp.0.bias' if 'net.blocks.0.mlp.0.bias' in state else sorted(state)[0]
+    for odd, says in (({**state, key: state[key]*torch.nan}, 'not finite'), ({k: v for k, v in state.items() if k != key}, 'missing'), ({**state, 'x': torch.ones(1)}, 'unknown'),
+                      ({**state, key: state[key][:-1].clone()}, 'expected')):
+        save_file(odd, folder/'odd.safetensors', {'config': json.dumps(cfg)})
+        refused('odd.safetensors', load_lifter, folder/'odd.safetensors', says=says)
+    save_file(state, folder/'odd.safetensors', {})
+    refused('odd.safetensors', load_lifter, folder/'odd.safetensors')
+    assert load_lifter(folder/'good.safetensors')
+
+
+def test_every_flipped_bit_of_a_store_is_noticed(tmp_path):
+    path = clip_store(tmp_path)/'clips-00000.arrow'
+    whole, g = path.read_bytes(), np.random.default_rng(0)
+    for _ in range(30):
+        odd = bytearray(whole)
+        odd[int(g.integers(len(odd)))] ^= 1 << int(g.integers(8))
+        path.write_bytes(odd)
+        refused('clips-00000.arrow', ClipStore(path.parent).__getitem__, 0, says='its hash')
+    for k in range(0, len(whole), len(whole)//20):
+        path.write_bytes(whole[:k] + whole[k + 8:])
+        refused('clips-00000.arrow', ClipStore(path.parent).__getitem__, 0, says='bytes, expected')
+    path.unlink()
+    refused('clips-00000.arrow', ClipStore(path.parent).__getitem__, 0, says='no such file')
+
+
+def test_many_shards_need_few_descriptors(tmp_path, monkeypatch):
+    "Two hundred shards under a limit of 64 descriptors more; what the machine lacks is not called damage"
+    import resource
+    from forehand4d.data import clips
+    clip = ClipStore(clip_store(tmp_path))[0]
+    store = ClipStore(clips.write_clips([clip]*200, tmp_path/'many', shard_size=1))
+    monkeypatch.setattr(clips, 'MAPPED', 32)
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    used = len(os.listdir('/proc/self/fd')) if os.path.isdir('/proc/self/fd') else 256
+    resource.setrlimit(resource.RLIMIT_NOFILE, (used + 64, hard))
+    try: assert sum(len(store[i]) for i in range(200)) == 200*len(clip)
+    finally: resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    monkeypatch.setattr(clips.mmap, 'mmap', lambda *a, **k: (_ for _ in ()).throw(OSError(24, 'Too many open files')))
+    assert 'not damaged' in refused('.arrow', ClipStore(tmp_path/'many').__getitem__, 0)
+
+
+def test_one_odd_record_hides_no_other(tmp_path):
+    for name in 'abc': start_run('train', dict(steps=1), name=name, root=tmp_path).finish(dict(loss=.5))
+    good = json.loads((tmp_path/'train'/'b'/'manifest.json').read_text())
+    for odd in ('', '[]', 'null', '{"status": 3, "started": 4}', json.dumps(good | dict(metrics=[])), json.dumps(good | dict(started=None)), json.dumps({k: v for k, v in good.items() if k != 'run'}),
+                json.dumps(good | dict(duration='long')), '{"status": "done", "sta'):
+        (tmp_path/'train'/'b'/'manifest.json').write_text(odd)
+        with warnings.catch_warnings(record=True): assert [r.name for r in list_runs('train', tmp_path)] == ['a', 'c'], odd
+    refused('manifest.json', start_run, 'train', dict(steps=1), 'b', tmp_path)
+    (tmp_path/'data'/'store').mkdir(parents=True)
+    (tmp_path/'data'/'store'/'manifest.json').write_text('{"shards": []}')   # another kind of folder
+    with warnings.catch_warnings(record=True) as said: assert len(list_runs(root=tmp_path)) == 2
+    assert len(said) == 1
+
+
+# ---- names and outputs
+
+@pytest.mark.parametrize('name', ['../../x', 'a/b', '../train_forecast/x', '/tmp/x', '.hidden', 'a\nb', 'x\x1b[31m', 'x'*200, '-p'])
+def test_names_of_runs_are_checked_first(tmp_path, monkeypatch, name):
+    monkeypatch.setenv('FOREHAND4D_OUTPUTS', str(tmp_path/'outputs'))
+    with pytest.raises(ValueError, match='expected a name'): run_notebook('train_lifting', {}, name=name)
+    with pytest.raises(ValueError, match='expected a name'): start_run('train_lifting', {}, name)
+    assert not list(tmp_path.rglob('*'))
+
+
+def test_links_of_locks_are_not_followed(tmp_path):
+    (tmp_path/'precious').write_text('mine')
+    (tmp_path/'train'/'a').mkdir(parents=True)
+    (tmp_path/'train'/'a'/'.lock').symlink_to(tmp_path/'precious')
+    refused('.lock', start_run, 'train', {}, 'a', tmp_path, says='is a link')
+    assert (tmp_path/'precious').read_text() == 'mine'
+
+
+def test_leftovers_are_told_apart(tmp_path):
+    "Names with brackets are swept, the files of other machines and of living processes are not"
+    from forehand4d.core import _here
+    ended, alive = 2**22 + 1, os.getpid()
+    mine = [tmp_path/f'.photo[1].{ended}.{_here()}.ab.tmp.jpg']
+    others = [tmp_path/f'.photo[1].{ended}.123456.ab.tmp.jpg', tmp_path/f'.photo[1].{alive}.{_here()}.ab.tmp.jpg', tmp_path/'.photo1.old.tmp.jpg', tmp_path/f'.photo.{ended}.{_here()}.ab.tmp.jpg']
+    for p in mine + others: p.touch()
+    with atomic_path(tmp_path/'photo[1].jpg') as p: p.touch()
+    assert not any(p.exists() for p in mine) and all(p.exists() for p in others)
+    with atomic_path(tmp_path/('x'*250)) as p: p.touch()   # a hidden name must not be too long
+    assert (tmp_path/('x'*250)).exists()
+
+
+@pytest.fixture
+def forecast(tmp_path, capsys):
+    "The command with the smallest network; files and messages"
+    weights = tmp_path/'weights.safetensors'
+    save_weights(build_forecaster(profile('tiny')), weights)
+    def call(*args):
+        code = main(['forecast', *map(str, args), '--weights', str(weights), '--samples', '1', '--no-detector'])
+        return code, capsys.readouterr().err
+    return call
+
+
+def photo(path, shade=100):
+    Image.fromarray(np.full((48, 64, 3), shade, np.uint8)).save(path)
+    return path
+
+
+def test_results_never_replace_what_is_not_theirs(tmp_path, forecast):
+    mine = photo(tmp_path/'photo.png')
+    before = mine.read_bytes()
+    code, said = forecast(mine, '-o', tmp_path)
+    assert code == 2 and 'is an input and is not replaced' in said and mine.read_bytes() == before
+    assert forecast(mine, '-o', tmp_path, '--overwrite')[0] == 2 and mine.read_bytes() == before   # not even then
+    out = tmp_path/'out'
+    out.mkdir()
+    np.savez(out/'photo.npz', precious=np.arange(3))
+    code, said = forecast(mine, '-o', out)
+    assert code == 2 and 'photo.npz' in said and '--overwrite' in said and sorted(p.name for p in out.iterdir()) == ['photo.npz']
+    assert forecast(mine, '-o', out, '--overwrite')[0] == 0 and 'joints' in np.load(out/'photo.npz')
+    assert forecast(mine, '-o', out)[0] == 0   # its own results are
+
+
+def test_photographs_of_one_stem(tmp_path, forecast):
+    folder = tmp_path/'photos'
+    (folder/'deep').mkdir(parents=True)
+    photos = [photo(folder/n, 40*i + 40) for i, n in enumerate(('a.jpg', 'a.png', 'b.jpg', 'deep/b.jpg'))]
+    assert forecast(*photos, '-o', tmp_path/'out')[0] == 0
+    assert sorted(p.stem for p in (tmp_path/'out').glob('*.npz')) == ['a-jpg', 'a-png', 'b-jpg', 'b-jpg-2']
+
+
+@cases
+def test_case_photo_and_stems(tmp_path, forecast):
+    shutil.copy(CASES/'photo.png', tmp_path/'photo.png')
+    code, said = forecast(tmp_path/'photo.png', '-o', tmp_path)
+    assert code == 2 and 'is an input' in said and (tmp_path/'photo.png').read_bytes() == (CASES/'photo.png').read_bytes()
+    read, skipped = files_of(CASES/'same_stem')
+    assert [p.name for p in read] == ['a.jpg', 'a.png', 'c.gif'] and [p.name for p in skipped] == ['b.heic']
+    code, said = forecast(*read, *skipped, '-o', tmp_path/'out')
+    assert code == 2 and 'b.heic is a HEIC image' in said and '1 of 4' in said
+    assert sorted(p.stem for p in (tmp_path/'out').glob('*.npz')) == ['a-jpg', 'a-png', 'c']
+
+
+def test_a_name_cannot_move_the_cursor(tmp_path, forecast):
+    (tmp_path/'a\x1b[2J\nb.jpg').write_text('no photograph')
+    code, said = forecast(tmp_path/'a\x1b[2J\nb.jpg', '-o', tmp_path/'out')
+    assert code == 2 and '\x1b' not in said and len(said.splitlines()) == 1
+    photo(tmp_path/'c\x1b[2J\nd.jpg')
+    assert forecast(tmp_path/'c\x1b[2J\nd.jpg', '-o', tmp_path/'out')[0] == 0
+    assert all(p.name.isprintable() for p in (tmp_path/'out').iterdir())
+
+
+def test_the_package_is_a_command(tmp_path):
+    done = subprocess.run([sys.executable, '-m', 'forehand4d', 'runs'], capture_output=True, text=True, env=os.environ | dict(FOREHAND4D_OUTPUTS=str(tmp_path)))
+    assert done.returncode == 0 and done.stdout.startswith('no runs in')
