@@ -57,9 +57,12 @@ def _check_plain(cfg, # what the file states as its configuration
         most = _SIZES.get(k, len(state))
         if not isinstance(v, int) or not 0 < v <= most:
             raise ValueError(f'{path}: its configuration has {k} = {v}, expected 1 to {most}')
-    if any(not isinstance(v, (int, float)) or not 1e-9 < v < 1e9 for v in cfg.get('std', ())):
-        raise ValueError(f'{path}: its configuration has std = {cfg["std"]}, expected positive '
-                         'numbers')
+    for k, low in (('mean', -1e9), ('std', 1e-9)):
+        if k not in cfg: continue
+        numbers = isinstance(cfg[k], list) and all(type(v) in (int, float) for v in cfg[k])
+        if not numbers or len(cfg[k]) != 3 or not all(low < v < 1e9 for v in cfg[k]):
+            raise ValueError(f'{path}: its configuration has {k} = {cfg[k]}, expected three '
+                             f'{"positive " if k == "std" else ""}numbers')
 
 # %% ../nbs/52_training.ipynb #157db66b
 def _full_precision(state:dict, # tensors, some of 8 bits with a scale per row

@@ -529,8 +529,12 @@ def test_leftovers_are_told_apart(tmp_path):
 
 
 @pytest.fixture
-def forecast(tmp_path, capsys):
-    "The command with the smallest network; files and messages"
+def forecast(tmp_path, capsys, monkeypatch):
+    "The command with the smallest network and without drawings; exit code and messages"
+    from matplotlib.figure import Figure
+    from forehand4d import photo as module
+    monkeypatch.setattr(module, 'overlay_forecast', lambda *a, **k: Figure())
+    monkeypatch.setattr(module, 'interactive_html', lambda motion, path, *a, **k: path.write_text('<html>'))
     weights = tmp_path/'weights.safetensors'
     save_weights(build_forecaster(profile('tiny')), weights)
     def call(*args):
