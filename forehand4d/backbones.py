@@ -8,7 +8,7 @@ __all__ = ['MEAN', 'STD', 'NAMES', 'Block', 'Backbone', 'layers_of', 'compile_la
            'hamer_path', 'cache_tokens']
 
 # %% ../nbs/30_backbones.ipynb #a839e6ee
-import re, zipfile
+import pickle, re, warnings, zipfile
 from pathlib import Path
 import numpy as np, torch, torch.nn.functional as F
 from torch import Tensor, nn
@@ -178,16 +178,76 @@ def _stretch(table:Tensor, n:int)->Tensor: # table (1, 1 + h w, C); returns (1, 
     return torch.cat([first, grid.flatten(2).transpose(1, 2)], 1)
 
 # %% ../nbs/30_backbones.ipynb #1144a8ca
+# what DDP and torch.compile put before the names of weights
+_WRAPPED = re.compile(r'^(?:module\.|_orig_mod\.)+')
+_HARMFUL = ('builtins', '__builtin__', 'os', 'nt', 'posix', 'sys', 'subprocess', 'shutil', 'socket',
+            'importlib', 'runpy', 'ctypes', 'pickle', 'code', 'pty')
+
+# stands for an object of a foreign class: takes whatever is said to it, and does nothing
+_PLAIN = {'dict', 'list', 'tuple', 'set', 'frozenset', 'int', 'float', 'complex', 'str', 'bool',
+          'bytes',
+          'bytearray', 'object', 'slice', 'range'} # builtins that are types of values
+
+class _Skipped:
+    def __new__(cls, *args, **kwargs): return object.__new__(cls)
+    def __init__(self, *args, **kwargs): pass
+    def __setstate__(self, state): pass
+    def __setitem__(self, key, value): pass
+    def __hash__(self): return id(self)
+
+# names of what a checkpoint holds beside tensors and plain values
+def _foreign_classes(path:Path)->list:
+    if not zipfile.is_zipfile(path): return []
+    names = torch.serialization.get_unsafe_globals_in_checkpoint(path)
+    for name in names:
+        module, _, own = name.rpartition('.')
+        if module.split('.')[0] in _HARMFUL and own not in _PLAIN:
+            raise ValueError(f'refused {name}: nothing in a checkpoint is run')
+    return names
+
+# what `torch.save` wrote, foreign objects left out; nothing is run
+def _load_checkpoint(path:str|Path)->object:
+    with reading(path, 'checkpoint of plain tensors') as path:
+        names = _foreign_classes(path)
+        stand_ins = [(type('Skipped', (_Skipped,), {}), name) for name in names]
+        try:
+            with torch.serialization.safe_globals(stand_ins):
+                o = torch.load(path, map_location='cpu', weights_only=True,
+                               mmap=zipfile.is_zipfile(path))
+        except pickle.UnpicklingError as e:
+            found = re.search(r'(?:GLOBAL|global) ([\w.]+)', str(e))
+            why = 'it is damaged, or no file of torch.save'
+            if found: why = f'refused {found[1]}: only tensors and plain values are read'
+            raise ValueError(why) from None
+    if names: warnings.warn(f'{path}: left out objects of {", ".join(names)}, which are not read')
+    return o
+
+# %% ../nbs/30_backbones.ipynb #b99a238e
+def _plain_weights(name:str, # of the tensor
+    v:Tensor, # as it was stored
+    path, # file
+)->Tensor: # half precision as float32
+    if v.is_floating_point() and v.dtype != torch.float32: v = v.float()
+    if v.is_floating_point() and not v.isfinite().all():
+        raise ValueError(f'{path}: {name} holds numbers that are not finite: the checkpoint is '
+                         'damaged')
+    return v
+
 def read_state(path:str|Path, # Lightning `.ckpt`, or any file of `torch.save` with a `state_dict`
     prefix:str='', # keep what starts with it, without it
 )->dict: # name → tensor, memory-mapped
     "State of somebody else's checkpoint, without running anything in it"
-    with reading(path, 'checkpoint of plain tensors'): o = torch.load(path, map_location='cpu', weights_only=True, mmap=zipfile.is_zipfile(path))
+    o = _load_checkpoint(path)
     state = o.get('state_dict', o) if isinstance(o, dict) else None
-    if not isinstance(state, dict) or not all(isinstance(v, Tensor) for v in state.values()): raise ValueError(f'{path}: holds no state_dict of tensors')
+    if not isinstance(state, dict) or not all(isinstance(v, Tensor) for v in state.values()):
+        raise ValueError(f'{path}: holds no state_dict of tensors')
+    state = {_WRAPPED.sub('', str(k)): v for k, v in state.items()}
     out = {k[len(prefix):]: v for k, v in state.items() if k.startswith(prefix)}
-    if not out: raise ValueError(f'{path}: no weights that start with {prefix!r}; it holds {", ".join(sorted({k.split(".")[0] for k in state}))}')
-    return out
+    if not out:
+        there = sorted({k.split('.')[0] for k in state})
+        raise ValueError(f'{path}: no weights that start with {prefix!r}; it holds '
+                         f'{", ".join(there) or "nothing"}')
+    return {k: _plain_weights(k, v, path) for k, v in out.items()}
 
 # %% ../nbs/30_backbones.ipynb #854bf104
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225) # ImageNet statistics of RGB in 0..1

@@ -13,6 +13,7 @@ from importlib.resources import files
 from itertools import product
 from pathlib import Path
 from .core import outputs_root, project_root, read_json
+from .checks import distinct_names
 from .launch import NotebookError, check_parameters, notebook_parameters, run_notebook
 from .runs import list_runs, relative
 from .study import run_steps, study, with_needs, _clock, _unfinished
@@ -38,23 +39,29 @@ def _runs(args):
     for r in runs: print(f'{r.manifest["started"][:16].replace("T", " ")}  {"done" if r.done else _unfinished(r.dir):<8} {_clock(r.manifest["duration"] or 0):>8}  {r.notebook}/{r.name}')
 
 # %% ../nbs/90_cli.ipynb #9283d732
-def _photo_jobs(args, forecaster)->list: # (what is forecast, name of its results, function that does it)
+# (what is forecast, name of its results, function that does it)
+def _photo_jobs(args, forecaster)->list:
     from forehand4d.data.images import VIDEO_SUFFIXES
-    from forehand4d.photo import forecast_photo
+    from forehand4d.photo import Results, forecast_photo
     videos = [p for p in args.images if Path(p).suffix.lower() in VIDEO_SUFFIXES]
     if videos: raise ValueError(f'{videos[0]} is a video: say which moment of it, such as --at 2.5')
-    if args.no_past: raise ValueError('--no-past is about moments of a video: give them with --at SECONDS')
+    if args.no_past:
+        raise ValueError('--no-past is about moments of a video: give them with --at SECONDS')
     given = (args.intrinsics, args.fov, args.samples, args.seed, not args.no_detector)
-    work = [partial(forecast_photo, p, args.out, forecaster, *given) for p in args.images]
-    return list(zip(args.images, [Path(p).stem for p in args.images], work))
+    names = distinct_names(args.images)
+    places = [Results(args.out, name, args.overwrite) for name in names]
+    work = [partial(forecast_photo, p, out, forecaster, *given) for p,
+            out in zip(args.images, places)]
+    return list(zip(args.images, names, work))
 
 def _moment_jobs(args, forecaster)->list: # the same for moments of videos
-    from forehand4d.photo import ForecastOptions, forecast_moment, moment_name
+    from forehand4d.photo import ForecastOptions, Results, forecast_moment, moment_name
     known = (args.intrinsics, args.fov, args.samples, args.seed, not args.no_detector)
     options = ForecastOptions(*known, past=0. if args.no_past else 1.)
     jobs = []
     for video, second in product(args.images, args.at):
-        work = partial(forecast_moment, video, second, args.out, forecaster, options)
+        out = Results(args.out, overwrite=args.overwrite)
+        work = partial(forecast_moment, video, second, out, forecaster, options)
         jobs.append((f'{video} at {second:g} s', moment_name(video, second), work))
     return jobs
 
@@ -65,14 +72,15 @@ def _forecast(args):
     jobs = (_moment_jobs if args.at else _photo_jobs)(args, forecaster)
     names = [name for _, name, _ in jobs]
     if twice := {n for n in names if names.count(n) > 1}:
-        raise ValueError(f'several images are named {", ".join(sorted(twice))}: their results would overwrite each other')
+        raise ValueError(f'several images are named {", ".join(sorted(twice))}: their results '
+                         'would overwrite each other')
     failed = 0
     for what, _, work in jobs:
         try: print(work())
         except (ValueError, OSError) as e:
             if len(jobs) == 1 or args.debug: raise
             failed += 1
-            print(f'forehand4d: {what}: {e}', file=sys.stderr)
+            print(f'forehand4d: {_one_line(what)}: {_one_line(e)}', file=sys.stderr)
     if failed: raise ValueError(f'{failed} of {len(jobs)} images could not be used')
 
 # %% ../nbs/90_cli.ipynb #0d67d6a4
@@ -129,6 +137,9 @@ def parser()->argparse.ArgumentParser: # of the command `forehand4d`
     return top
 
 # %% ../nbs/90_cli.ipynb #7a6665ba
+def _one_line(text)->str: # names of files may hold what moves a terminal's cursor
+    return ''.join(c if c.isprintable() else repr(c)[1:-1] for c in str(text))
+
 def main(argv:list[str]|None=None)->int: # arguments; those of the process without it → exit code
     "The command `forehand4d`"
     args = parser().parse_args(argv)
@@ -140,5 +151,6 @@ def main(argv:list[str]|None=None)->int: # arguments; those of the process witho
     except (ValueError, OSError, KeyError, NotebookError) as e:
         if args.debug: sys.stderr.write(getattr(e, 'trace', '') + '\n' + traceback.format_exc())
         text = e.args[0] if isinstance(e, KeyError) else e
+        if not isinstance(e, NotebookError): text = _one_line(text)
         print(f'\r\x1b[Kforehand4d: {text}' if sys.stderr.isatty() else f'forehand4d: {text}', file=sys.stderr)
         return 2

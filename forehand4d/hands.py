@@ -7,7 +7,7 @@ __all__ = ['PARENTS', 'FINGERS', 'TIPS', 'SIDES', 'BONES', 'KEYS', 'ALIASES', 'S
            'hand_pair', 'know_hands', 'rest_wrist', 'load_hand']
 
 # %% ../nbs/12_hands.ipynb #c5dfdaea
-import os
+import os, warnings
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from importlib.resources import files
@@ -17,6 +17,7 @@ from fastcore.basics import patch
 from torch import Tensor
 from torch.nn.functional import normalize
 from .core import data_root, reading
+from .checks import Field, check_arrays, read_arrays
 from .rotations import aa_to_mat
 from .pickles import read_pickle
 
@@ -146,8 +147,12 @@ def hand_pair(hand_id:str='open-hand', # which model
     if hand_id in _KNOWN: return _KNOWN[hand_id].to(device)
     folder = Path(os.environ.get('FOREHAND4D_MANO') or data_root()/'mano')
     if hand_id in ('mano', 'mano-left-fixed') and (folder/'MANO_RIGHT.pkl').is_file():
-        fix = hand_id != 'mano'
-        return _pair_up(load_hand(folder/'MANO_RIGHT.pkl', 'right', fix_left=fix), load_hand(folder/'MANO_LEFT.pkl', 'left', fix_left=fix)).to(device)
+        fix, left = hand_id != 'mano', folder/'MANO_LEFT.pkl'
+        stock = _read_arrays(left) if left.is_file() else {}
+        mended = 'shapedirs' in stock and _is_fixed(left, stock['shapedirs'])
+        if mended and not fix: raise ValueError(f'{left}: {_FIXED}')
+        pair = [load_hand(folder/f'MANO_{s.upper()}.pkl', s, fix_left=fix) for s in SIDES]
+        return _pair_up(*pair).to(device)
     raise ValueError(f"hand model {hand_id!r} is not available; 'open-hand' ships with the package; MANO_RIGHT.pkl and MANO_LEFT.pkl are looked for in "
                      f'{folder} (or the folder in FOREHAND4D_MANO); other files: know_hands(load_hand(path, "right"), load_hand(path, "left"))')
 
@@ -172,7 +177,10 @@ ALIASES = {'f': 'faces', 'hands_coeffs_std': 'hands_std'} # names in MANO's file
 
 def _read_arrays(path:Path)->dict: # arrays of a hand model file by our names
     if path.suffix not in ('.npz', '.pkl'): raise ValueError(f'{path}: expected a .pkl or .npz file, not {path.suffix or "a file without ending"}')
-    with reading(path, "hand model, an .npz of plain arrays or one of MANO's .pkl"): a = read_pickle(path) if path.suffix == '.pkl' else dict(np.load(path, allow_pickle=False))
+    kind = "hand model, an .npz of plain arrays or one of MANO's .pkl"
+    if path.suffix == '.npz': a = read_arrays(path, kind)
+    else:
+        with reading(path, kind): a = read_pickle(path)
     if not isinstance(a, dict): raise ValueError(f'{path}: expected a table of arrays, found a {type(a).__name__}')
     return {ALIASES.get(k, k): v for k, v in a.items()}
 
@@ -185,7 +193,46 @@ def _hinges(hand:HandModel)->Tensor: # (15, 3) the open hand's, turned with the 
     return (aa_to_mat(normalize(axis, dim=-1)*angle[:, None])@like.flexion_axes[..., None]).squeeze(-1)
 
 # %% ../nbs/12_hands.ipynb #9c16601f
-SHAPES = dict(v_template=(778, 3), shapedirs=(778, 3, 10), weights=(778, 16), J_regressor=(16, 778), hands_mean=(45,), hands_components=(45, 45)) # of MANO's arrays
+SHAPES = dict(v_template=Field((778, 3), low=-.5, high=.5),
+              shapedirs=Field((778, 3, 10), low=-1, high=1),
+              posedirs=Field((778, 3, 135), low=-1, high=1),
+              weights=Field((778, 16), low=-.01, high=1.01),
+              J_regressor=Field((16, 778), low=-10, high=10),
+              faces=Field(('F', 3), 'iu', 0, 777),
+              hands_mean=Field((45,), low=-7, high=7),
+              hands_components=Field((45, 45), low=-10, high=10),
+              hands_std=Field((45,), low=0, high=100),
+              flexion_axes=Field((15, 3), low=-2, high=2),
+              tip_ids=Field((5,), 'iu', 0, 777)) # of MANO's arrays, in metres and radians
+
+_FIXED = ("this left hand is fixed already (its shape directions mirror the right hand's): "
+          'use the hand model mano-left-fixed, or fix_left=True')
+
+def _is_fixed(path:Path, # file of a left hand
+    shapedirs:np.ndarray, # (778, 3, 10) in it
+)->bool: # are its shape directions the mirror of the right hand's, which lies beside it?
+    "MANO ships a left hand with the right one's sign of x; some people have mended the file"
+    beside = path.with_name(path.name.replace('LEFT', 'RIGHT'))
+    if beside == path or not beside.is_file(): return False
+    right = np.asarray(_read_arrays(beside)['shapedirs'], np.float64)[..., 0, :10]
+    left = np.asarray(shapedirs, np.float64)[..., 0, :10]
+    return np.abs(left + right).sum() < .1*np.abs(right).sum()
+
+def _check_hand(a:dict, path:Path): # refuse arrays that are no hand
+    check_arrays({k: v for k, v in a.items() if k in SHAPES}, SHAPES, path)
+    if np.abs(np.asarray(a['weights']).sum(1) - 1).max() > .02:
+        raise ValueError(f'{path}: weights do not sum to 1 at every vertex')
+    if 'kintree_table' in a and tuple(np.asarray(a['kintree_table'])[0, 1:].astype(np.int64)) != PARENTS[1:]: raise ValueError(f'{path}: kintree_table is not the tree of a MANO hand')
+
+def _by_our_names(a:dict, # arrays as a file has them
+    path:Path, # that file
+)->dict: # all of `KEYS`, ten shape directions, pose directions by vertex
+    a = {'tip_ids': np.array(TIPS), 'flexion_axes': np.zeros((15, 3)), 'hands_std': np.ones(45)} | a
+    if missing := [k for k in KEYS if k not in a]: raise ValueError(f'{path}: arrays missing: {", ".join(missing)}')
+    a['shapedirs'] = np.asarray(a['shapedirs'])[..., :10]
+    pose = np.asarray(a['posedirs'])
+    if pose.ndim == 2 and len(pose) == 135: a['posedirs'] = pose.T.reshape(-1, 3, 135)
+    return a
 
 def load_hand(path:str|Path, # MANO's `.pkl`, or an `.npz`
     side:str, # right or left; must agree with the data
@@ -197,13 +244,13 @@ def load_hand(path:str|Path, # MANO's `.pkl`, or an `.npz`
     if side not in SIDES: raise ValueError(f"side must be 'right' or 'left', got {side!r}")
     a = _read_arrays(path)
     own = 'flexion_axes' in a
-    a = {'tip_ids': np.array(TIPS), 'flexion_axes': np.zeros((15, 3)), 'hands_std': np.ones(45)} | a
-    if missing := [k for k in KEYS if k not in a]: raise ValueError(f'{path}: arrays missing: {", ".join(missing)}')
-    a['shapedirs'] = np.asarray(a['shapedirs'])[..., :10]
-    if odd := next((k for k, s in SHAPES.items() if np.shape(a[k]) != s), None): raise ValueError(f'{path}: {odd} is {np.shape(a[odd])}, expected {SHAPES[odd]}')
-    if 'kintree_table' in a and tuple(np.asarray(a['kintree_table'])[0, 1:].astype(np.int64)) != PARENTS[1:]: raise ValueError(f'{path}: kintree_table is not the tree of a MANO hand')
+    a = _by_our_names(a, path)
+    _check_hand(a, path)
     if fix_left and own: raise ValueError(f'{path}: fix_left corrects MANO files; this one holds another hand model')
-    if fix_left and side == 'left': a['shapedirs'] = a['shapedirs']*np.array([-1., 1, 1])[:, None]
+    fixed = side == 'left' and not own and _is_fixed(path, a['shapedirs'])
+    if fixed and not (fix_left or hand_id): warnings.warn(f'{path}: {_FIXED}')
+    mend = fix_left and side == 'left' and not fixed
+    if mend: a['shapedirs'] = a['shapedirs']*np.array([-1., 1, 1])[:, None]
     hand = _from_arrays(a, hand_id or str(a.get('hand_id', 'mano-left-fixed' if fix_left else 'mano')), side)
     points_left = bool((hand.v_template[hand.tips].mean(0) - hand.J_template[0])[0] < 0)
     if points_left != (side == 'right'):

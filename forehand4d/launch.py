@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 from fastcore.xtras import modified_env
 from .core import data_root, file_hash, outputs_root, project_root
-from .runs import Run, relative, _check_same
+from .runs import Run, check_name, relative, _check_same
 
 # %% ../nbs/01b_launch.ipynb #1bdacd16
 def _find_notebook(notebook:str|Path)->Path: # absolute path of a run notebook, by its name such as `train_forecast` or its path
@@ -117,7 +117,7 @@ def run_notebook(notebook:str|Path, # name such as `train_forecast`, or a path
     params = check_parameters(path, {**(params or {}), **({} if name is None else {'name': name})})
     if 'name' not in params: raise ValueError(f'{path.name} has no parameter name, so it leaves no record')
     home = outputs_root()/path.stem
-    folder = home/params['name'] if params['name'] else None
+    folder = home/check_name(params['name']) if params['name'] else None
     rank = int(os.environ.get('RANK', 0))
     if folder and (run := _on_record(folder, params, rank)): return run
     failed, quiet = None, ','.join(filter(None, (os.environ.get('PYTHONWARNINGS'), 'ignore:IProgress')))   # libraries ask for widgets that nobody needs

@@ -12,7 +12,8 @@ from pathlib import Path
 import numpy as np, torch
 from fastcore.basics import patch
 from torch import Tensor
-from .core import atomic_path, reading
+from .core import atomic_path
+from .checks import Field, check_arrays, read_arrays
 from .rotations import aa_to_mat, mat_to_aa, mat_to_6d, sixd_to_mat
 from .cameras import transform
 from .hands import HandModel, hand_pair, rest_wrist
@@ -86,9 +87,21 @@ def save(self:HandMotion, path:str|Path): # `.npz` to write
     arrays = {k: getattr(self, k).detach().cpu().numpy() for k in ('rot', 'wrist', 'betas', 'valid')}
     with atomic_path(path) as tmp, open(tmp, 'wb') as f: np.savez_compressed(f, hand_id=self.hand_id, **arrays)
 
+_FILE = dict(rot=Field(('...', 2, 16, 3, 3), low=-1.01, high=1.01),
+             wrist=Field(('...', 2, 3), low=-1e4, high=1e4),
+             # what a file of a motion must hold
+             betas=Field(('...', 2, 10), low=-1e3,
+                         high=1e3), valid=Field(('...', 2), 'b'), hand_id=Field((), 'U'))
+
 def load_motion(path:str|Path)->HandMotion: # `.npz` written by `HandMotion.save` → on the CPU
     "Read a motion"
-    with reading(path, 'motion file'), np.load(path, allow_pickle=False) as z: a = {k: z[k] for k in ('rot', 'wrist', 'betas', 'valid', 'hand_id')}
+    a = check_arrays(read_arrays(path, 'motion file', tuple(_FILE)), _FILE, path)
+    lead = a['valid'].shape[:-1]
+    wrong = [k for k, n in (('rot', 4), ('wrist', 2)) if a[k].shape[:-n] != lead]
+    if a['betas'].shape[:-2] != lead[:-1]: wrong.append('betas')
+    if wrong:
+        raise ValueError(f'{path}: {wrong[0]} has the shape {a[wrong[0]].shape}, which does not '
+                         f'fit {lead} frames')
     return HandMotion(hand_id=str(a.pop('hand_id')), **{k: torch.from_numpy(v) for k, v in a.items()})
 
 # %% ../nbs/14_motion.ipynb #676ab0fa

@@ -11,7 +11,7 @@ from collections import OrderedDict
 from pathlib import Path
 import numpy as np
 from scipy import sparse
-from .core import reading
+from .core import reading, size_limit, within
 
 # %% ../nbs/05_pickles.ipynb #cd813666
 class _Stub: # an object of a foreign class: its state and nothing that runs
@@ -30,6 +30,10 @@ def _unwrap(o): # stand-ins to arrays, at any depth of dicts, lists and tuples
         return picked.reshape(_unwrap(s['preferred_shape'])) if s.get('preferred_shape') is not None else picked
     if kind in ('csc', 'csr') and {'data', 'indices', 'indptr'} <= set(s):
         parts = tuple(_unwrap(s[k]) for k in ('data', 'indices', 'indptr'))
+        rows, columns = _unwrap(s.get('_shape', s.get('shape')))
+        if rows*columns*8 > size_limit('BYTES'):
+            raise pickle.UnpicklingError(f'a matrix of {rows}x{columns} numbers is too large; '
+                                         'FOREHAND4D_MAX_BYTES moves the limit')
         return getattr(sparse, f'{kind}_matrix')(parts, shape=_unwrap(s.get('_shape', s.get('shape')))).toarray()
     raise pickle.UnpicklingError(f'a {kind} object without its contents')
 
@@ -58,21 +62,48 @@ def _encode(text, codec='latin1'): # bytes as Python 3 writes them in old protoc
     if codec != 'latin1': raise pickle.UnpicklingError(f'refused codec {codec!r}')
     return text.encode('latin1')
 
+def _rebuild_object(cls, base, state): # what `copyreg._reconstructor` calls
+    stub = isinstance(cls, type) and issubclass(cls, _Stub)
+    if not stub or base is not object:
+        raise pickle.UnpicklingError('refused object of an unknown class')
+    return cls.__new__(cls)
+
+def _rebuild_array(cls, *_): return _Array() # its contents follow
+
+def _rebuild_scalar(kind, raw): # a numpy number
+    one = _array(raw, kind, ())
+    return one.item() if kind.dtype.kind == 'O' else one[()]
+
+def _rebuild_buffer(raw, # bytes
+    kind:_Kind, # type of the numbers
+    shape:tuple, # sizes
+    order:str, # C, F or K
+    axes:tuple|None=None, # of K: where each axis of the bytes goes
+)->np.ndarray: # array as protocol 5 writes it; numpy 2.3 and later add the axes
+    if order == 'K' and axes is not None: return _array(raw, kind, shape).transpose(axes)
+    return _array(raw, kind, shape, 'C' if order == 'K' else order)
+
+def _rebuild_bytes(given=b'', codec='latin-1'): # a bytearray; a number would ask for so much memory
+    if isinstance(given, str) and codec == 'latin-1': given = given.encode('latin1')
+    if isinstance(given, bytes): return bytearray(given)
+    raise pickle.UnpicklingError('refused bytearray that is not made of bytes')
+
+def _stub(name:str)->type: return type(name, (_Stub,), {}) # stand-in of a foreign class
+
 def _allowed()->dict: # (module, name) → what stands for it: names that plain data needs
-    stub = lambda name: type(name, (_Stub,), {})
     array, kind = type('ndarray', (_Array,), {}), type('dtype', (_Kind,), {})
-    def rebuild(cls, base, state):
-        if not (isinstance(cls, type) and issubclass(cls, _Stub)) or base is not object: raise pickle.UnpicklingError('refused object of an unknown class')
-        return cls.__new__(cls)
     out = {('_codecs', 'encode'): _encode, ('numpy', 'ndarray'): array, ('numpy', 'dtype'): kind, ('collections', 'OrderedDict'): OrderedDict,
-           ('chumpy.ch', 'Ch'): stub('Ch'), ('chumpy.reordering', 'Select'): stub('Select')}
-    for m in ('copy_reg', 'copyreg'): out[m, '_reconstructor'] = rebuild
+           ('chumpy.ch', 'Ch'): _stub('Ch'), ('chumpy.reordering', 'Select'): _stub('Select')}
+    for m in ('copy_reg', 'copyreg'): out[m, '_reconstructor'] = _rebuild_object
     for m in ('numpy.core.', 'numpy._core.'):
-        out |= {(f'{m}multiarray', '_reconstruct'): lambda cls, *_: array(), (f'{m}multiarray', 'scalar'): lambda k, raw: _array(raw, k, ()).item() if k.dtype.kind == 'O' else _array(raw, k, ())[()],
-                (f'{m}numeric', '_frombuffer'): lambda raw, k, shape, order: _array(raw, k, shape, order)}
-    for m in ('__builtin__', 'builtins'): out |= {(m, t.__name__): t for t in (object, set, frozenset, bytearray, complex, slice)}
+        out |= {(f'{m}multiarray', '_reconstruct'): _rebuild_array,
+                (f'{m}multiarray', 'scalar'): _rebuild_scalar,
+                (f'{m}numeric', '_frombuffer'): _rebuild_buffer}
+    for m in ('__builtin__', 'builtins'):
+        out |= {(m, t.__name__): t for t in (object, set, frozenset, complex, slice)}
+        out[m, 'bytearray'] = _rebuild_bytes
     for k in ('csc', 'csr'):
-        matrix = stub(k)
+        matrix = _stub(k)
         out |= {(f'scipy.sparse.{m}{k}', f'{k}_{t}'): matrix for m in ('', '_') for t in ('matrix', 'array')}
     return out
 
@@ -92,4 +123,6 @@ def plain_data(file): # opened for reading bytes
 
 def read_pickle(path:str|Path): # pickle of plain data
     "Read a pickle of numbers, text, containers and arrays; anything else is refused with its name"
-    with reading(path, 'pickle of plain data') as p, p.open('rb') as f: return plain_data(f)
+    with reading(path, 'pickle of plain data') as p, p.open('rb') as f:
+        within('BYTES', p.stat().st_size, p)
+        return plain_data(f)

@@ -8,7 +8,7 @@ __all__ = ['save_weights', 'read_weights', 'pick_weights', 'load_model', 'TrainC
 # %% ../nbs/52_training.ipynb #c402ccc3
 import copy, importlib, json, math, os, signal, sys
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, is_dataclass
 from importlib.resources import files
 from pathlib import Path
 import torch, torch.nn.functional as F
@@ -18,6 +18,7 @@ from torch.utils.checkpoint import checkpoint
 from safetensors import safe_open
 from safetensors.torch import save_file
 from .core import atomic_path, outputs_root, progress, reading
+from .checks import check_config
 from .runs import Run, list_runs
 from .data.loaders import ClipDataset, group, loader
 from .backbones import compile_layers, layers_of
@@ -35,18 +36,69 @@ def save_weights(model:nn.Module, # with a `.config()` of plain values
             state |= {k: (v/scale.view(-1, *[1]*(v.dim() - 1))).round().to(torch.int8), f'{k}.scale': scale}
     with atomic_path(path) as tmp: save_file(state, str(tmp), {'config': json.dumps(model.config())})
 
+# largest sizes
+_SIZES = dict(frames=8192, image_size=4096, patch=8192, width=1 << 16, ff=1 << 16, pool=4096,
+              heads=1 << 12)
+
+def _check_plain(cfg, # what the file states as its configuration
+    state:dict, # its tensors
+    path:Path, # the file
+):
+    "Refuse a configuration before anything of its size is built"
+    if not isinstance(cfg, dict):
+        raise ValueError(f'{path}: its configuration should be names and values, is a '
+                         f'{type(cfg).__name__}')
+    if missing := [k for k in ('kind', 'hand_id') if not isinstance(cfg.get(k), str)]:
+        raise ValueError(f'{path}: its configuration lacks {", ".join(missing)}: not weights of '
+                         'this project')
+    sizes = {k: v for k,
+             v in cfg.items() if isinstance(v, (int, float)) and (k in _SIZES or 'layers' in k)}
+    for k, v in sizes.items():
+        most = _SIZES.get(k, len(state))
+        if not isinstance(v, int) or not 0 < v <= most:
+            raise ValueError(f'{path}: its configuration has {k} = {v}, expected 1 to {most}')
+    for k, low in (('mean', -1e9), ('std', 1e-9)):
+        if k not in cfg: continue
+        numbers = isinstance(cfg[k], list) and all(type(v) in (int, float) for v in cfg[k])
+        if not numbers or len(cfg[k]) != 3 or not all(low < v < 1e9 for v in cfg[k]):
+            raise ValueError(f'{path}: its configuration has {k} = {cfg[k]}, expected three '
+                             f'{"positive " if k == "std" else ""}numbers')
+
+# %% ../nbs/52_training.ipynb #157db66b
+def _full_precision(state:dict, # tensors, some of 8 bits with a scale per row
+    path:Path, # their file
+)->dict: # float32, finite
+    scales, out = {k: state[k] for k in state if k.endswith('.scale')}, {}
+    for k, v in state.items():
+        if k in scales: continue
+        if v.dtype == torch.int8:
+            scale = scales.get(f'{k}.scale')
+            if scale is None or scale.shape != v.shape[:1]:
+                raise ValueError(f'{path}: {k} has no scale for each of its rows')
+            v = v.float()*scale.view(-1, *[1]*(v.dim() - 1))
+        if v.is_floating_point(): v = v.float()
+        if not v.isfinite().all():
+            raise ValueError(f'{path}: {k} holds numbers that are not finite: the training that '
+                             'wrote it had failed, or the file is damaged')
+        out[k] = v
+    return out
+
 def read_weights(path:str|Path, # `.safetensors` written by `save_weights`
     kind:str|tuple, # expected kind of model, or several
     hand_id:str|None=None, # refuse weights of another hand model
 )->tuple[dict,dict]: # state (float32) and configuration
     "Read weights and configuration"
-    with reading(path, 'checkpoint of this project', 'complete'), safe_open(str(path), 'pt') as f:
-        cfg, state = json.loads((f.metadata() or {})['config']), {k: f.get_tensor(k) for k in f.keys()}
-    if cfg['kind'] not in (kinds := (kind,) if isinstance(kind, str) else tuple(kind)): raise ValueError(f'{path}: holds a {cfg["kind"]}, a {kinds[0]} is needed')
+    with reading(path, 'checkpoint of this project',
+                 'complete') as path, safe_open(str(path), 'pt') as f:
+        cfg = json.loads((f.metadata() or {})['config'])
+        state = {k: f.get_tensor(k) for k in f.keys()}
+    kinds = (kind,) if isinstance(kind, str) else tuple(kind)
+    _check_plain(cfg, state, path)
+    if cfg['kind'] not in kinds:
+        raise ValueError(f'{path}: holds a {cfg["kind"]}, a {kinds[0]} is needed')
     if hand_id not in (None, cfg['hand_id']):
         raise ValueError(f'{path}: the weights belong to hand model {cfg["hand_id"]!r}, but {hand_id!r} is in use: their numbers are not interchangeable')
-    scales = {k: state.pop(k) for k in list(state) if k.endswith('.scale')}
-    return {k: v.float()*scales[f'{k}.scale'].view(-1, *[1]*(v.dim() - 1)) if v.dtype == torch.int8 else v for k, v in state.items()}, cfg
+    return _full_precision(state, path), cfg
 
 # %% ../nbs/52_training.ipynb #f2c2ebdf
 def _find_weights(spec, notebook:str, shipped:str)->Path: # `.safetensors` that somebody means by None or 'pretrained' (what ships), a run, its folder or name, or a file
@@ -71,6 +123,32 @@ def pick_weights(spec:str, # '' for the latest finished run with the wanted para
     return (_find_weights(None, notebook, shipped) if shipped else None), None
 
 # %% ../nbs/52_training.ipynb #ce6d10c5
+def _build(builder, # function of the configuration
+    cfg:dict, # configuration
+    state:dict, # weights that the network must have
+    path:Path, # their file
+)->nn.Module: # network of these sizes, random
+    "Build a network once its shape, which takes no memory, is known to be that of the weights"
+    given = {k: tuple(v) if isinstance(v, list) else v for k, v in cfg.items()}
+    try:
+        with torch.device('meta'): shape = builder(given)
+    except (TypeError, KeyError, ValueError, AttributeError, IndexError, RuntimeError,
+            ZeroDivisionError) as e:
+        why = str(e).splitlines()[0] if str(e) else type(e).__name__
+        raise ValueError(f'{path}: its configuration does not describe a {cfg["kind"]} '
+                         f'({why})') from None
+    if is_dataclass(getattr(shape, 'cfg', None)):
+        check_config(cfg, type(shape.cfg), path, ('kind', 'network'))
+    want = {k: tuple(v.shape) for k, v in shape.state_dict().items()}
+    odd = [k for k, v in state.items() if k in want and tuple(v.shape) != want[k]]
+    wrong = [f'{k} missing' for k in want if k not in state]
+    wrong += [f'{k} unknown' for k in state if k not in want]
+    wrong += [f'{k} is {tuple(state[k].shape)}, expected {want[k]}' for k in odd]
+    if wrong:
+        raise ValueError(f'{path}: {len(wrong)} tensors do not fit its configuration, e.g. '
+                         f'{"; ".join(wrong[:3])}')
+    return builder(given)
+
 def load_model(spec, # None or 'pretrained': what ships; a run, its folder or name, or a file
     notebook:str, # notebook whose runs are searched by name
     shipped:str, # file among the package's weights
@@ -80,7 +158,7 @@ def load_model(spec, # None or 'pretrained': what ships; a run, its folder or na
     "Network with its weights"
     path = _find_weights(spec, notebook, shipped)
     state, cfg = read_weights(path, tuple(builders))
-    model = builders[cfg['kind']]({k: tuple(v) if isinstance(v, list) else v for k, v in cfg.items()})
+    model = _build(builders[cfg['kind']], cfg, state, path)
     model.load_state_dict(state, assign=True)
     return model.to(device or ('cuda' if torch.cuda.is_available() else 'cpu')).eval(), path
 
@@ -161,8 +239,11 @@ def train(model:nn.Module, # has `.loss(batch, generator) → (scalar, dict)` an
                       kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=any('mask_token' in k for k, _ in model.named_parameters()))])   # of DINOv2
     average, state, start = copy.deepcopy(model.to(acc.device)).requires_grad_(False).eval(), run.ckpt_dir/'state.pt', 0
     if state.is_file():
-        with reading(state, 'checkpoint; delete it to start the run again'): saved = torch.load(state, map_location='cpu', weights_only=True)
-        start = saved['step']; model.load_state_dict(saved['model']); average.load_state_dict(saved['average'])
+        with reading(state, 'checkpoint; delete it to start the run again'):
+            saved = torch.load(state, map_location='cpu', weights_only=True)
+            start = saved['step']
+            model.load_state_dict(saved['model'])
+            average.load_state_dict(saved['average'])
     wrapped, whole = _Loss(model, acc), average
     for layer in layers_of(model):
         if cfg.checkpoint and not isinstance(layer.forward, partial): layer.forward = partial(checkpoint, layer.forward, use_reentrant=False, context_fn=_again)

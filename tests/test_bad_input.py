@@ -61,7 +61,8 @@ def test_one_bad_image_of_several(forecast, photo, weights):
     other = photo.parent/'other'
     other.mkdir()
     os.link(photo, other/'photo.jpg')
-    assert 'named photo' in forecast(photo, other/'photo.jpg', '--weights', weights)[2]
+    assert forecast(photo, other/'photo.jpg', '--weights', weights, '--samples', 1)[3][-2:] == ['photo.npz', 'photo.png']
+    assert {'photo-jpg.npz', 'photo-jpg-2.npz'} <= {*os.listdir(photo.parent/'out')}   # told apart
 
 
 def test_bad_options(forecast, photo, weights):

@@ -6,33 +6,78 @@
 __all__ = ['LEAST', 'read_detections', 'film_sequence']
 
 # %% ../../nbs/29b_data.footage.ipynb #7d3b6748
-import math, re
+import math, re, warnings
 from functools import partial
 from itertools import islice
 from pathlib import Path
 import numpy as np, torch
 from scipy.spatial.transform import Rotation
 from ..core import read_json
+from ..checks import read_arrays
 from ..pickles import read_pickle
 from ..cameras import intrinsics_from_fov, resize_intrinsics
 from ..mano import JOINT_ORDERS, to_mano21
 from .sequences import Sequence, brown_conrady, expect, straighten, undistort
 from .epic import read_campose
+from .images import IMAGE_SUFFIXES, Video, read_video
 from .detection import HandDetections
-from .keypoints import Tracks, image_files, load_tracks, make_tracks, read_film, track_video
+from .keypoints import (Tracks, image_files, in_time, load_tracks, make_tracks,
+                                       read_film, track_video)
 
 # %% ../../nbs/29b_data.footage.ipynb #4a441fbc
-def _match(found:dict, names:list, where)->list: # what was found for each name, None where nothing was
-    for key in (lambda s: Path(s).stem, lambda s: int((re.findall(r'\d+', s) or [-1])[-1])):
-        keyed, wanted = {key(k): v for k, v in found.items()}, [key(n) for n in names]
-        if {*keyed} & {*wanted} - {-1}: break
-    else: raise ValueError(f'{where}: has nothing on the {len(names)} frames {names[0]!r} … {names[-1]!r}; it speaks of {list(found)[:3]}')
-    if len(keyed) < len(found): raise ValueError(f'{where}: {len(found)} entries for {len(keyed)} frames; keep those of one camera')
-    return [keyed.get(n) for n in wanted]
+# of files of frames; other points belong to names
+_SUFFIXES = {*IMAGE_SUFFIXES, '.json', '.npz', '.pkl', '.npy', '.txt'}
+
+def _bare(name:str)->str: # without folder and suffix
+    path = Path(name)
+    return path.stem if path.suffix.lower() in _SUFFIXES else path.name
+
+def _number(name:str)->int|None: # the last number in a name
+    found = re.findall(r'\d+', _bare(name))
+    return int(found[-1]) if found else None
+
+def _by(key, # of a name
+    found:dict, # name → entry
+    names:list, # of the film's frames
+)->tuple: # how many frames have an entry, entries by key, key of each frame
+    keyed, wanted = {}, [key(n) for n in names]
+    for name, entry in found.items(): keyed.setdefault(key(name), []).append(entry)
+    keyed.pop(None, None)
+    clear = len({*wanted}) == len(names)   # two frames of one number: numbers decide nothing
+    return sum(w in keyed for w in wanted)*clear, keyed, wanted
+
+def _listed(names:list)->str: # a few of them
+    more = f' and {len(names) - 5} more' if len(names) > 5 else ''
+    return ', '.join(map(str, names[:5])) + more
+
+def _match(found:dict, # name of a frame → entry, as somebody's tool calls it
+    names:list, # what the film's frames are called
+    where, # file or folder of the entries
+    whole:bool=True, # are entries on other frames a mistake?
+)->list: # entry of each frame, None where there is none
+    ways = [_by(key, found, names) for key in (_bare, _number)]
+    hits, keyed, wanted = max(ways, key=lambda w: w[0])
+    if not hits:
+        raise ValueError(f'{where}: has nothing on the {len(names)} frames {names[0]!r} … '
+                         f'{names[-1]!r}; it speaks of {list(found)[:3]}')
+    if max(map(len, keyed.values())) > 1:
+        raise ValueError(f'{where}: {len(found)} entries for {len(keyed)} frames; '
+                         'keep those of one camera')
+    surplus = [k for k in keyed if k not in {*wanted}]
+    counted = isinstance(wanted[0], int) or all(n.isdecimal() for n in names)
+    if surplus and counted and (whole or len(keyed) == len(names)):
+        raise ValueError(f'{where}: speaks of frames {_listed(surplus)}, the film has {names[0]} … '
+                         f'{names[-1]}; remove what belongs to another film, or set `first`, '
+                         'the number of the first frame (0 or 1 with most tools)')
+    missing = [n for n, w in zip(names, wanted) if w not in keyed]
+    if missing:
+        said = f'nothing on {len(missing)} of {len(names)} frames: {_listed(missing)}'
+        warnings.warn(f'{where}: {said}')
+    return [keyed.get(w, [None])[0] for w in wanted]
 
 # %% ../../nbs/29b_data.footage.ipynb #e35e1841
 _MODELS = dict(SIMPLE_PINHOLE=(1, 0), PINHOLE=(2, 0), SIMPLE_RADIAL=(1, 1), RADIAL=(1, 2), OPENCV=(2, 4), FULL_OPENCV=(2, 8)) # focal lengths, numbers of the lens
-_IMAGE = re.compile(r'\s*\d+((?:\s+[-+.\deE]+){7})\s+(\S+)\s+(.*\.[A-Za-z]\w*)\s*') # a line of images.txt; the others list points
+_IMAGE = re.compile(r'\s*\d+((?:\s+[-+.\deE]+){7})\s+(\S+)\s+(\S.*?)\s*') # a line of images.txt
 
 def _lens(w, h, model:str, *p)->list: # 14 numbers: width, height, fx, fy, cx, cy in our pixels, then the lens of `brown_conrady`
     f, n = _MODELS.get(model, (0, -9))
@@ -42,40 +87,112 @@ def _lens(w, h, model:str, *p)->list: # 14 numbers: width, height, fx, fy, cx, c
 def _pose(*q)->list: # 16 numbers of quaternion (w first) and translation
     return np.vstack([np.c_[Rotation.from_quat(q[:4], scalar_first=True).as_matrix(), q[4:]], [0, 0, 0, 1]]).ravel().tolist()
 
+def _points(line:str)->bool: # does a line of images.txt list points, three numbers each?
+    words = line.split()
+    return len(words)%3 == 0 and all(re.fullmatch(r'[-+.\deE]+', w) for w in words)
+
+def _rows(path:Path)->list: # lines of COLMAP's text, without comments and empty ones
+    if not path.is_file() and path.with_suffix('.bin').is_file():
+        raise ValueError(f'{path.with_suffix(".bin").name} is binary: write text with '
+                         'colmap model_converter --output_type TXT')
+    return [l for l in path.read_text().splitlines() if l.strip() and l.strip()[0] != '#']
+
 def _colmap(folder:Path)->dict: # name of the image → lens and pose, 30 numbers
-    cameras, images = ([l for l in (folder/f'{k}.txt').read_text().splitlines() if l.strip() and l.strip()[0] != '#'] for k in ('cameras', 'images'))
+    cameras, images = _rows(folder/'cameras.txt'), _rows(folder/'images.txt')
     lens = {c: _lens(w, h, model, *map(float, p)) for c, model, w, h, *p in map(str.split, cameras)}
-    return {m[3]: lens[m[2]] + _pose(*map(float, m[1].split())) for m in map(_IMAGE.fullmatch, images) if m}
+    found = [_IMAGE.fullmatch(l) for l in images if not _points(l)]
+    return {m[3]: lens[m[2]] + _pose(*map(float, m[1].split())) for m in found if m}
 
 def _opengl(c:dict)->list: # 30 numbers of a frame of transforms.json
-    fx, plain = c.get('fl_x') or c['w']/2/math.tan(c['camera_angle_x']/2), c.get('camera_model', 'OPENCV') in _MODELS and not (c.get('is_fisheye') or c.get('k4'))
-    lens = [fx, c.get('fl_y', fx), c.get('cx', c['w']/2), c.get('cy', c['h']/2), *(c.get(k, 0.) for k in ('k1', 'k2', 'p1', 'p2', 'k3')), 0., 0., 0.]
-    return _lens(c['w'], c['h'], 'FULL_OPENCV' if plain else 'of a fisheye', *lens) + np.linalg.inv(np.array(c['transform_matrix'])*[1, -1, -1, 1]).ravel().tolist()
+    if not c.get('fl_x') and not c.get('camera_angle_x'):
+        raise ValueError('neither fl_x nor camera_angle_x is there')
+    w, h = c['w'], c['h']
+    fx = c.get('fl_x') or w/2/math.tan(c['camera_angle_x']/2)
+    known = c.get('camera_model', 'OPENCV') in _MODELS and not (c.get('is_fisheye') or c.get('k4'))
+    bend = [c.get(k, 0.) for k in ('k1', 'k2', 'p1', 'p2', 'k3')] + [0.]*3
+    pinhole = [fx, c.get('fl_y', fx), c.get('cx', w/2), c.get('cy', h/2)]
+    pose = np.linalg.inv(np.array(c['transform_matrix'])*[1, -1, -1, 1])
+    lens = _lens(w, h, 'FULL_OPENCV' if known else 'of a fisheye', *pinhole, *bend)
+    return lens + pose.ravel().tolist()
 
-def _given(z:dict, names:list, size:tuple)->dict: # as `_colmap`
-    K, T, dist = (np.broadcast_to(z[k] if k != 'dist' else z.get(k, 0.), (len(names), *s)) for k, s in (('intrinsics', (3, 3)), ('cam_from_world', (4, 4)), ('dist', (8,))))
+def _given(z:dict, # arrays
+    names:list, # of the frames, one a row of the arrays
+    size:tuple, # width and height, pixels
+)->dict: # as `_colmap`
+    shapes = dict(intrinsics=(3, 3), cam_from_world=(4, 4), dist=(8,))
+    z = dict(dist=np.zeros(8)) | z
+    rows = {k: np.asarray(z[k], np.float64) for k in shapes}
+    for k, s in shapes.items():
+        if rows[k].shape not in (s, (len(names), *s)):
+            raise ValueError(f'{k} has the shape {rows[k].shape}, expected {s} or '
+                             f'{(len(names), *s)}')
+    K, T, dist = (np.broadcast_to(rows[k], (len(names), *s)) for k, s in shapes.items())
     return {n: [*size, *k[[0, 1, 0, 1], [0, 1, 2, 2]], *d, *t.ravel()] for n, k, d, t in zip(names, K, dist, T)}
 
 # %% ../../nbs/29b_data.footage.ipynb #1a7af133
-def _cameras(path, names:list, size:tuple, scale:float=1.)->tuple: # intrinsics (N, 3, 3), cam_from_world (N, 4, 4), NaN where there is none, lens (N, 8); float64
+def _find_cameras(path, # file, folder, or field of view in degrees
+    names:list, # of the frames
+    size:tuple, # of the film, pixels
+)->dict: # name of a frame → 30 numbers: lens and pose
+    if isinstance(path, (int, float)):
+        return _given(dict(intrinsics=intrinsics_from_fov(path, *size), cam_from_world=np.eye(4)),
+                      names, size)
+    if Path(path).is_dir(): return _colmap(Path(path))
+    if Path(path).suffix == '.npz': return _given(read_arrays(path, 'file of cameras'), names, size)
+    d = read_json(path)
+    if not isinstance(d, dict):
+        raise ValueError(f'expected names and values, found a {type(d).__name__}')
+    if 'frames' in d:
+        return {f['file_path']: _opengl(dict(w=size[0], h=size[1]) | d | f) for f in d['frames']}
+    K, dist, whole, ids, T, _ = read_campose(path)
+    return _given(dict(intrinsics=K, cam_from_world=T, dist=dist), [*map(str, ids)], whole)
+
+def _check_cameras(K:torch.Tensor, # (N, 3, 3) in pixels of the film
+    size:tuple, # of the film
+    path, # file
+):
+    "Refuse cameras that cannot have taken pictures of this size"
+    centre, focal = K[:, :2, 2], K[:, [0, 1], [0, 1]]
+    if (focal <= 0).any() or (focal/max(size) > 60).any() or (focal/max(size) < .05).any():
+        raise ValueError(f'{path}: focal lengths of {focal.min():g} to {focal.max():g} pixels for '
+                         f'a film of {size[0]}x{size[1]}')
+    if (centre < -.5).any() or (centre > torch.tensor(size) - .5).any():
+        x, y = centre[0].tolist()
+        raise ValueError(f'{path}: the principal point ({x:.0f}, {y:.0f}) lies outside of the film '
+                         f'of {size[0]}x{size[1]} pixels: state the size of the images that the '
+                         'cameras belong to (w and h in transforms.json)')
+
+def _cameras(path, # file, folder, or field of view in degrees
+    names:list, # of the frames
+    size:tuple, # of the film, pixels
+    scale:float=1., # metres of a unit of length
+)->tuple: # float64 intrinsics (N, 3, 3), cam_from_world (N, 4, 4), NaN for none, lens (N, 8)
     with expect('footage', path, 'cameras'):
-        if isinstance(path, (int, float)): found = _given(dict(intrinsics=intrinsics_from_fov(path, *size), cam_from_world=np.eye(4)), names, size)
-        elif Path(path).is_dir(): found = _colmap(Path(path))
-        elif Path(path).suffix == '.npz': found = _given(dict(np.load(path)), names, size)
-        elif 'frames' in (d := read_json(path)): found = {f['file_path']: _opengl(dict(w=size[0], h=size[1]) | d | f) for f in d['frames']}
-        else: K, dist, whole, ids, T, _ = read_campose(path); found = _given(dict(intrinsics=K, cam_from_world=T, dist=dist), [*map(str, ids)], whole)
-        x = torch.tensor([v or [math.nan]*30 for v in _match(found, names, path)], dtype=torch.float64)
-        if not (known := x.isfinite().all(-1)).any(): raise ValueError('every one holds NaN')
-    x[~known], T = torch.cat([x[known][:1, :14], torch.full((1, 16), math.nan)], -1), x[:, 14:].unflatten(-1, (4, 4))
-    (sx, sy), R, K = (torch.tensor(size)/x[0, :2]).tolist(), T[known, :3, :3], torch.eye(3).double().repeat(len(x), 1, 1)
-    if (x[:, :2] != x[0, :2]).any() or abs(sx/sy - 1) > .02: raise ValueError(f'{path}: cameras of {x[0, 0]:g}x{x[0, 1]:g} pixels, the film has {size[0]}x{size[1]}')
-    if (torch.linalg.det(R) < 0).any() or (R@R.mT - torch.eye(3)).abs().max() > 1e-3: raise ValueError(f'{path}: some poses are no rotation and translation')
-    K[:, [0, 1], [0, 1]], K[:, :2, 2], T[:, :3, 3] = x[:, 2:4], x[:, 4:6], T[:, :3, 3]*scale
-    return resize_intrinsics(K, sx, sy), T, x[:, 6:14]
+        found = _match(_find_cameras(path, names, size), names, path, whole=False)
+        x = torch.tensor([v or [math.nan]*30 for v in found], dtype=torch.float64)
+        known = x.isfinite().all(-1)
+        if not known.any(): raise ValueError('every one holds NaN')
+    if not (math.isfinite(scale) and scale > 0):
+        raise ValueError(f'expected a positive scale in metres, got {scale}')
+    x[~known] = torch.cat([x[known][:1, :14], torch.full((1, 16), math.nan)], -1)
+    T, (sx, sy) = x[:, 14:].unflatten(-1, (4, 4)), (torch.tensor(size)/x[0, :2]).tolist()
+    R = T[known, :3, :3]
+    if (x[:, :2] != x[0, :2]).any() or abs(sx/sy - 1) > .02:
+        raise ValueError(f'{path}: cameras of {x[0, 0]:g}x{x[0, 1]:g} pixels, the film has '
+                         f'{size[0]}x{size[1]}')
+    if (torch.linalg.det(R) < 0).any() or (R@R.mT - torch.eye(3)).abs().max() > 1e-3:
+        raise ValueError(f'{path}: some poses are no rotation and translation')
+    K = torch.eye(3).double().repeat(len(x), 1, 1)
+    K[:, [0, 1], [0, 1]], K[:, :2, 2] = x[:, 2:4], x[:, 4:6]
+    T[:, :3, 3] *= scale
+    K = resize_intrinsics(K, sx, sy)
+    _check_cameras(K, size, path)
+    return K, T, x[:, 6:14]
 
 # %% ../../nbs/29b_data.footage.ipynb #e94ed439
 _SIDED, LEAST = dict(hand_right_keypoints_2d=1., righthand_kpts=1., hand_left_keypoints_2d=0., lefthand_kpts=0.), .1 # is it a right hand; confidence of a joint
-_PLAIN = {'.json': read_json, '.pkl': read_pickle, '.npz': lambda p: dict(np.load(p))}
+_PLAIN = {'.json': read_json, '.pkl': read_pickle,
+          '.npz': partial(read_arrays, kind='table of hands')}
 
 def _tables(d)->list: # tables of one image
     if isinstance(d, list): return [t for e in d for t in _tables(e)]
@@ -84,35 +201,113 @@ def _tables(d)->list: # tables of one image
     if sides: return [dict(is_right=r, joints2d=k) for r, k in sides.items() if np.any(k)]
     return [dict(joints2d=d['keypoints']) | d if 'keypoints' in d else d] if d else []
 
-def _numbers(t:dict, key:str, *shape)->np.ndarray: # (n, *shape)
+# (n, *shape); one number may stand for all n hands
+def _numbers(t:dict, key:str, *shape)->np.ndarray:
     n = np.size(t.get('is_right', 1))
-    try: return np.asarray(t[key], np.float64).reshape(n, *shape)
-    except (KeyError, ValueError): raise ValueError(f'{key} should be {(n, *shape)}, ' + (f'is {np.shape(t[key])}' if key in t else f'is missing; there is {", ".join(t)}')) from None
+    try:
+        a = np.asarray(t[key], np.float64)
+        one = a.size == 1 and math.prod(shape) == 1
+        return np.full((n, *shape), a.item()) if one else a.reshape(n, *shape)
+    except (KeyError, ValueError, TypeError):
+        missing = f'is missing; there is {", ".join(map(str, t))}'
+        there = f'is {_shape(t[key])}' if key in t else missing
+        raise ValueError(f'{key} should be {(n, *shape)}, {there}') from None
+
+def _shape(value)->str: # shape of an array, or that it is none
+    try: return str(np.shape(value))
+    except ValueError: return 'a list of rows of different lengths'
+
+def _seen_by_network(t:dict, # table with `joints3d`, `cam_t` and `focal`
+    N:int, # joints
+    size:tuple, # of the film
+)->np.ndarray: # (n, N, 2) pixels
+    p = _numbers(t, 'joints3d', N, 3) + _numbers(t, 'cam_t', 1, 3)
+    focal = _numbers(t, 'focal', 1, 1)
+    if (p[..., 2] <= 0).any() or (focal <= 0).any():
+        raise ValueError('joints3d and cam_t put joints behind the camera, or focal is not '
+                         'positive')
+    return p[..., :2]/p[..., 2:]*focal + np.array(size)/2
+
+# %% ../../nbs/29b_data.footage.ipynb #3b2f94bd
+def _to_pixels(found:list, # T lists of hands
+    size:tuple, # of the film
+    path:Path, # where they come from
+)->list: # the same, in pixels where they were shares of the image's sides
+    px = np.array([h[0] for frame in found for h in frame]).reshape(-1, 2)
+    px = px[np.isfinite(px).all(-1)]
+    if not len(px) or abs(px).max() > 1.5: return found
+    if px.min() < -.05:
+        raise ValueError(f'{path}: coordinates from {px.min():.2g} to {px.max():.2g}: expected '
+                         'pixels of the film, or shares from 0 to 1 (with OpenPose: '
+                         '--keypoint_scale 0)')
+    sides = np.array(size) - 1   # by which OpenPose divides with --keypoint_scale 3
+    return [[(h[0]*sides, *h[1:]) for h in frame] for frame in found]
 
 def _hands(t:dict, order:str, size:tuple)->list: # (keypoints (21, 2), probability of a right hand, confidence) of each
     right, (N, _) = _numbers(t, 'is_right'), JOINT_ORDERS[order]
-    if 'joints2d' not in t: # seen by the nominal camera of the network
-        p = _numbers(t, 'joints3d', N, 3) + _numbers(t, 'cam_t', 1, 3)
-        t = t | dict(joints2d=p[..., :2]/p[..., 2:]*_numbers(t, 'focal', 1, 1) + np.array(size)/2)
+    if not ((right >= 0) & (right <= 1)).all():
+        raise ValueError(f'is_right should be from 0 to 1, is {right.tolist()}')
+    if 'joints2d' not in t: t = t | dict(joints2d=_seen_by_network(t, N, size))
     k = _numbers(t, 'joints2d', N, -1)
     if k.shape[-1] not in (2, 3): raise ValueError(f'joints2d should be ({len(k)}, {N}, 2 or 3), is {np.shape(t["joints2d"])}')
-    k = to_mano21(torch.from_numpy(np.dstack([k, np.ones(k.shape[:2])])[..., :3]), order).numpy()
-    score, k = _numbers(t, 'score') if 'score' in t else np.nanmean(k[..., 2].clip(0, 1), -1), np.where(k[..., 2:] > LEAST, k[..., :2], np.nan)
-    return [h for h in zip(k, right.clip(.2, .8), score) if np.isfinite(h[0]).all(-1).sum() > 3 and h[2] > 0]
+    k = np.dstack([k, np.ones(k.shape[:2])])[..., :3]
+    k = to_mano21(torch.from_numpy(k), order).numpy()
+    score = _numbers(t, 'score') if 'score' in t else np.nanmean(k[..., 2].clip(0, 1), -1)
+    k = np.where(k[..., 2:] > LEAST, k[..., :2], np.nan)
+    hands = zip(k, right.clip(.2, .8), score.clip(0, 1))
+    return [h for h in hands if np.isfinite(h[0]).all(-1).sum() > 3 and h[2] > 0]
 
-def _read_hands(path:str|Path, names:list, size:tuple, fps:float, order:str='openpose21')->Tracks:
+def _entries(path:Path)->dict: # name of a frame → its file, or its tables
+    if path.is_dir():
+        found = {p.name: p for p in sorted(path.iterdir()) if p.suffix in _PLAIN}
+        if not found: raise ValueError(f'no {", ".join(_PLAIN)} file in this folder')
+        return found
+    if path.suffix not in _PLAIN:
+        raise ValueError(f'expected a folder or a file of {", ".join(_PLAIN)}')
+    d = _PLAIN[path.suffix](path)
+    if not isinstance(d, dict):
+        raise ValueError(f'expected names and values, found a {type(d).__name__}')
+    files = {i['id']: i['file_name'] for i in d.get('images', ())}
+    found = {name: [] for name in files.values()}
+    for a in d.get('annotations', ()): found[files[a['image_id']]].append(a)
+    if found: return found
+    frames = _numbers(d, 'frame')
+    rows = {f: frames == f for f in np.unique(frames)}
+    return {str(int(f)): {k: np.asarray(v)[r] for k, v in d.items()} for f, r in rows.items()}
+
+# %% ../../nbs/29b_data.footage.ipynb #76200f8c
+def _check_hands(found:list, # T lists of hands
+    size:tuple, # of the film
+    path:Path, # where they come from
+):
+    "Refuse hands that this film cannot show"
+    if not any(found): raise ValueError(f'{path}: no hand in any of {len(found)} frames')
+    px = np.concatenate([h[0] for frame in found for h in frame])
+    px = px[np.isfinite(px).all(-1)]
+    inside = ((px > -.5) & (px < np.array(size) - .5)).all(-1).mean()
+    if inside < .5:
+        raise ValueError(f'{path}: {1 - inside:.0%} of the joints lie outside of the film of '
+                         f'{size[0]}x{size[1]} pixels (up to {px.max():.0f}): '
+                         'they belong to images of another size, or to a crop')
+
+def _read_hands(path:str|Path, # folder or file
+    names:list, # of the frames
+    size:tuple, # of the film, pixels
+    fps:float, # of the film
+    order:str='openpose21', # of the joints
+)->Tracks:
     if JOINT_ORDERS.get(order, (42,))[0] == 42: raise ValueError(f'expected the joint order of one hand ({", ".join(JOINT_ORDERS)}), got {order!r}')
-    path = Path(path)
+    path, out = Path(path), []
+    if path.suffix == '.npz' and path.is_file():
+        there = read_arrays(path, 'table of hands')
+        if {'keypoints', 'valid', 'fps'} <= {*there}: return load_tracks(path)
     with expect('footage', path, 'hands'):
-        found, out = {p.name: p for p in sorted(path.iterdir()) if p.suffix in _PLAIN} if path.is_dir() else {}, []
-        d = {} if found else _PLAIN[path.suffix](path)
-        if {'keypoints', 'valid', 'fps'} <= {*d}: return load_tracks(path)
-        files = {i['id']: i['file_name'] for i in d.get('images', ())}
-        for a in d.get('annotations', ()): found.setdefault(files[a['image_id']], []).append(a)
-        if not found: found = {str(int(f)): {k: np.asarray(v)[_numbers(d, 'frame') == f] for k, v in d.items()} for f in np.unique(_numbers(d, 'frame'))}
-        for v in _match(found, names, path):
+        for v in _match(_entries(path), names, path):
             with expect('footage', v if isinstance(v, Path) else path, 'hands'):
-                out.append([h for t in _tables(_PLAIN[v.suffix](v) if isinstance(v, Path) else v or []) for h in _hands(t, order, size)])
+                d = _PLAIN[v.suffix](v) if isinstance(v, Path) else v or []
+                out.append([h for t in _tables(d) for h in _hands(t, order, size)])
+    out = _to_pixels(out, size, path)
+    _check_hands(out, size, path)
     return make_tracks(out, fps, size)
 
 # %% ../../nbs/29b_data.footage.ipynb #da2bbe65
@@ -142,6 +337,26 @@ def _pictures(film:str|Path, fps:float, K:torch.Tensor, lens:torch.Tensor): # ro
         return undistort(picture, K[row], picture.shape[1::-1], partial(brown_conrady, K[row], lens[row])) if lens[row].any() else picture
     return image
 
+def _frames_of(film:Path, # video or folder of images
+    first:int, # number of the first frame of a video
+)->tuple[list, Video|None]: # names of the frames that can be seen, and what is known of a video
+    if film.is_dir(): return [p.stem for p in image_files(film)], None
+    video = read_video(film)
+    return [f'{i + first:06d}' for i in range(len(video.times))], video
+
+def _hands_of(hands, # tracks, or what another detector wrote, or None
+    film:Path, # video or folder
+    frames:tuple, # as `_frames_of`
+    known:tuple, # frames per second and size of the film
+    order:str, # of the joints in files
+)->Tracks: # on the even grid
+    (names, video), (fps, size) = frames, known
+    if isinstance(hands, Tracks): return hands
+    if hands is None: return track_video(film, fps=fps)
+    tracks = _read_hands(hands, names, size, fps, order)
+    if video is None or video.even or len(tracks) != len(names): return tracks
+    return in_time(tracks, video, np.arange(len(names)))   # files are numbered by decoded frames
+
 def film_sequence(film:str|Path, # video, or folder of images
     hands:Tracks|str|Path|None=None, # tracks, or what another detector wrote; None: `track_video`
     cameras:str|Path|float=60., # file or folder of cameras, or degrees of a camera at rest
@@ -151,12 +366,22 @@ def film_sequence(film:str|Path, # video, or folder of images
     fps:float=30., # of a folder of images
 )->Sequence: # world: that of the cameras
     "A film with what is known about it"
+    film = Path(film)
     (fps, size, N), _ = next(frames := read_film(film, fps)), frames.close()
-    names = [p.stem for p in image_files(film)] if Path(film).is_dir() else [f'{i + first:06d}' for i in range(N)]
-    if not isinstance(hands, Tracks): hands = track_video(film, fps=fps) if hands is None else _read_hands(hands, names, size, fps, order)
-    K, T, lens = _cameras(cameras, names[:len(hands)], size, scale)
-    if len(K) != len(hands) or tuple(hands.size) != tuple(size): raise ValueError(f'{film}: {N} frames of {size}, tracks of {len(hands)} frames of {tuple(hands.size)} pixels')
+    names, video = _frames_of(film, first)
+    hands = _hands_of(hands, film, (names, video), (fps, size), order)
+    T = len(hands)
+    if T > N or tuple(hands.size) != tuple(size):
+        raise ValueError(f'{film}: {N} frames of {size}, tracks of {T} frames of '
+                         f'{tuple(hands.size)} pixels')
+    if abs(hands.fps/fps - 1) > .01:
+        raise ValueError(f'{film}: {fps:g} frames per second, the tracks have {hands.fps:g}')
+    rows = np.arange(T) if video is None else video.taken[:T]   # decoded frame at each even time
+    K, pose, lens = (x[rows] for x in _cameras(cameras, names, size, scale))
     px = straighten(hands.keypoints, K[:, None, None], lens[:, None, None])
     ok = hands.valid & px.isfinite().all(-1)
-    return Sequence('footage', Path(film).stem, fps, torch.arange(len(K)), K, T, torch.zeros(*ok.shape, 3), torch.zeros_like(ok), size, None, torch.where(ok[..., None], px, 0), ok,
-                    _pictures(film, fps, K, lens), labels='keypoints', meta=dict(score=round(float(hands.score[hands.score > 0].mean()), 3)))
+    seen = hands.score[hands.score > 0]
+    meta = dict(score=round(float(seen.mean()), 3) if len(seen) else 0.)
+    return Sequence('footage', film.stem, fps, torch.arange(T), K, pose, torch.zeros(*ok.shape, 3),
+                    torch.zeros_like(ok), size, None, torch.where(ok[..., None], px, 0), ok,
+                    _pictures(film, fps, K, lens), labels='keypoints', meta=meta)
