@@ -295,6 +295,7 @@ def _read_hands(path:str|Path, # folder or file
     size:tuple, # of the film, pixels
     fps:float, # of the film
     order:str='openpose21', # of the joints
+    whole:bool=True, # are hands of other frames a mistake?
 )->Tracks:
     if JOINT_ORDERS.get(order, (42,))[0] == 42: raise ValueError(f'expected the joint order of one hand ({", ".join(JOINT_ORDERS)}), got {order!r}')
     path, out = Path(path), []
@@ -302,7 +303,7 @@ def _read_hands(path:str|Path, # folder or file
         there = read_arrays(path, 'table of hands')
         if {'keypoints', 'valid', 'fps'} <= {*there}: return load_tracks(path)
     with expect('footage', path, 'hands'):
-        for v in _match(_entries(path), names, path):
+        for v in _match(_entries(path), names, path, whole):
             with expect('footage', v if isinstance(v, Path) else path, 'hands'):
                 d = _PLAIN[v.suffix](v) if isinstance(v, Path) else v or []
                 out.append([h for t in _tables(d) for h in _hands(t, order, size)])
@@ -320,12 +321,12 @@ def read_detections(
     "The hands of one image, as another detector saw them"
     path = Path(path)
     if path.is_dir():
-        tracks = _read_hands(path, [name], size, 1., order)
+        tracks = _read_hands(path, [name], size, 1., order, whole=False)
     else:
         with expect('footage', path, 'hands'):
             tables = _tables(_PLAIN[path.suffix](path))
             hands = [hand for table in tables for hand in _hands(table, order, size)]
-            tracks = make_tracks([hands], 1., size)
+            tracks = make_tracks(_to_pixels([hands], size, path), 1., size)
     return HandDetections(tracks.keypoints[0], tracks.valid[0].any(-1)*tracks.score[0], tracks.valid[0])
 
 # %% ../../nbs/29b_data.footage.ipynb #9ccba4bf
