@@ -37,7 +37,8 @@ def trace_profile(kind:str, # forecasting or lifting
         return model, _trace(model, lambda: model.net(zeros(cfg.frames, 198), zeros().long(), **told()))
 
 # %% ../nbs/80e_architecture.ipynb #b4c805a7
-INPUTS = dict(image='image', hands='detected 2D hands\n(may be hidden)', found='hands found in\nthe image tokens', kps='2D keypoints', extrinsics='camera rotation,\ntranslation',
+INPUTS = dict(image='image', hands='detected 2D hands\n(may be hidden)', found='hands found in\nthe image tokens', present='pose of each hand\n(may be unknown)',
+              past='2D tracks of the\nsecond before', kps='2D keypoints', extrinsics='camera rotation,\ntranslation',
               plucker='Plücker rays', kpe='viewing angles\n(KPE)', seen='what was seen', inp='noisy motion $x_t$', time='diffusion step t (also\nadded to motion tokens)') # of modules
 
 def architecture_figure(model:nn.Module, # traced
