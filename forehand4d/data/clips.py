@@ -224,7 +224,8 @@ def _read_manifest(path:Path)->dict: # of a store, checked
     if not isinstance(shards, list):
         raise ValueError(f'{path}: not the manifest of a clip store (it has no shards); {_AGAIN}')
     for s in shards:
-        odd = [k for k, kind in _SHARD.items() if not isinstance(s, dict) or type(s.get(k)) is not kind]
+        given = s if isinstance(s, dict) else {}
+        odd = [k for k, kind in _SHARD.items() if type(given.get(k)) is not kind]
         if odd: raise ValueError(f'{path}: a shard has no {", ".join(odd)}; {_AGAIN}')
         if Path(s['file']).name != s['file']:
             raise ValueError(f'{path}: a shard {s["file"]!r} lies outside of the folder; {_AGAIN}')

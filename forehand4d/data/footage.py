@@ -66,7 +66,8 @@ def _match(found:dict, # name of a frame → entry, as somebody's tool calls it
     surplus = [k for k in keyed if k not in {*wanted}]
     counted = isinstance(wanted[0], int) or all(n.isdecimal() for n in names)
     if surplus and counted and (whole or len(keyed) == len(names)):
-        raise ValueError(f'{where}: speaks of frames {_listed(surplus)}, the film has {names[0]} … '
+        raise ValueError(f'{where}: speaks of frames {_listed(surplus)}, the film has {names[0]} '
+                         '… '
                          f'{names[-1]}; remove what belongs to another film, or set `first`, '
                          'the number of the first frame (0 or 1 with most tools)')
     missing = [n for n, w in zip(names, wanted) if w not in keyed]

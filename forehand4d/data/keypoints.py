@@ -132,7 +132,8 @@ def image_files(folder:str|Path)->list: # of images → paths
     files, others = files_of(folder)
     apple = [p.name for p in others if p.suffix.lower() in ('.heic', '.heif')]
     if apple:
-        raise ValueError(f'{folder}: {apple[0]} and {len(apple) - 1} more are HEIC images, which are '
+        raise ValueError(f'{folder}: {apple[0]} and {len(apple) - 1} more are HEIC images, which '
+                         'are '
                          'not read; convert them to JPEG first, e.g. with heif-convert')
     if not files: raise FileNotFoundError(f'{folder}: no images in this folder')
     return files
