@@ -499,11 +499,7 @@ def test_one_odd_record_hides_no_other(tmp_path):
 
 # ---- names and outputs
 
-<<<<<<< HEAD
 @pytest.mark.parametrize('name', ['../../x', 'a/b', '../train_forecast/x', '/elsewhere/x', '.hidden', 'a\nb', 'x\x1b[31m', 'x'*200, '-p'])
-=======
-@pytest.mark.parametrize('name', ['../../x', 'a/b', '../train_forecast/x', '/absolute/x', '.hidden', 'a\nb', 'x\x1b[31m', 'x'*200, '-p'])
->>>>>>> safe
 def test_names_of_runs_are_checked_first(tmp_path, monkeypatch, name):
     monkeypatch.setenv('FOREHAND4D_OUTPUTS', str(tmp_path/'outputs'))
     with pytest.raises(ValueError, match='expected a name'): run_notebook('train_lifting', {}, name=name)
