@@ -4,7 +4,7 @@ import pytest
 from forehand4d.cli import main
 from forehand4d.core import project_root
 from forehand4d.data.images import read_frames
-from forehand4d.data.keypoints import detector_available
+from forehand4d.data.looks import detector_available
 from forehand4d.video_scores import baselines, score_prediction, Prediction
 from forehand4d.video_starts import Reading, open_video, tracked_future
 
