@@ -34,7 +34,9 @@ class PerFrame(Hamer):
         c = SimpleNamespace(**cfg)
         super().__init__(nn.Sequential(nn.AvgPool2d(256//c.size), SmallViT(c.width, c.backbone_layers, c.ff, c.size)),
                          _Head(c.width, c.width, c.layers, max(1, c.width//64), c.width, c.ff*c.width))
-        self.cfg, h, mean = c, self.head, torch.cat([torch.eye(3)[None], hand_pair(c.hand_id).mean_rot[0]])
+        self.cfg, h = c, self.head
+        with torch.device('cpu'): # numbers, even where the network itself is only a shape
+            mean = torch.cat([torch.eye(3)[None], hand_pair(c.hand_id).mean_rot[0]])
         h.init_hand_pose.copy_(mat_to_6d(mean.mT).flatten())
         for layer in (h.decpose, h.decshape, h.deccam): nn.init.normal_(layer.weight, std=0.01); nn.init.zeros_(layer.bias)
 
