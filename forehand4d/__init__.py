@@ -3,17 +3,17 @@ __version__ = "0.1.0"
 from importlib import import_module as _import_module
 
 _HOMES = { # public name → module that defines it; loaded when it is asked for
-    'open_hand': 'hands',
-    'load_hand': 'hands',
-    'motion_metrics': 'metrics',
-    'load_official': 'official',
-    'load_hamer_backbone': 'official',
-    'open_dataset': 'data.loaders',
-    'load_forecaster': 'forecasting',
-    'load_lifter': 'lifting',
-    'refine': 'refinement',
-    'track_video': 'data.keypoints',
-    'film_sequence': 'data.footage',
+    'open_hand': 'geometry.hand_models',
+    'load_hand': 'geometry.hand_models',
+    'motion_metrics': 'evaluation.metrics',
+    'load_official': 'released.checkpoints',
+    'load_hamer_backbone': 'released.checkpoints',
+    'open_dataset': 'catalogue',
+    'load_forecaster': 'models.forecasting',
+    'load_lifter': 'models.lifting',
+    'refine': 'fitting.refinement',
+    'track_video': 'video.tracks',
+    'film_sequence': 'video.footage',
 }
 __all__ = sorted(_HOMES)
 

@@ -3,15 +3,22 @@ import io, json, math, os, pickle
 from dataclasses import replace
 import numpy as np, pytest, torch, yaml
 from PIL import Image
-from forehand4d import hands
-from forehand4d.cameras import intrinsics_from_fov, invert, look_at, project, resize_intrinsics, transform
-from forehand4d.hands import know_hands, open_hand
-from forehand4d.mano import from_mano21, to_mano
-from forehand4d.motion import rest_motion
-from forehand4d.rotations import aa_to_mat, mat_to_aa
-from forehand4d.data import arctic, dexycb, h2o, h2o3d
-from forehand4d.data.clips import decode_clip, encode_clip
-from forehand4d.data.sequences import brown_conrady, check_sequence, read_npy, read_split, windows
+from forehand4d.geometry import hands
+from forehand4d.geometry.cameras import intrinsics_from_fov, invert, look_at, project
+from forehand4d.geometry.cameras import resize_intrinsics, transform
+from forehand4d.geometry.hand_models import know_hands, open_hand
+from forehand4d.geometry.mano import from_mano21, to_mano
+from forehand4d.geometry.motion import rest_motion
+from forehand4d.geometry.rotations import aa_to_mat, mat_to_aa
+from forehand4d.datasets import arctic
+from forehand4d.datasets import dexycb
+from forehand4d.datasets import h2o
+from forehand4d.datasets import h2o3d
+from forehand4d.data.clip_store import decode_clip, encode_clip
+from forehand4d.geometry.lenses import brown_conrady
+from forehand4d.datasets.sequences import read_npy, read_split
+from forehand4d.datasets.windows import windows
+from forehand4d.datasets.checks import check_sequence
 
 N = 24
 

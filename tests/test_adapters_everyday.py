@@ -3,11 +3,15 @@ import io, json, pickle, tarfile
 import numpy as np, pytest, torch
 from PIL import Image
 from scipy.spatial.transform import Rotation
-from forehand4d.cameras import invert, make_T, project, transform, unproject
-from forehand4d.mano import from_mano21
-from forehand4d.data import egoexo4d, epic
-from forehand4d.data.clips import decode_clip, encode_clip
-from forehand4d.data.sequences import brown_conrady, check_sequence, read_split, windows
+from forehand4d.geometry.cameras import invert, make_T, project, transform, unproject
+from forehand4d.geometry.mano import from_mano21
+from forehand4d.datasets import egoexo4d
+from forehand4d.datasets import epic
+from forehand4d.data.clip_store import decode_clip, encode_clip
+from forehand4d.geometry.lenses import brown_conrady
+from forehand4d.datasets.sequences import read_split
+from forehand4d.datasets.windows import windows
+from forehand4d.datasets.checks import check_sequence
 from test_adapters import jpg, same, scene, stand_in, write
 
 N, MARKS = 40, (0, 16, 20) # frames; joints far enough apart to be found in a picture

@@ -6,10 +6,13 @@ from pathlib import Path
 import imageio_ffmpeg, numpy as np, pytest, torch
 from scipy.spatial.transform import Rotation, Slerp
 from test_adapters import dot_error, dots, jpg, same, scene, stand_in, text, write
-from forehand4d.cameras import invert, make_T, project, transform
-from forehand4d.mano import from_mano21
-from forehand4d.data import assemblyhands, holoassist
-from forehand4d.data.sequences import check_sequence, read_split, windows
+from forehand4d.geometry.cameras import invert, make_T, project, transform
+from forehand4d.geometry.mano import from_mano21
+from forehand4d.datasets import assemblyhands
+from forehand4d.datasets import holoassist
+from forehand4d.datasets.sequences import read_split
+from forehand4d.datasets.windows import windows
+from forehand4d.datasets.checks import check_sequence
 
 N = 48
 ALL = torch.ones(N, 2, 21, dtype=torch.bool)

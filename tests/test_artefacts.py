@@ -8,16 +8,16 @@ import pandas as pd
 import pytest
 import torch
 
-from forehand4d.core import read_json
-from forehand4d.evaluation import Targets, score
-from forehand4d.launch import run_notebook
-from forehand4d.motion import rest_motion
-from forehand4d.paper import TABLES
-from forehand4d.records import Budget, save_records
-from forehand4d.report import collect
-from forehand4d.runs import start_run
-from forehand4d.study import run_steps, state, study, with_needs
-from forehand4d.tables import build_table, save_table
+from forehand4d.core.files import read_json
+from forehand4d.evaluation.scoring import Targets, score
+from forehand4d.runs.launch import run_notebook
+from forehand4d.geometry.motion import rest_motion
+from forehand4d.study.paper import TABLES
+from forehand4d.evaluation.records import Budget, save_records
+from forehand4d.study.sources import collect
+from forehand4d.runs.record import start_run
+from forehand4d.study.plan import run_steps, state, study, with_needs
+from forehand4d.study.tables import build_table, save_table
 
 ROOT = Path(__file__).resolve().parent.parent
 FITS = [m + k for m in ('lifting-fit', 'fit-search-only', 'fit-lifter-only', 'fit-paper') for k in ('', '-hard')]
@@ -126,7 +126,7 @@ def test_study_is_a_graph_in_order(profile):
 
 
 def test_study_asks_for_what_notebooks_take():
-    from forehand4d.launch import check_parameters
+    from forehand4d.runs.launch import check_parameters
     for s in study('tiny', 2):
         if (ROOT/'nbs'/f'{s.notebook}.ipynb').exists(): check_parameters(s.notebook, s.params)
 
@@ -134,7 +134,7 @@ def test_study_asks_for_what_notebooks_take():
 def finished(step, made):
     "A run of the study as if it had been done, with its inputs"
     import nbformat
-    from forehand4d.launch import check_parameters, _find_notebook
+    from forehand4d.runs.launch import check_parameters, _find_notebook
     run = start_run(step.notebook, dict(profile='tiny', seed=step.params.get('seed', 0)), step.name)
     for n in set(step.needs) & set(made): run.add_input(n, made[n])
     run.finish({})

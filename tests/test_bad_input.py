@@ -4,9 +4,9 @@ from dataclasses import asdict
 import numpy as np, pytest, torch
 from PIL import Image
 from forehand4d.cli import main
-from forehand4d.forecaster import build_forecaster
-from forehand4d.profiles import profile
-from forehand4d.training import save_weights
+from forehand4d.models.forecaster import build_forecaster
+from forehand4d.runs.profiles import profile
+from forehand4d.training.weights import save_weights
 from test_runs import small_files   # noqa: F401, a fixture
 
 

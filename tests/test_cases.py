@@ -6,22 +6,25 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from forehand4d.backbones import read_state
+from forehand4d.networks.pretrained import read_state
 from forehand4d.cli import main
-from forehand4d.core import atomic_path, project_root
-from forehand4d.data.clips import ClipStore
-from forehand4d.data.footage import _cameras, _read_hands, film_sequence
-from forehand4d.data.images import files_of, intrinsics_for, load_image, read_frames, read_video
-from forehand4d.data.keypoints import Tracks, in_time, load_tracks
-from forehand4d.forecaster import build_forecaster
-from forehand4d.forecasting import load_forecaster
-from forehand4d.hands import load_hand
-from forehand4d.launch import run_notebook
-from forehand4d.lifting import Lifter, LifterConfig, load_lifter
-from forehand4d.pickles import read_pickle
-from forehand4d.profiles import profile
-from forehand4d.runs import list_runs, start_run
-from forehand4d.training import save_weights
+from forehand4d.core.paths import project_root
+from forehand4d.core.files import atomic_path
+from forehand4d.data.clip_store import ClipStore
+from forehand4d.video.footage import _cameras, _read_hands, film_sequence
+from forehand4d.video.images import files_of, intrinsics_for, load_image, read_frames
+from forehand4d.video.images import read_video
+from forehand4d.video.tracks import Tracks, in_time, load_tracks
+from forehand4d.models.forecaster import build_forecaster
+from forehand4d.models.forecasting import load_forecaster
+from forehand4d.geometry.hand_models import load_hand
+from forehand4d.runs.launch import run_notebook
+from forehand4d.models.lifter import Lifter, LifterConfig
+from forehand4d.models.lifting import load_lifter
+from forehand4d.core.pickles import read_pickle
+from forehand4d.runs.profiles import profile
+from forehand4d.runs.record import list_runs, start_run
+from forehand4d.training.weights import save_weights
 from fuzz.targets import clip_store
 
 CASES = Path(os.environ.get('FOREHAND4D_CASES') or project_root().parent/'shared'/'cases')
@@ -517,7 +520,7 @@ def test_links_of_locks_are_not_followed(tmp_path):
 
 def test_leftovers_are_told_apart(tmp_path):
     "Names with brackets are swept, the files of other machines and of living processes are not"
-    from forehand4d.core import _here
+    from forehand4d.core.files import _here
     ended, alive = 2**22 + 1, os.getpid()
     mine = [tmp_path/f'.photo[1].{ended}.{_here()}.ab.tmp.jpg']
     others = [tmp_path/f'.photo[1].{ended}.123456.ab.tmp.jpg', tmp_path/f'.photo[1].{alive}.{_here()}.ab.tmp.jpg', tmp_path/'.photo1.old.tmp.jpg', tmp_path/f'.photo.{ended}.{_here()}.ab.tmp.jpg']
@@ -532,7 +535,7 @@ def test_leftovers_are_told_apart(tmp_path):
 def forecast(tmp_path, capsys, monkeypatch):
     "The command with the smallest network and without drawings; exit code and messages"
     from matplotlib.figure import Figure
-    from forehand4d import photo as module
+    from forehand4d.models import photo as module
     monkeypatch.setattr(module, 'overlay_forecast', lambda *a, **k: Figure())
     monkeypatch.setattr(module, 'interactive_html', lambda motion, path, *a, **k: path.write_text('<html>'))
     weights = tmp_path/'weights.safetensors'

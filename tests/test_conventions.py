@@ -157,7 +157,7 @@ def test_run_notebook(path):
 @each_run
 def test_parameters_are_seen(path):
     "papermill and the launcher find the parameters"
-    from forehand4d.launch import check_parameters, notebook_parameters
+    from forehand4d.runs.launch import check_parameters, notebook_parameters
     known = notebook_parameters(path)
     cell = next(c for c in cells(path) if 'parameters' in c['metadata'].get('tags', []))
     assert [*known] == [n.target.id for n in ast.parse(source(cell)).body], "papermill overlooks a parameter whose comment holds '='"

@@ -1,13 +1,13 @@
 "Real hands, seen by virtual cameras: what the fit of tracks is worth, and that no row of the study fits otherwise"
 import inspect
 import pytest, torch
-from forehand4d.core import project_root
-from forehand4d.data.recordings import Spoil, load_leap, measured, recording_clip, spoiled
-from forehand4d.fitting import PROCEDURES, procedure
-from forehand4d.imputation import impute
-from forehand4d.launch import notebook_parameters
-from forehand4d.lifting import LoadedLifter, load_lifter
-from forehand4d.metrics import clip_means, motion_metrics
+from forehand4d.core.paths import project_root
+from forehand4d.video.recordings import Spoil, load_leap, measured, recording_clip, spoiled
+from forehand4d.fitting.procedure import PROCEDURES, procedure
+from forehand4d.models.imputation import impute
+from forehand4d.runs.launch import notebook_parameters
+from forehand4d.models.lifting import LoadedLifter, load_lifter
+from forehand4d.evaluation.metrics import clip_means, motion_metrics
 
 LEAP = project_root().parent/'shared'/'real'/'leap'/'leap_two_hands.npz'
 

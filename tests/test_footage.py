@@ -6,20 +6,21 @@ import pytest
 import torch
 from PIL import Image
 from scipy.spatial.transform import Rotation
-from forehand4d.cameras import intrinsics_from_fov, look_at, project, transform
-from forehand4d.core import project_root
-from forehand4d.data import keypoints
-from forehand4d.data.clips import write_clips
-from forehand4d.data.footage import film_sequence
-from forehand4d.data.keypoints import Tracks, make_tracks, track_video
-from forehand4d.data.looks import detector_available
-from forehand4d.data.loaders import open_dataset
-from forehand4d.data.sequences import brown_conrady, windows
-from forehand4d.imputation import impute
-from forehand4d.fitting import procedure
-from forehand4d.lifting import load_lifter
-from forehand4d.mano import from_mano21
-from forehand4d.motion import rest_motion
+from forehand4d.geometry.cameras import intrinsics_from_fov, look_at, project, transform
+from forehand4d.core.paths import project_root
+from forehand4d.video import tracks as keypoints
+from forehand4d.data.clip_store import write_clips
+from forehand4d.video.footage import film_sequence
+from forehand4d.video.tracks import Tracks, make_tracks, track_video
+from forehand4d.video.looks import detector_available
+from forehand4d.catalogue import open_dataset
+from forehand4d.geometry.lenses import brown_conrady
+from forehand4d.datasets.windows import windows
+from forehand4d.models.imputation import impute
+from forehand4d.fitting.procedure import procedure
+from forehand4d.models.lifting import load_lifter
+from forehand4d.geometry.mano import from_mano21
+from forehand4d.geometry.motion import rest_motion
 
 VIDEO = project_root().parent/'shared'/'real'/'video'/'two_hands.mp4'
 SIZE, N = (320, 240), 40

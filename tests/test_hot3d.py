@@ -9,12 +9,15 @@ import numpy as np, pandas as pd, pytest, torch
 from PIL import Image
 from scipy.spatial.transform import Rotation
 from test_adapters import N, dot_error, dots, jpg, same, scene, stand_in, write
-from forehand4d import hands
-from forehand4d.cameras import invert, transform
-from forehand4d.hands import hand_pair, know_hands, open_hand
-from forehand4d.mano import from_mano, from_mano21, to_mano
-from forehand4d.data import hot3d
-from forehand4d.data.sequences import check_sequence, fisheye624, read_split, windows
+from forehand4d.geometry import hands
+from forehand4d.geometry.cameras import invert, transform
+from forehand4d.geometry.hand_models import hand_pair, know_hands, open_hand
+from forehand4d.geometry.mano import from_mano, from_mano21, to_mano
+from forehand4d.datasets import hot3d
+from forehand4d.geometry.lenses import fisheye624
+from forehand4d.datasets.sequences import read_split
+from forehand4d.datasets.windows import windows
+from forehand4d.datasets.checks import check_sequence
 
 SIDE = np.array([[0., 1, 0, 0], [-1, 0, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]])     # an image turned clockwise shows below what the sensor has to its right
 BEND = [.38, -.38, -.12, 1.5, -2., .7, -1e-3, 2e-4, 2e-3, -4e-4, -1.5e-3, 2.5e-4]

@@ -5,12 +5,14 @@ import numpy as np
 import pytest
 import torch
 from safetensors import safe_open
-from forehand4d.backbones import build_backbone, load_backbone
-from forehand4d.conditioning import legacy_crop_matrix, legacy_image
-from forehand4d.forecasting import load_forecaster
-from forehand4d.hands import know_hands, open_hand
-from forehand4d.lifting import load_lifter
-from forehand4d.official import import_official, load_hamer_backbone, load_official
+from forehand4d.networks.backbones import build_backbone
+from forehand4d.networks.pretrained import load_backbone
+from forehand4d.released.conditions import legacy_crop_matrix, legacy_image
+from forehand4d.models.forecasting import load_forecaster
+from forehand4d.geometry.hand_models import know_hands, open_hand
+from forehand4d.models.lifting import load_lifter
+from forehand4d.released.checkpoints import import_official, load_hamer_backbone
+from forehand4d.released.checkpoints import load_official
 
 OFFICIAL = Path(__file__).resolve().parents[2]/'shared'/'fixtures'/'official'
 needed = pytest.mark.skipif(not OFFICIAL.is_dir(), reason='the reference numbers of the released code are not here')

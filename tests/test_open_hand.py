@@ -1,9 +1,10 @@
 "The open hand against smplx fed with the same arrays, its mirror image, its volume, and files that are no hands"
 import numpy as np, pytest, torch, trimesh
 
-from forehand4d.core import project_root
-from forehand4d.hands import SIDES, TIPS, hand_pair, load_hand, mirror, open_hand
-from forehand4d.rotations import aa_to_mat, random_rotation
+from forehand4d.core.paths import project_root
+from forehand4d.geometry.hands import SIDES, TIPS, mirror
+from forehand4d.geometry.hand_models import hand_pair, load_hand, open_hand
+from forehand4d.geometry.rotations import aa_to_mat, random_rotation
 
 ASSET = project_root()/'forehand4d'/'assets'/'open_hand'
 MIRROR = torch.tensor([-1., 1, 1])

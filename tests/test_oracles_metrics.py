@@ -6,8 +6,9 @@ import pytest
 import torch
 from scipy.spatial.transform import Rotation
 
-from forehand4d.metrics import METRICS, best_sample, clip_means, motion_metrics
-from forehand4d.variety import diversity, multimodality
+from forehand4d.evaluation.alignment import METRICS
+from forehand4d.evaluation.metrics import best_sample, clip_means, motion_metrics
+from forehand4d.evaluation.variety import diversity, multimodality
 
 FIXTURE = Path(__file__).resolve().parents[2]/'shared/fixtures/official/metrics.npz'
 

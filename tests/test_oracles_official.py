@@ -3,9 +3,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from forehand4d.cameras import fourier, kpe_angles, project, transform, invert
-from forehand4d.conditioning import legacy_conditions
-from forehand4d.diffusion import alphas_bar, cosine_betas, log_variance, posterior, q_sample
+from forehand4d.geometry.cameras import fourier, kpe_angles, project, transform, invert
+from forehand4d.released.conditions import legacy_conditions
+from forehand4d.networks.process import alphas_bar, cosine_betas, log_variance, posterior
+from forehand4d.networks.process import q_sample
 
 OFFICIAL = Path(__file__).resolve().parents[2]/'shared'/'fixtures'/'official'
 needed = pytest.mark.skipif(not OFFICIAL.is_dir(), reason='the reference numbers of the released code are not here')

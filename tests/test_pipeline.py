@@ -3,9 +3,10 @@ import json, os, subprocess, sys, time
 from pathlib import Path
 import numpy as np, pytest
 from PIL import Image
-from forehand4d.core import data_root, file_hash, outputs_root, read_json
-from forehand4d.runs import Run, find_run
-from forehand4d.study import run_steps, state, study
+from forehand4d.core.paths import data_root, outputs_root
+from forehand4d.core.files import file_hash, read_json
+from forehand4d.runs.record import Run, find_run
+from forehand4d.study.plan import run_steps, state, study
 
 ROOT = Path(__file__).resolve().parent.parent
 BIN = Path(sys.executable).parent

@@ -2,11 +2,12 @@
 import numpy as np
 import pytest
 import torch
-from forehand4d.cameras import intrinsics_from_fov
-from forehand4d.hands import hand_pair
-from forehand4d.motion import rest_motion
-from forehand4d.render import Mesh, render
-from forehand4d.rotations import aa_to_mat, mat_to_6d, mat_to_aa, random_rotation, sixd_to_mat
+from forehand4d.geometry.cameras import intrinsics_from_fov
+from forehand4d.geometry.hand_models import hand_pair
+from forehand4d.geometry.motion import rest_motion
+from forehand4d.drawing.render import Mesh, render
+from forehand4d.geometry.rotations import aa_to_mat, mat_to_6d, mat_to_aa, random_rotation
+from forehand4d.geometry.rotations import sixd_to_mat
 
 pytest.importorskip('pytorch3d', reason='pytorch3d is not installed; it is optional')
 

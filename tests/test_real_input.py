@@ -5,13 +5,14 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from forehand4d.core import project_root
-from forehand4d.data.images import intrinsics_for, load_image, read_frames
-from forehand4d.data.detection import MarkedHand, detect_hands, detection_table
-from forehand4d.data.keypoints import identify, load_tracks, track_video
-from forehand4d.data.looks import detector_available
-from forehand4d.data.recordings import load_leap, load_taco, recording_clip, recording_clips
-from forehand4d.photo import forecast_photo
+from forehand4d.core.paths import project_root
+from forehand4d.video.images import intrinsics_for, load_image, read_frames
+from forehand4d.video.detection import MarkedHand, detect_hands, detection_table
+from forehand4d.video.tracks import identify, load_tracks, track_video
+from forehand4d.video.looks import detector_available
+from forehand4d.video.recordings import load_leap, load_taco, recording_clip
+from forehand4d.video.recordings import recording_clips
+from forehand4d.models.photo import forecast_photo
 
 REAL = project_root().parent/'shared'/'real'
 real = pytest.mark.skipif(not REAL.is_dir(), reason='the recordings and photographs of ../shared/real are not on this machine')

@@ -2,11 +2,11 @@
 import pytest
 
 from forehand4d.cli import main
-from forehand4d.core import project_root
-from forehand4d.data.images import read_frames
-from forehand4d.data.looks import detector_available
-from forehand4d.video_scores import baselines, score_prediction, Prediction
-from forehand4d.video_starts import Reading, open_video, tracked_future
+from forehand4d.core.paths import project_root
+from forehand4d.video.images import read_frames
+from forehand4d.video.looks import detector_available
+from forehand4d.video.scores import baselines, score_prediction, Prediction
+from forehand4d.video.starts import Reading, open_video, tracked_future
 
 VIDEO = project_root().parent/'shared'/'real'/'video'/'two_hands.mp4'
 real = pytest.mark.skipif(not VIDEO.is_file(), reason='the video of ../shared/real is not on this machine')

@@ -2,8 +2,8 @@
 import errno, json, os, signal, subprocess, sys, time
 from pathlib import Path
 import numpy as np, pytest, torch
-from forehand4d.core import atomic_path, read_json, write_json
-from forehand4d.runs import Run, find_run, list_runs, start_run
+from forehand4d.core.files import atomic_path, read_json, write_json
+from forehand4d.runs.record import Run, find_run, list_runs, start_run
 
 
 def hidden(folder): return [p.name for p in Path(folder).rglob('.*') if '.tmp' in p.name]
@@ -71,7 +71,7 @@ def test_full_disk_leaves_the_manifest(outputs, small_files):
 def test_killed_while_writing(tmp_path):
     code = f'''
 import sys, time
-from forehand4d.core import atomic_path
+from forehand4d.core.files import atomic_path
 with atomic_path({str(tmp_path/'a.txt')!r}) as p:
     p.write_text('half')
     print('here', flush=True)
@@ -142,7 +142,7 @@ def test_log_is_exact_after_a_kill(outputs):
     "Killed between and within rows, rewound and continued, the log equals that of an uninterrupted run"
     code = '''
 import sys
-from forehand4d.runs import start_run
+from forehand4d.runs.record import start_run
 run = start_run('train', {}, name=sys.argv[1])
 first = int(sys.argv[2])
 run.rewind(first)
@@ -177,7 +177,7 @@ def test_only_the_first_process_writes(outputs, monkeypatch):
 def toy(folder, name='toy', code='', parameters='steps: int = 3 # optimiser steps\nname: str = "" # of the run'):
     import nbformat, nbformat.v4 as v4
     cells = [v4.new_code_cell(parameters, metadata=dict(tags=['parameters'])),
-             v4.new_code_cell(f"from forehand4d.runs import start_run\nrun = start_run({name!r}, dict(steps=steps), name=name)"),
+             v4.new_code_cell(f"from forehand4d.runs.record import start_run\nrun = start_run({name!r}, dict(steps=steps), name=name)"),
              v4.new_code_cell(code), v4.new_code_cell("if not run.done: run.finish(dict(steps=steps))")]
     kernel = dict(kernelspec=dict(name='python3', display_name='python3', language='python'))
     folder.mkdir(exist_ok=True, parents=True)
@@ -186,7 +186,7 @@ def toy(folder, name='toy', code='', parameters='steps: int = 3 # optimiser step
 
 
 def test_launcher(outputs, tmp_path, monkeypatch):
-    from forehand4d.launch import NotebookError, run_notebook
+    from forehand4d.runs.launch import NotebookError, run_notebook
     nb = toy(tmp_path, code="import os; (run.dir/'where.txt').write_text(os.getcwd())")
     (tmp_path/'elsewhere').mkdir()
     monkeypatch.chdir(tmp_path/'elsewhere')

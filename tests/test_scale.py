@@ -3,17 +3,19 @@ import os, signal, subprocess, sys
 from dataclasses import replace
 from pathlib import Path
 import pytest, torch
-from forehand4d.core import read_json
-from forehand4d.data.clips import write_clips
-from forehand4d.data.handworld import make_clip
-from forehand4d.data.loaders import open_dataset
-from forehand4d.forecaster import build_forecaster
-from forehand4d.imputation import impute
-from forehand4d.fitting import procedure
-from forehand4d.lifting import build_lifter, load_lifter
-from forehand4d.profiles import profile
-from forehand4d.runs import Run, list_runs, start_run, _unlock
-from forehand4d.training import TrainConfig, read_weights, train
+from forehand4d.core.files import read_json
+from forehand4d.data.clip_store import write_clips
+from forehand4d.handworld.generate import make_clip
+from forehand4d.catalogue import open_dataset
+from forehand4d.models.forecaster import build_forecaster
+from forehand4d.models.imputation import impute
+from forehand4d.fitting.procedure import procedure
+from forehand4d.models.lifter import build_lifter
+from forehand4d.models.lifting import load_lifter
+from forehand4d.runs.profiles import profile
+from forehand4d.runs.record import Run, list_runs, start_run, _unlock
+from forehand4d.training.weights import read_weights
+from forehand4d.training.loop import TrainConfig, train
 from test_runs import toy
 
 pytestmark = pytest.mark.skipif(not torch.distributed.is_gloo_available(), reason='needs gloo')
@@ -134,9 +136,9 @@ def test_labels(folder):
 
 
 def test_launcher(outputs):
-    "`accelerate launch -m forehand4d.training` leaves one finished record; the clips, which are not there yet, are generated once"
+    "`accelerate launch -m forehand4d run` leaves one finished record; the clips, which are not there yet, are generated once"
     launcher = Path(sys.executable).parent/'accelerate'
-    what = ['-m', 'forehand4d.training', 'train_lifting', '-p', 'profile', 'tiny', '-p', 'datasets', 'lab-pour', '--name', 'a']
+    what = ['-m', 'forehand4d', 'run', 'train_lifting', '-p', 'profile', 'tiny', '-p', 'datasets', 'lab-pour', '--name', 'a']
     ended = finish([launcher, 'launch', '--multi_gpu', '--num_processes', 2, '--main_process_port', 0, *what])
     assert ended[0] == 0, ended[2]
     [run] = list_runs()
@@ -148,22 +150,22 @@ def test_launcher(outputs):
 
 def test_finished_run(outputs, tmp_path):
     "A run finished by one process is found by several, and kept"
-    from forehand4d.launch import run_notebook
+    from forehand4d.runs.launch import run_notebook
     run = run_notebook(nb := toy(tmp_path), name='a')
     before = {p: p.stat().st_mtime_ns for p in run.dir.iterdir()}
-    code, out, err = launch('-m', 'forehand4d.training', nb, '--name', 'a')
+    code, out, err = launch('-m', 'forehand4d', 'run', nb, '--name', 'a')
     assert code == 0 and out.count('toy/a (done): outputs/toy/a') == 1 and {p: p.stat().st_mtime_ns for p in run.dir.iterdir()} == before, err
 
 
 def test_wrong_parameter(outputs):
-    code, out, err = launch('-m', 'forehand4d.training', 'train_lifting', '-p', 'steps', 'many')
+    code, out, err = launch('-m', 'forehand4d', 'run', 'train_lifting', '-p', 'steps', 'many')
     assert code and "forehand4d: parameter steps: expected int, got 'many'" in err and not outputs.exists()
 
 
 def test_error_in_one_process(outputs, tmp_path):
     "It ends all of them, is named, and leaves the record unfinished"
     nb = toy(tmp_path, code="import os\nfrom forehand4d.data.loaders import group\ng = group()\nif g.process_index: raise ValueError('no hands')\ng.wait_for_everyone()")
-    code, out, err = launch('-m', 'forehand4d.training', nb, '--name', 'a')
+    code, out, err = launch('-m', 'forehand4d', 'run', nb, '--name', 'a')
     assert code and 'forehand4d: toy: ValueError: no hands (cell 3 of process 1)' in err
     assert not Run(outputs/'toy'/'a').done and (outputs/'toy'/'a'/'run.ipynb').exists()
     assert not [line for line in subprocess.run(['ps', '-eo', 'args'], capture_output=True, text=True).stdout.splitlines() if str(nb) in line]

@@ -6,25 +6,30 @@ from types import SimpleNamespace
 import pandas as pd
 import pytest
 import torch
-from forehand4d.backbones import compile_layers, layers_of, normalise_image
+from forehand4d.networks.transformer import compile_layers, layers_of
+from forehand4d.networks.backbones import normalise_image
 from forehand4d.cli import main
-from forehand4d.data.clips import write_clips
-from forehand4d.data.handworld import make_clip
-from forehand4d.data.loaders import batch_motion, collate, open_dataset
-from forehand4d.diffusion import STEPS, ancestral_step
-from forehand4d.forecaster import build_forecaster
-from forehand4d import forecasting  # noqa: F401, gives `ForecastModel` its `forecast`
-from forehand4d.refinement import RefineConfig, _apply, _objective, _start, observe, refine_batch
-from forehand4d.lifting import build_lifter
-from forehand4d.metrics import METRICS, motion_metrics
-from forehand4d.motion import decode198, rest_motion
-from forehand4d.placing import place_hands
-from forehand4d.profiles import profile
-from forehand4d.rotations import aa_to_mat, random_rotation
-from forehand4d.runs import find_run, list_runs, start_run
-from forehand4d.sampling import SAMPLERS
-from forehand4d.speed import _mesh
-from forehand4d.training import TrainConfig, train
+from forehand4d.data.clip_store import write_clips
+from forehand4d.handworld.generate import make_clip
+from forehand4d.data.batches import batch_motion, collate
+from forehand4d.catalogue import open_dataset
+from forehand4d.networks.process import STEPS, ancestral_step
+from forehand4d.models.forecaster import build_forecaster
+from forehand4d.models import forecasting  # noqa: F401, gives `ForecastModel` its `forecast`
+from forehand4d.fitting.refinement import RefineConfig, _apply, _objective, _start, observe
+from forehand4d.fitting.refinement import refine_batch
+from forehand4d.models.lifter import build_lifter
+from forehand4d.evaluation.alignment import METRICS
+from forehand4d.evaluation.metrics import motion_metrics
+from forehand4d.geometry.motion import rest_motion
+from forehand4d.geometry.motion_vector import decode198
+from forehand4d.fitting.placing import place_hands
+from forehand4d.runs.profiles import profile
+from forehand4d.geometry.rotations import aa_to_mat, random_rotation
+from forehand4d.runs.record import find_run, list_runs, start_run
+from forehand4d.networks.sampling import SAMPLERS
+from forehand4d.study.speed import _mesh
+from forehand4d.training.loop import TrainConfig, train
 
 
 @pytest.mark.parametrize('protocol', ['official', 'strict'])

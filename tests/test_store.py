@@ -4,14 +4,16 @@ from functools import partial
 from pathlib import Path
 import numpy as np, pytest, torch
 from test_adapters import PNG, N, stand_in, write, write_dexycb, write_h2o   # noqa: F401 (the fixture plays MANO's part)
-from forehand4d.cameras import project, transform
+from forehand4d.geometry.cameras import project, transform
 from forehand4d.cli import main
-from forehand4d.core import read_json
-from forehand4d.data import store
-from forehand4d.data.clips import ClipStore, write_clips
-from forehand4d.data.handworld import make_clip
-from forehand4d.data.loaders import collate, loader, open_dataset, profile_dataset
-from forehand4d.profiles import profile
+from forehand4d.core.files import read_json
+from forehand4d.datasets import convert as store
+from forehand4d.data.clip_store import ClipStore, write_clips
+from forehand4d.handworld.generate import make_clip
+from forehand4d.data.batches import collate
+from forehand4d.data.loaders import loader
+from forehand4d.catalogue import open_dataset, profile_dataset
+from forehand4d.runs.profiles import profile
 
 SCENES = [('subject1', 'h1/0'), ('subject1', 'h2/0'), ('subject2', 'k1/0'), ('subject3', 'o1/1'), ('subject4', 'h1/0')]    # three for training, one for each other split
 small = partial(store.convert, 'h2o', image_size=64, frames=16, hand_id=None, workers=1)
@@ -22,7 +24,7 @@ def download(tmp_path_factory):
     "Several short recordings in the layout of H2O"
     root = tmp_path_factory.mktemp('download')/'h2o'
     from dataclasses import replace
-    from forehand4d import hands
+    from forehand4d.geometry import hands
     hands.know_hands(*(replace(hands.open_hand(s), hand_id='mano') for s in ('right', 'left')))
     for i, (subject, scene) in enumerate(SCENES): write_h2o(root, subject, scene, seed=10 + i)
     return root
@@ -182,7 +184,7 @@ def test_check_data(damaged, outputs, capsys, spoil, found):
 
 
 def test_splits_are_disjoint(damaged, monkeypatch):
-    from forehand4d.data import h2o
+    from forehand4d.datasets import h2o
     monkeypatch.setitem(h2o.SPLITS, 'val', ('subject2/*',))
     assert store.check_dataset('h2o', damaged, hand_id=None)[1] == ['1 sequences of train are in val, too, such as subject2/k1/0/cam4']
 
@@ -191,7 +193,7 @@ def test_splits_are_disjoint(damaged, monkeypatch):
 
 def test_prepare_data(download, outputs):
     "What a person runs: a store, a report, a record; then the name is enough"
-    from forehand4d.launch import run_notebook
+    from forehand4d.runs.launch import run_notebook
     run = run_notebook('prepare_data', dict(dataset='h2o', root=str(download), frames=16, image_size=64, hand_id='', workers=1), name='mini')
     assert run.done and run.metrics['clips'] == 3 and run.metrics['left out'] == 0 and run.metrics['frames per second'] == 30
     assert run.metrics['estimate: clips'] == pytest.approx(3*55742/48) and run.metrics['bytes a clip'] > 16*1000

@@ -36,7 +36,7 @@ def picture(suffix, mode='RGB'):
 
 
 def load(path):
-    from forehand4d.data.images import intrinsics_for, load_image
+    from forehand4d.video.images import intrinsics_for, load_image
     return load_image(path), intrinsics_for(path)[0]
 
 
@@ -56,7 +56,7 @@ def video(suffix):
 
 
 def watch(path):
-    from forehand4d.data.images import read_frames
+    from forehand4d.video.images import read_frames
     (fps, size, n), *frames = read_frames(path)
     return fps, size, n, {f.shape for f in frames}, len(frames)
 
@@ -70,13 +70,13 @@ def no_video(value):
 # ---- our own files
 
 def tracks(folder):
-    from forehand4d.data.keypoints import Tracks
+    from forehand4d.video.tracks import Tracks
     Tracks(torch.full((4, 2, 21, 2), 9.), torch.ones(4, 2, 21).bool(), torch.full((4, 2), .9), 30., (64, 48)).save(folder/'tracks.npz')
     return folder/'tracks.npz'
 
 
 def load_tracks(path):
-    from forehand4d.data.keypoints import load_tracks
+    from forehand4d.video.tracks import load_tracks
     return load_tracks(path)
 
 
@@ -89,15 +89,15 @@ def no_tracks(t):
 
 
 def lifter(folder):
-    from forehand4d.lifting import Lifter, LifterConfig
-    from forehand4d.training import save_weights
+    from forehand4d.models.lifter import Lifter, LifterConfig
+    from forehand4d.training.weights import save_weights
     torch.manual_seed(0)
     save_weights(Lifter(LifterConfig(16, 4, 16, 1, 2)), folder/'model.safetensors')
     return folder/'model.safetensors'
 
 
 def load_lifter(path):
-    from forehand4d.lifting import load_lifter
+    from forehand4d.models.lifting import load_lifter
     return load_lifter(path, 'cpu')
 
 
@@ -107,8 +107,9 @@ def no_lifter(model):
 
 
 def clip_store(folder):
-    from forehand4d.cameras import intrinsics_from_fov
-    from forehand4d.data.clips import Clip, write_clips
+    from forehand4d.geometry.cameras import intrinsics_from_fov
+    from forehand4d.data.clips import Clip
+    from forehand4d.data.clip_store import write_clips
     T, g = 4, torch.Generator().manual_seed(0)
     rand = lambda *s: torch.rand(*s, generator=g)
     K, eye = intrinsics_from_fov(60, 64, 48).repeat(T, 1, 1), torch.eye(4).repeat(T, 1, 1)
@@ -123,7 +124,7 @@ def manifest(folder): return clip_store(folder)/'manifest.json'
 
 
 def open_store(path):
-    from forehand4d.data.clips import ClipStore
+    from forehand4d.data.clip_store import ClipStore
     store = ClipStore(path.parent)
     return [store[i] for i in range(len(store))]
 
@@ -137,13 +138,13 @@ def no_clips(clips):
 
 
 def run_record(folder):
-    from forehand4d.runs import start_run
+    from forehand4d.runs.record import start_run
     for name in ('a', 'b'): start_run('train', dict(steps=1), name=name, root=folder).finish(dict(loss=.5))
     return folder/'train'/'a'/'manifest.json'
 
 
 def read_runs(path):
-    from forehand4d.runs import list_runs
+    from forehand4d.runs.record import list_runs
     return path, list_runs('train', path.parent.parent.parent)
 
 
@@ -156,13 +157,13 @@ def no_runs(value):
 
 
 def motion(folder):
-    from forehand4d.motion import rest_motion
+    from forehand4d.geometry.motion import rest_motion
     rest_motion(4).save(folder/'motion.npz')
     return folder/'motion.npz'
 
 
 def load_motion(path):
-    from forehand4d.motion import load_motion
+    from forehand4d.geometry.motion import load_motion
     return load_motion(path)
 
 
@@ -206,7 +207,7 @@ def hands_pkl(folder):
 
 
 def of_film(path):
-    from forehand4d.data.footage import film_sequence
+    from forehand4d.video.footage import film_sequence
     with warnings.catch_warnings():
         warnings.simplefilter('ignore')
         folder = path.parent if path.parent.name == 'hands' else path
@@ -246,7 +247,7 @@ def cameras_colmap(folder):
 
 
 def with_cameras(path):
-    from forehand4d.data.footage import film_sequence
+    from forehand4d.video.footage import film_sequence
     folder = next(p for p in path.parents if (p/'pictures').is_dir())
     with warnings.catch_warnings():
         warnings.simplefilter('ignore')
@@ -260,7 +261,7 @@ def hand_model(folder):
 
 
 def load_hand(path):
-    from forehand4d.hands import load_hand
+    from forehand4d.geometry.hand_models import load_hand
     return load_hand(path, 'right')
 
 
@@ -277,7 +278,7 @@ def checkpoint(folder):
 
 
 def load_state(path):
-    from forehand4d.backbones import read_state
+    from forehand4d.networks.pretrained import read_state
     with warnings.catch_warnings():
         warnings.simplefilter('ignore')
         return read_state(path)
@@ -293,7 +294,7 @@ def plain_pickle(folder):
 
 
 def load_pickle(path):
-    from forehand4d.pickles import read_pickle
+    from forehand4d.core.pickles import read_pickle
     return read_pickle(path)
 
 
