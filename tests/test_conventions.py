@@ -5,9 +5,8 @@ from pathlib import Path
 import pytest, yaml
 
 ROOT = Path(__file__).resolve().parent.parent
-NOTEBOOKS = sorted((ROOT/'nbs').glob('*.ipynb'))
-NUMBERED = [p for p in NOTEBOOKS if p.stem[0].isdigit()]
-RUNS = [p for p in NOTEBOOKS if not p.stem[0].isdigit() and p.stem != 'index']
+NUMBERED = sorted((ROOT/'nbs'/'library').rglob('[0-9]*.ipynb'), key=lambda path: (path.parent.name, path.stem))
+RUNS = [path for path in sorted((ROOT/'nbs').glob('*.ipynb')) if path.stem != 'index']
 MODULES = sorted(p for p in (ROOT/'forehand4d').rglob('*.py') if p.name not in ('__init__.py', '_modidx.py'))
 PROJECT = tomllib.loads((ROOT/'pyproject.toml').read_text())
 
@@ -58,7 +57,7 @@ def imported(text):
 def names(paths): return [p.stem for p in paths]
 
 
-each_numbered = pytest.mark.parametrize('path', NUMBERED, ids=names(NUMBERED))
+each_numbered = pytest.mark.parametrize('path', NUMBERED, ids=[f'{p.parent.name}/{p.stem}' for p in NUMBERED])
 each_run = pytest.mark.parametrize('path', RUNS, ids=names(RUNS))
 
 
@@ -69,13 +68,54 @@ def test_modules_have_notebooks():
     assert {p.relative_to(ROOT/'forehand4d').as_posix() for p in MODULES} == ours
 
 
+def wing(path):
+    "Floor and folder of a numbered notebook"
+    return int(path.parent.name[0]), path.parent.name
+
+
+@each_numbered
+def test_has_its_place(path):
+    "A folder is a wing, a notebook starts with its digit, a module lies in the package of the wing"
+    floor, folder = wing(path)
+    assert path.stem.startswith(str(floor)), f'{path.stem} stands on floor {floor}'
+    name = module(path)
+    if name and '.' in name:
+        assert name.split('.')[0] == folder.partition('_')[2]
+
+
 @each_numbered
 def test_imports_point_down(path):
-    order = {module(p): p.stem for p in NUMBERED if module(p)}
+    "A module uses its own wing, above it in reading order, and wings of lower floors: no arrow up, no circle"
+    homes = {module(p): p for p in NUMBERED if module(p)}
     for text in exported(path) if module(path) else code(path):
         for other in imported(text):
-            assert other in order, f'{path.stem} imports forehand4d.{other}, which no notebook exports'
-            assert order[other] < path.stem, f'{path.stem} imports from {order[other]}'
+            assert other in homes, f'{path.stem} imports forehand4d.{other}, which no notebook exports'
+            below = wing(homes[other])[0] < wing(path)[0]
+            before = wing(homes[other]) == wing(path) and homes[other].stem < path.stem
+            assert below or before, f'{path.stem} imports from {homes[other].stem}'
+
+
+def test_module_names_in_strings():
+    "A string with the name of a module is an import, too"
+    homes = {f'forehand4d.{module(p)}': p for p in NUMBERED if module(p)}
+    for path in NUMBERED:
+        if not module(path): continue
+        for node in ast.walk(ast.parse((ROOT/'forehand4d'/(module(path).replace('.', '/') + '.py')).read_text())):
+            if isinstance(node, ast.Constant) and isinstance(node.value, str) and node.value in homes:
+                assert wing(homes[node.value]) <= wing(path), f'{path.stem} names {node.value}'
+
+
+def test_first_notebook_of_a_wing_says_what_it_is_for():
+    first = {}
+    for path in NUMBERED: first.setdefault(path.parent, path)
+    for path in first.values():
+        text = '\n'.join(source(c) for c in cells(path)[:4])
+        assert re.search(r'\*\*The (wing|module) `', text) and 'Public names' in text, path
+
+
+def test_links_are_up_to_date():
+    done = subprocess.run([sys.executable, ROOT/'tools'/'links.py', '--check'], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
 
 
 @each_numbered
