@@ -10,29 +10,29 @@ import sys
 from collections import Counter
 from pathlib import Path
 
-from measures import LIMITS, measure
+from measures import LIMITS, PACKAGE, excess, measure
 
 ROOT = Path(__file__).resolve().parent.parent
-PACKAGE = ROOT/'forehand4d'
 RECORD = ROOT/'tests'/'legible.json'
-LINTED = ('nbs', 'forehand4d', 'tests', 'tools')
+LINTED = ('nbs', PACKAGE, 'tests', 'tools')
+RUFF = [sys.executable, '-m', 'ruff', 'check', '--no-cache', '--output-format', 'json', *LINTED]
 
 
-def modules() -> dict[str, Path]:
-    "Our modules by their path in the package"
-    paths = [path for path in sorted(PACKAGE.rglob('*.py')) if path.name != '_modidx.py']
-    return {path.relative_to(PACKAGE).as_posix(): path for path in paths}
-
-
-def excess(values: dict) -> dict:
-    "Those values that exceed their limit"
-    return {name: value for name, value in values.items() if value > LIMITS[name]}
+def modules() -> dict[str, str]:
+    "Source of our modules by their path in the package"
+    package = ROOT/PACKAGE
+    paths = [path for path in sorted(package.rglob('*.py')) if path.name != '_modidx.py']
+    return {path.relative_to(package).as_posix(): path.read_text() for path in paths}
 
 
 def offences() -> dict[str, dict]:
     "What exceeds its limit, by module; modules that meet all limits are left out"
-    found = {name: excess(measure(path.read_text())[0]) for name, path in modules().items()}
-    return {name: values for name, values in found.items() if values}
+    found = {}
+    for name, text in modules().items():
+        values, _ = measure(text)
+        if over := excess(values):
+            found[name] = over
+    return found
 
 
 def has_ruff() -> bool:
@@ -42,53 +42,80 @@ def has_ruff() -> bool:
 
 def findings() -> dict[str, dict]:
     "Number of ruff's findings by file and rule; files without any are left out"
-    command = [sys.executable, '-m', 'ruff', 'check', '--no-cache', '--output-format', 'json']
-    done = subprocess.run(command + list(LINTED), cwd=ROOT, capture_output=True, text=True)
+    done = subprocess.run(RUFF, cwd=ROOT, capture_output=True, text=True)
     if done.returncode > 1:
         raise RuntimeError(f'ruff could not run: {done.stderr.strip()}')
     counts = {}
-    for item in json.loads(done.stdout):
-        name = Path(item['filename']).relative_to(ROOT).as_posix()
-        counts.setdefault(name, Counter())[item['code'] or 'syntax'] += 1
-    return {name: dict(sorted(counts[name].items())) for name in sorted(counts)}
+    for finding in json.loads(done.stdout):
+        name = Path(finding['filename']).relative_to(ROOT).as_posix()
+        rules = counts.setdefault(name, Counter())
+        rules[finding['code'] or 'syntax'] += 1
+    return {name: dict(sorted(rules.items())) for name, rules in sorted(counts.items())}
 
 
 # ---- the two commands
 
-def show(value: float, limit: float) -> str:
-    "A value, seven wide; bold and red above its limit when a person reads it"
-    cell = f'{value:7.10g}'
-    marked = f'\033[1;31m{cell}\033[0m' if sys.stdout.isatty() else f'{cell:>6}*'[-7:]
-    return marked if value > limit else cell
+def cell(
+    value: float, # to be shown
+    limit: float, # of the measure
+) -> str: # seven wide
+    "A value, with a star above its limit, in red for a person who reads it"
+    if value <= limit:
+        return f'{value:6g} '
+    text = f'{value:6g}*'
+    return f'\033[1;31m{text}\033[0m' if sys.stdout.isatty() else text
 
 
-def print_table() -> None:
-    "All measures of all modules, the one with most to rewrite first"
-    measured = {name: measure(path.read_text()) for name, path in modules().items()}
-    print(' '*28, *(name[:7].rjust(7) for name in ('rewrite', *LIMITS)))
-    print('limit'.ljust(28), ' '*7, *(f'{limit:7}' for limit in LIMITS.values()))
-    for name, (values, lines) in sorted(measured.items(), key=lambda item: -item[1][1]):
-        print(name.ljust(28), f'{lines:7}', *(show(values[m], LIMITS[m]) for m in LIMITS))
-    over = Counter(m for values, _ in measured.values() for m in excess(values))
-    print('modules over the limit'.ljust(28), ' '*7, *(f'{over[m]:7}' for m in LIMITS))
+def row(
+    title: str, # of the row
+    *cells: str, # seven wide
+) -> str: # one line
+    "A row of the table"
+    return ' '.join([title.ljust(28), *cells])
 
 
-def write() -> None:
-    "State what does not meet the limits today, one file a line"
-    if not has_ruff():
-        sys.exit('ruff is not installed: pip install the version that pyproject.toml pins')
+def table() -> str:
+    "All measures of all modules, the one with most lines to rewrite first"
+    measured = {name: measure(text) for name, text in modules().items()}
+    worst_first = sorted(measured, key=lambda name: -measured[name][1])
+    rows = [row('', *(name[:7].rjust(7) for name in ('rewrite', *LIMITS)))]
+    rows.append(row('limit', ' '*7, *(f'{limit:6} ' for limit in LIMITS.values())))
+    over = Counter()
+    for name in worst_first:
+        values, lines = measured[name]
+        cells = [cell(values[what], limit) for what, limit in LIMITS.items()]
+        rows.append(row(name, f'{lines:6} ', *cells))
+        over.update(excess(values).keys())
+    rows.append(row('modules over the limit', ' '*7, *(f'{over[what]:6} ' for what in LIMITS)))
+    return '\n'.join(rows)
+
+
+def as_json(
+    modules: dict[str, dict], # what exceeds its limit, by module
+    ruff: dict[str, dict], # findings by file and rule
+) -> str: # a file a line, so that a change shows as one
+    "Text of the record"
     parts = []
-    for part, files in (('modules', offences()), ('ruff', findings())):
-        rows = [f'  {json.dumps(name)}: {json.dumps(values)}' for name, values in files.items()]
-        parts.append(f' "{part}": {{\n' + ',\n'.join(rows) + '\n }')
-    RECORD.write_text('{\n' + ',\n'.join(parts) + '\n}\n')
-    print(f'{RECORD.relative_to(ROOT)}: written')
+    for part, files in (('modules', modules), ('ruff', ruff)):
+        rows = [f'  {json.dumps(name)}: {json.dumps(counts)}' for name, counts in files.items()]
+        inside = ',\n'.join(rows)
+        parts.append(f' "{part}": {{\n{inside}\n }}')
+    return '{\n' + ',\n'.join(parts) + '\n}\n'
+
+
+def main() -> None:
+    "Print the table or write the record"
+    arguments = sys.argv[1:]
+    if not arguments:
+        print(table())
+    elif arguments != ['--write']:
+        sys.exit(f'expected no argument (a table) or --write (the record), got {arguments}')
+    elif not has_ruff():
+        sys.exit('ruff is not installed: it is among the dev dependencies of pyproject.toml')
+    else:
+        RECORD.write_text(as_json(offences(), findings()))
+        print(f'{RECORD.relative_to(ROOT)}: written')
 
 
 if __name__ == '__main__':
-    if sys.argv[1:] == ['--write']:
-        write()
-    elif sys.argv[1:]:
-        sys.exit(f'expected no argument (a table) or --write (the record), got {sys.argv[1:]}')
-    else:
-        print_table()
+    main()

@@ -8,7 +8,6 @@ import math
 import statistics
 import tokenize
 from collections import Counter
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -42,37 +41,54 @@ FEW_FUNCTIONS = 10 # a module with fewer counts as one with these: one long func
 
 Function = ast.FunctionDef | ast.AsyncFunctionDef
 Jump = ast.Return | ast.Raise | ast.Continue | ast.Break
-LEAVES = (ast.expr_context, ast.operator, ast.unaryop, ast.cmpop, ast.boolop)
+UNSEEN = (ast.expr_context, ast.operator, ast.unaryop, ast.cmpop, ast.boolop)
 BLANK = {
-    tokenize.NL, tokenize.NEWLINE, tokenize.COMMENT, tokenize.INDENT, tokenize.DEDENT,
-    tokenize.ENDMARKER,
+    tokenize.NL, tokenize.NEWLINE, tokenize.COMMENT,
+    tokenize.INDENT, tokenize.DEDENT, tokenize.ENDMARKER,
 }
 
 
-def is_seen(node: ast.AST) -> bool:
-    "Does a reader see it? All nodes but contexts and operators"
-    return not isinstance(node, LEAVES)
+def walk(root: ast.AST) -> list[ast.AST]: # root of a tree → its nodes
+    "The nodes that a reader sees: all but contexts and operators"
+    found = [root]
+    for node in found: # which grows meanwhile
+        for child in ast.iter_child_nodes(node):
+            if not isinstance(child, UNSEEN):
+                found.append(child)
+    return found
 
 
-def percentile(values: list, share: float) -> float:
-    "The smallest value that `share` of the values do not exceed; 0 of nothing"
-    ordered = sorted(values)
-    return ordered[math.ceil(share*len(ordered)) - 1] if ordered else 0
+def lines_of(node: ast.AST) -> range: # statement → numbers of its lines
+    "Where a statement stands"
+    return range(node.lineno, node.end_lineno + 1)
 
 
-def median(values: list) -> float:
-    "Median; 0 of nothing"
+def percentile(
+    values: list, # numbers
+    share: float, # between 0 and 1
+) -> float: # one of the values; 0 if there are none
+    "The smallest value that `share` of the values do not exceed"
+    if not values:
+        return 0
+    place = math.ceil(share*len(values)) - 1
+    return sorted(values)[place]
+
+
+def median(values: list) -> float: # numbers → 0 if there are none
+    "The value in the middle"
     return statistics.median(values) if values else 0
 
 
-def is_private(name: str) -> bool:
+def is_private(name: str) -> bool: # of a function, class or variable
     "Is it for its own module only?"
     return name.startswith('_') and not name.endswith('__') and name != '_'
 
 
-def in_package(node: ast.ImportFrom) -> bool:
-    "Does it import from a module of ours?"
-    return node.level > 0 or (node.module or '').split('.')[0] == PACKAGE
+def is_index(statement: ast.stmt) -> bool: # of a module
+    "Is it `__all__ = […]`?"
+    if not isinstance(statement, ast.Assign):
+        return False
+    return ast.unparse(statement.targets) == '__all__'
 
 
 @dataclass
@@ -81,51 +97,37 @@ class Module:
     text: str # source code
     offending: set[int] = field(default_factory=set) # numbers of lines that want rewriting
 
-    @cached_property
-    def index(self) -> set[int]:
-        "Numbers of the lines that hold `__all__`, which nbdev writes"
-        found = [n for n in ast.parse(self.text).body if is_index(n)]
-        return {line for n in found for line in range(n.lineno, n.end_lineno + 1)}
-
-    @cached_property
-    def tree(self) -> ast.Module:
-        "Syntax tree without `__all__`"
-        tree = ast.parse(self.text)
-        tree.body = [n for n in tree.body if n.lineno not in self.index]
-        return tree
-
-    @cached_property
-    def nodes(self) -> list[ast.AST]:
-        "All nodes of the tree"
-        return list(ast.walk(self.tree))
-
-    @cached_property
-    def lines(self) -> list[str]:
-        "Lines; line 1 is item 0"
-        return self.text.splitlines()
-
-    @cached_property
-    def tokens(self) -> list[tokenize.TokenInfo]:
-        "All tokens"
-        return list(tokenize.generate_tokens(io.StringIO(self.text).readline))
+    def __post_init__(self):
+        "Parse; `__all__`, which nbdev writes, is left out"
+        self.tree = ast.parse(self.text)
+        index = [node for node in self.tree.body if is_index(node)]
+        self.index = {line for node in index for line in lines_of(node)}
+        self.tree.body = [node for node in self.tree.body if node not in index]
+        self.nodes = walk(self.tree)
+        self.lines = self.text.splitlines() # line 1 is item 0
+        reader = io.StringIO(self.text).readline
+        self.tokens = list(tokenize.generate_tokens(reader))
 
     @cached_property
     def commented(self) -> set[int]:
         "Numbers of the lines with a comment"
-        return {token.start[0] for token in self.tokens if token.type == tokenize.COMMENT}
+        comments = [token for token in self.tokens if token.type == tokenize.COMMENT]
+        return {token.start[0] for token in comments}
 
     @cached_property
     def code(self) -> set[int]:
         "Numbers of the lines with code"
-        spans = [(t.start[0], t.end[0]) for t in self.tokens if t.type not in BLANK]
-        found = {line for first, last in spans for line in range(first, last + 1)}
+        found = set()
+        for token in self.tokens:
+            if token.type not in BLANK:
+                found.update(range(token.start[0], token.end[0] + 1))
         return found - self.index
 
     @cached_property
     def long(self) -> set[int]:
         "Numbers of the lines of more than 100 columns"
-        wide = {n for n, line in enumerate(self.lines, 1) if len(line) > COLUMNS}
-        return wide - self.index
+        numbered = enumerate(self.lines, start=1)
+        return {number for number, line in numbered if len(line) > COLUMNS} - self.index
 
     @cached_property
     def functions(self) -> list[Function]:
@@ -133,14 +135,16 @@ class Module:
         return self.all(Function)
 
     @cached_property
-    def public(self) -> set[Function]:
-        "Functions that others may call, methods not among them"
-        return {n for n in self.tree.body if isinstance(n, Function) and not is_private(n.name)}
+    def public(self) -> list[Function]:
+        "Functions that others may call; methods are not among them"
+        functions = [node for node in self.tree.body if isinstance(node, Function)]
+        return [function for function in functions if not is_private(function.name)]
 
     @cached_property
-    def imported(self) -> list[ast.ImportFrom]:
-        "Every `from … import …`"
-        return self.all(ast.ImportFrom)
+    def imported(self) -> set[str]:
+        "Names that come by `from … import …`"
+        aliases = [alias for node in self.all(ast.ImportFrom) for alias in node.names]
+        return {alias.asname or alias.name for alias in aliases}
 
     def all(self, *kinds: type) -> list[ast.AST]:
         "All nodes of some kinds"
@@ -152,126 +156,116 @@ class Module:
         return len(found)
 
 
-def is_index(node: ast.stmt) -> bool:
-    "Is it `__all__ = […]`?"
-    return isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == '__all__'
-
-
 # ---- lines
 
-def node_lines(module: Module) -> Counter:
+def node_lines(module: Module) -> Counter: # number of a line → nodes
     "Syntax nodes that begin on each line"
-    placed = [node for node in module.nodes if hasattr(node, 'lineno')]
-    return Counter(node.lineno for node in placed if is_seen(node))
-
-
-def body(function: Function) -> list[ast.stmt]:
-    "Statements of a function without its docstring"
-    return function.body[1:] if ast.get_docstring(function) is not None else function.body
+    return Counter(node.lineno for node in module.nodes if hasattr(node, 'lineno'))
 
 
 def density(
     module: Module, # that holds the function
     function: Function, # to be measured
 ) -> float: # syntax nodes a code line of its body
-    "How much a reader must take in with each line"
-    statements = body(function)
-    if not statements:
+    "How much a reader must take in with each line; the docstring does not count"
+    documented = ast.get_docstring(function) is not None
+    body = function.body[1:] if documented else function.body
+    if not body:
         return 0
-    span = range(statements[0].lineno, statements[-1].end_lineno + 1)
-    seen = sum(is_seen(node) for s in statements for node in ast.walk(s))
-    return seen/len(module.code.intersection(span))
+    lines = range(body[0].lineno, body[-1].end_lineno + 1)
+    seen = sum(len(walk(statement)) for statement in body)
+    return seen/len(module.code.intersection(lines))
 
 
-def blocks(node: ast.AST) -> Iterator[list[ast.stmt]]:
-    "Bodies of a compound statement: what follows `if …:`, `else:`, `finally:` and the like"
-    for name in ('body', 'orelse', 'finalbody'):
-        block = getattr(node, name, None)
-        if isinstance(block, list) and block:
-            yield block
+def block_starts(node: ast.AST) -> list[ast.stmt]: # compound statement → statements
+    "What comes first after `if …:`, `else:`, `finally:` and the like"
+    blocks = [getattr(node, name, None) for name in ('body', 'orelse', 'finalbody')]
+    return [block[0] for block in blocks if isinstance(block, list) and block]
 
 
 def stands_behind_colon(
     module: Module, # that holds the statement
     statement: ast.stmt, # first of a block
-) -> bool:
+) -> bool: # False too for a definition with a decorator
     "Does it share the line of the colon that opens its block?"
     line = module.lines[statement.lineno - 1].encode()
-    return bool(line[:statement.col_offset].strip()) and not line.lstrip().startswith(b'@')
+    before = line[:statement.col_offset].strip()
+    return before.endswith(b':')
 
 
 def is_guard(
     module: Module, # that holds the statement
     node: ast.AST, # compound statement in one line
-) -> bool:
-    "`if x is None: return y` in at most 80 columns"
-    leaves = isinstance(node, ast.If) and not node.orelse and len(node.body) == 1
-    if not leaves or not isinstance(node.body[0], Jump):
+) -> bool: # False for what is longer than 80 columns
+    "Is it short and like `if x is None: return y`?"
+    if not isinstance(node, ast.If) or node.orelse:
         return False
-    return node.lineno == node.end_lineno and len(module.lines[node.lineno - 1]) <= GUARD
+    one_line = node.lineno == node.end_lineno
+    short = len(module.lines[node.lineno - 1]) <= GUARD
+    return one_line and short and isinstance(node.body[0], Jump)
 
 
-def one_line_compounds(module: Module) -> list[ast.AST]:
-    "First statements of bodies behind a colon, without guards and `...`"
-    found = []
-    for node in module.all(ast.stmt, ast.ExceptHandler, ast.match_case):
-        firsts = [block[0] for block in blocks(node)]
-        behind = [s for s in firsts if stands_behind_colon(module, s) and not is_stub(s)]
-        if not is_guard(module, node):
-            found += behind
-    return found
-
-
-def is_stub(statement: ast.stmt) -> bool:
+def is_stub(statement: ast.stmt) -> bool: # body of a function
     "Is it `...`?"
     return isinstance(statement, ast.Expr) and ast.unparse(statement) == '...'
 
 
-def parallel_assignments(module: Module) -> list[ast.AST]:
-    "`a, b = x, y`"
-    def is_pair(node: ast.Assign) -> bool:
-        return isinstance(node.value, ast.Tuple) and isinstance(node.targets[0], ast.Tuple)
+def one_line_compounds(module: Module) -> list[ast.AST]: # first statements of their bodies
+    "Bodies behind a colon, without guards and `...`"
+    compounds = module.all(ast.stmt, ast.ExceptHandler, ast.match_case)
+    found = []
+    for node in compounds:
+        behind = [s for s in block_starts(node) if stands_behind_colon(module, s)]
+        if behind and not is_guard(module, node):
+            found += [statement for statement in behind if not is_stub(statement)]
+    return found
 
-    return [node for node in module.all(ast.Assign) if is_pair(node)]
+
+def is_pair(node: ast.Assign) -> bool: # assignment
+    "Is it like `a, b = x, y`?"
+    return isinstance(node.value, ast.Tuple) and isinstance(node.targets[0], ast.Tuple)
 
 
-def named_lambdas(module: Module) -> list[ast.AST]:
+def named_lambdas(module: Module) -> list[ast.AST]: # lambdas
     "Lambdas that an assignment gives a name"
-    values = [node.value for node in module.all(ast.Assign, ast.AnnAssign, ast.NamedExpr)]
-    values += [v for value in values if isinstance(value, ast.Tuple) for v in value.elts]
-    return [value for value in values if isinstance(value, ast.Lambda)]
+    found = []
+    for node in module.all(ast.Assign, ast.AnnAssign, ast.NamedExpr):
+        values = node.value.elts if isinstance(node.value, ast.Tuple) else [node.value]
+        found += [value for value in values if isinstance(value, ast.Lambda)]
+    return found
 
 
-def nested_conditionals(module: Module) -> list[ast.AST]:
+def nested_conditionals(module: Module) -> list[ast.AST]: # conditional expressions
     "Conditional expressions that stand inside another one"
-    return list({
-        inner
-        for outer in module.all(ast.IfExp)
-        for inner in ast.walk(outer)
-        if isinstance(inner, ast.IfExp) and inner is not outer
-    })
+    found = set()
+    for outer in module.all(ast.IfExp):
+        inside = walk(outer)[1:]
+        found.update(node for node in inside if isinstance(node, ast.IfExp))
+    return list(found)
 
 
-def walruses(module: Module) -> list[ast.AST]:
+def walruses(module: Module) -> list[ast.AST]: # named expressions
     "Assignments inside an expression, other than the head of `if` and `while`"
     heads = [node.test for node in module.all(ast.If, ast.While)]
-    allowed = {node for head in heads for node in ast.walk(head)}
+    allowed = {node for head in heads for node in walk(head)}
     return [node for node in module.all(ast.NamedExpr) if node not in allowed]
 
 
-def measure_lines(module: Module) -> dict:
-    "Rules 1 to 5: density and statements"
+def measure_lines(module: Module) -> dict: # value by measure
+    "Density and statements"
     dense = [density(module, function) for function in module.functions]
     per_line = node_lines(module)
-    module.offending |= module.long | {n for n, count in per_line.items() if count > DENSE}
-    pairs = module.offend(parallel_assignments(module))
+    module.offending |= module.long
+    module.offending |= {line for line, count in per_line.items() if count > DENSE}
+    pairs = [node for node in module.all(ast.Assign) if is_pair(node)]
+    code_lines = max(len(module.code), FEW_LINES)
     return {
         'nodes_median': median(dense),
         'nodes_p90': percentile(dense, 0.9),
         'nodes_line': max(per_line.values(), default=0),
         'long_lines': len(module.long),
         'one_line': module.offend(one_line_compounds(module)),
-        'parallel': 1000*pairs/max(len(module.code), FEW_LINES),
+        'parallel': 1000*module.offend(pairs)/code_lines,
         'named_lambdas': module.offend(named_lambdas(module)),
         'nested_if': module.offend(nested_conditionals(module)),
         'walrus': module.offend(walruses(module)),
@@ -280,28 +274,36 @@ def measure_lines(module: Module) -> dict:
 
 # ---- names
 
-def letters(function: Function) -> int:
-    "Number of one-letter names that a function binds: parameters, variables, loop variables"
-    bound = {node.arg for node in ast.walk(function) if isinstance(node, ast.arg)}
-    for node in ast.walk(function):
-        if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+def letters(function: Function) -> int: # a number of different names
+    "One-letter names that a function binds: parameters, variables, loop variables"
+    bound = set()
+    for node in walk(function):
+        if isinstance(node, ast.arg):
+            bound.add(node.arg)
+        elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
             bound.add(node.id)
     return sum(len(name) == 1 and name != '_' for name in bound)
 
 
-def foreign_private(module: Module) -> list[ast.AST]:
-    "Private names of other modules of ours: imported, or read from something imported"
-    ours = [node for node in module.imported if in_package(node)]
-    found = [alias for node in ours for alias in node.names if is_private(alias.name)]
-    known = {alias.asname or alias.name for node in ours for alias in node.names}
+def is_ours(node: ast.ImportFrom) -> bool: # `from … import …`
+    "Does it import from a module of this package?"
+    return node.level > 0 or (node.module or '').split('.')[0] == PACKAGE
+
+
+def foreign_private(module: Module) -> list[ast.AST]: # imports and attributes
+    "Private names of other modules: imported, or read from something imported"
+    ours = [node for node in module.all(ast.ImportFrom) if is_ours(node)]
+    aliases = [alias for node in ours for alias in node.names]
+    found = [alias for alias in aliases if is_private(alias.name)]
+    known = {alias.asname or alias.name for alias in aliases}
     for node in module.all(ast.Attribute):
-        if is_private(node.attr) and isinstance(node.value, ast.Name) and node.value.id in known:
+        if is_private(node.attr) and ast.unparse(node.value) in known:
             found.append(node)
     return found
 
 
-def measure_names(module: Module) -> dict:
-    "Rules 7 and 8: letters, private names"
+def measure_names(module: Module) -> dict: # value by measure
+    "Letters and private names"
     counts = [letters(function) for function in module.functions]
     return {
         'letters_p90': percentile(counts, 0.9),
@@ -312,15 +314,16 @@ def measure_names(module: Module) -> dict:
 
 # ---- units
 
-def length(function: Function) -> int:
-    "Lines from `def` to the end"
-    return function.end_lineno - function.lineno + 1
-
-
-def parameters(function: Function) -> list[ast.arg]:
+def parameters(function: Function) -> list[ast.arg]: # without self and cls
     "What a caller gives"
-    given = function.args.posonlyargs + function.args.args + function.args.kwonlyargs
-    return [a for a in given if a.arg not in ('self', 'cls')]
+    given = function.args
+    every = given.posonlyargs + given.args + given.kwonlyargs
+    return [parameter for parameter in every if parameter.arg not in ('self', 'cls')]
+
+
+def is_patched(function: Function) -> bool: # function of a module
+    "Does fastcore's `@patch` make it a method?"
+    return any('patch' in ast.unparse(d) for d in function.decorator_list)
 
 
 def bare_parameters(
@@ -329,39 +332,37 @@ def bare_parameters(
 ) -> list[ast.arg]: # parameters that share a line or have no comment
     "What has no line and comment of its own"
     given = parameters(function)
-    if is_patched(function) or function not in module.public:
-        given = given if len(given) > 2 else []
-    shared = Counter(a.lineno for a in given)
-    return [a for a in given if shared[a.lineno] > 1 or a.lineno not in module.commented]
+    documented = function in module.public and not is_patched(function)
+    if not documented and len(given) < 3:
+        return []
+    on_line = Counter(p.lineno for p in given)
+    return [p for p in given if on_line[p.lineno] > 1 or p.lineno not in module.commented]
 
 
-def is_patched(function: Function) -> bool:
-    "Does it become a method by fastcore's `@patch`?"
-    return any('patch' in ast.unparse(d) for d in function.decorator_list)
-
-
-def foreign_patches(module: Module) -> list[ast.AST]:
+def foreign_patches(module: Module) -> list[ast.AST]: # functions
     "Methods that `@patch` puts on an imported class"
-    imported = {alias.asname or alias.name for node in module.imported for alias in node.names}
     found = []
     for function in filter(is_patched, module.functions):
         receiver = function.args.args[:1] # self:Class or self:Class|Other
-        names = {n.id for a in receiver for n in ast.walk(a) if isinstance(n, ast.Name)}
-        if imported & names:
+        nodes = [node for argument in receiver for node in walk(argument)]
+        names = {node.id for node in nodes if isinstance(node, ast.Name)}
+        if names & module.imported:
             found.append(function)
     return found
 
 
-def measure_units(module: Module) -> dict:
-    "Rules 10 to 12: functions, their parameters, whole classes"
-    lengths = [length(function) for function in module.functions]
-    bare = [a for function in module.functions for a in bare_parameters(module, function)]
-    long = sum(n > 30 for n in lengths)
+def measure_units(module: Module) -> dict: # value by measure
+    "Functions, their parameters, whole classes"
+    functions = module.functions
+    lengths = [len(lines_of(function)) for function in functions]
+    counts = [len(parameters(function)) for function in functions]
+    bare = [p for function in functions for p in bare_parameters(module, function)]
+    over_30 = sum(length > 30 for length in lengths)
     return {
-        'over_60': sum(n > 60 for n in lengths),
-        'over_30': 100*long/max(len(lengths), FEW_FUNCTIONS),
+        'over_60': sum(length > 60 for length in lengths),
+        'over_30': 100*over_30/max(len(lengths), FEW_FUNCTIONS),
         'length': median(lengths),
-        'over_6': sum(len(parameters(function)) > 6 for function in module.functions),
+        'over_6': sum(count > 6 for count in counts),
         'bare': module.offend(bare),
         'patched': len(foreign_patches(module)),
     }
@@ -369,8 +370,14 @@ def measure_units(module: Module) -> dict:
 
 # ---- all of it
 
-def measure(text: str) -> tuple[dict, int]:
-    "Values by measure, and the number of lines that want rewriting, of a module's source"
+def measure(text: str) -> tuple[dict, int]: # source → value by measure, lines that want rewriting
+    "Everything that `LIMITS` names"
     module = Module(text)
     found = measure_lines(module) | measure_names(module) | measure_units(module)
-    return {name: round(value, 1) for name, value in found.items()}, len(module.offending)
+    values = {name: round(value, 1) for name, value in found.items()}
+    return values, len(module.offending)
+
+
+def excess(values: dict) -> dict: # value by measure
+    "Those values that exceed their limit"
+    return {name: value for name, value in values.items() if value > LIMITS[name]}

@@ -7,12 +7,12 @@ import json
 
 import legible
 import pytest
-from measures import LIMITS, measure
+from measures import LIMITS, excess, measure
 
 REFRESH = 'better than tests/legible.json says: run `python tests/legible.py --write` and commit'
 
 
-def recorded(part: str) -> dict[str, dict]:
+def recorded(part: str) -> dict[str, dict]: # 'modules' or 'ruff'
     "What may exceed a limit for now, by file"
     return json.loads(legible.RECORD.read_text())[part]
 
@@ -36,8 +36,11 @@ def outdated(
     then: dict[str, dict], # what may
 ) -> list[str]: # one sentence each
     "What is recorded, but meets its limit by now"
-    pairs = [(name, what) for name, values in then.items() for what in values]
-    return [f'{name}: {what}' for name, what in pairs if what not in now.get(name, {})]
+    found = []
+    for name, values in then.items():
+        better = values.keys() - now.get(name, {}).keys()
+        found += [f'{name}: {what}' for what in sorted(better)]
+    return found
 
 
 @pytest.fixture(scope='module')
@@ -110,17 +113,23 @@ OFFENDERS = {
 
 
 def test_plain_code_meets_all_limits():
-    assert legible.excess(measure(PLAIN)[0]) == {}
+    assert excess(measure(PLAIN)[0]) == {}
+
+
+@pytest.mark.parametrize('name', ['legible.py', 'measures.py'])
+def test_measure_meets_its_own_limits(name):
+    text = (legible.ROOT/'tests'/name).read_text()
+    assert excess(measure(text)[0]) == {}
 
 
 @pytest.mark.parametrize('what', LIMITS)
 def test_offender_is_seen(what):
-    assert what in legible.excess(measure(OFFENDERS[what])[0])
+    assert what in excess(measure(OFFENDERS[what])[0])
 
 
 def test_short_guards_and_stubs_are_no_offence():
     text = 'def f(x):\n    if x is None: return 0\n    while (x := step(x)):\n        pass\n'
-    assert not {'one_line', 'walrus'} & set(legible.excess(measure(text)[0]))
+    assert not {'one_line', 'walrus'} & set(excess(measure(text)[0]))
 
 
 def test_ratchet():
