@@ -18,7 +18,7 @@ from .core.checks import distinct_names
 from .runs.launch import NotebookError, check_parameters, notebook_parameters
 from .runs.launch import run_notebook
 from .runs.record import list_runs, relative
-from .study.plan import run_steps, study, with_needs, _clock, _unfinished
+from .study.plan import run_steps, study, with_needs, clock_text, list_unfinished
 
 # %% ../nbs/library/8_cli/81_cli.ipynb #e4f8dde3
 def _run(args):
@@ -38,7 +38,7 @@ def _parameters(args):
 def _runs(args):
     runs = list_runs(args.notebook)
     if not runs: print(f'no runs in {outputs_root()}')
-    for r in runs: print(f'{r.manifest["started"][:16].replace("T", " ")}  {"done" if r.done else _unfinished(r.dir):<8} {_clock(r.manifest["duration"] or 0):>8}  {r.notebook}/{r.name}')
+    for r in runs: print(f'{r.manifest["started"][:16].replace("T", " ")}  {"done" if r.done else list_unfinished(r.dir):<8} {clock_text(r.manifest["duration"] or 0):>8}  {r.notebook}/{r.name}')
 
 # %% ../nbs/library/8_cli/81_cli.ipynb #9283d732
 # (what is forecast, name of its results, function that does it)

@@ -13,7 +13,7 @@ from forehand4d.fitting.procedure import procedure
 from forehand4d.models.lifter import build_lifter
 from forehand4d.models.lifting import load_lifter
 from forehand4d.runs.profiles import profile
-from forehand4d.runs.record import Run, list_runs, start_run, _unlock
+from forehand4d.runs.record import Run, list_runs, start_run, unlock_folder
 from forehand4d.training.weights import read_weights
 from forehand4d.training.loop import TrainConfig, train
 from test_runs import toy
@@ -30,7 +30,7 @@ def job(folder, name, cfg=None, stop=None, **more):
     cfg = replace(TrainConfig(6, 4, P.frames, P.image_size*(what == 'forecast'), lr=1e-3, save_every=3), **more)
     run = start_run('scale', dict(name=name), name, folder)
     train(MODELS[what](data), data, cfg, run, stop)
-    _unlock(run.dir)
+    unlock_folder(run.dir)
 
 
 def labels(folder, name):

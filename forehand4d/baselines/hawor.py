@@ -22,7 +22,7 @@ from ..datasets.sequences import expect, hand_motion
 from ..networks.denoiser import Denoiser, DenoiserConfig
 from ..training.losses import LossWeights, motion_loss
 from ..training.weights import load_model
-from .perframe import _fill_gaps
+from .perframe import fill_gaps
 
 # %% ../../nbs/library/7_baselines/74_hawor.ipynb #696bdbe9
 def _from_wrist(m:HandMotion)->tuple[HandMotion,Tensor]: # (B, T), seen from the first right wrist, or left where no right hand is there; the move (B, 1, 4, 4)
@@ -60,7 +60,7 @@ class Infiller(nn.Module):
 
     def loss(self, batch:dict, generator:torch.Generator)->tuple[Tensor,dict]: # scalar and its terms, where something was hidden
         m = batch_motion(batch, self.cfg.hand_id)
-        start, T = _from_wrist(_fill_gaps(m, known := _random_gaps(m.valid, generator)))
+        start, T = _from_wrist(fill_gaps(m, known := _random_gaps(m.valid, generator)))
         m, x = m.to_frame(T), encode198(start, self.stats)
         x = x + 0.02*torch.randn(x.shape, **by(generator)).to(x)  # estimates are not exact
         pred, truth = self.complete(x, known, batch['real']).float(), replace(m, valid=m.valid & ~known)
@@ -70,7 +70,7 @@ class Infiller(nn.Module):
     @torch.no_grad()
     def infill(self, m:HandMotion, known:Tensor, real=None)->HandMotion: # (B, T) estimates in the view frame; known (B, T, 2): where a hand was found, which stays as it is
         if len(m) > self.cfg.frames: raise ValueError(f'{len(m)} frames do not fit into the window of {self.cfg.frames}; cut the clip')
-        start, T = _from_wrist(_fill_gaps(m, known))
+        start, T = _from_wrist(fill_gaps(m, known))
         out = decode198(self.complete(encode198(start, self.stats), known, real), self.stats, m.betas, m.valid, m.hand_id).to_frame(invert(T))
         return replace(m, rot=torch.where(known[..., None, None, None], m.rot, out.rot), wrist=torch.where(known[..., None], m.wrist, out.wrist))
 
@@ -86,4 +86,4 @@ def read_hawor(path:str|Path, # `.npz`
         if valid.shape[1] < T: raise ValueError(f'there are {valid.shape[1]}')
         first = make_T(torch.from_numpy(Rotation.from_quat(traj[0, 3:].numpy()).as_matrix()).float(), traj[0, :3]*scale)
         m = hand_motion('hawor', *(x.flip(0).transpose(0, 1)[:T] for x in hands), valid.flip(0).T[:T] > 0, 'absolute', hand_id).to_frame(invert(first))
-    return replace(_fill_gaps(m, m.valid), valid=m.valid.any(0).expand(T, 2).clone()).pad(len(clip))
+    return replace(fill_gaps(m, m.valid), valid=m.valid.any(0).expand(T, 2).clone()).pad(len(clip))

@@ -19,7 +19,7 @@ from ..models.forecast_loss import augment_image, mirrored_targets
 from ..models.forecast_sampling import ForecastModel
 from ..models.samples import smooth_in_time
 from ..models.forecaster import build_forecaster
-from .codebook import Codebook, LatentActConfig, _cut, _layers
+from .codebook import Codebook, LatentActConfig, cut_pieces, stack_of_layers
 
 # %% ../../nbs/library/7_baselines/77_latentact.ipynb #ed5a0cdb
 class LatentAct(nn.Module):
@@ -33,7 +33,7 @@ class LatentAct(nn.Module):
         self.backbone = build_backbone(cfg.backbone, cfg.image_size, cfg.width, cfg.backbone_layers, cfg.ff)
         self.image = nn.Sequential(nn.Linear(cfg.pool**2*self.backbone.dim, D), nn.GELU(), nn.Linear(D, D))
         self.query = nn.Parameter(torch.randn(cfg.levels*len(self.codebook.query), D)*0.02)
-        self.indexer, self.logits = _layers(cfg, cfg.dropout), nn.Linear(D, cfg.codes)
+        self.indexer, self.logits = stack_of_layers(cfg, cfg.dropout), nn.Linear(D, cfg.codes)
 
     def config(self)->dict: return dict(kind='latentact', **asdict(self.cfg)) # what a checkpoint needs to rebuild the model
 
@@ -53,7 +53,7 @@ class LatentAct(nn.Module):
         z, mask = book.encode(m)
         ids, parts = book.quantiser(z)
         tokens = tokens*(torch.rand(*tokens.shape[:2], 1, **by(generator)) >= cfg.drop_token).to(tokens)
-        pred, x0 = book.decode(_cut(parts, cfg, generator), tokens, mask).float(), encode198(m, book.stats)
+        pred, x0 = book.decode(cut_pieces(parts, cfg, generator), tokens, mask).float(), encode198(m, book.stats)
         total, terms = motion_loss(pred, x0, m, book.stats, torch.ones_like(weight), weight=weight, stride=cfg.patch)
         codes = masked_mean(F.cross_entropy(self.index(tokens).movedim(-1, 1), ids, reduction='none'), mask*weight[:, None])
         return total + codes, terms | {'codes': codes.detach()}

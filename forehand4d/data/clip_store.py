@@ -15,12 +15,12 @@ from PIL import Image
 from ..core.files import NOT_DAMAGE, atomic_path, file_hash, read_json, write_json
 from ..geometry.rotations import mat_to_6d
 from ..geometry.motion import HandMotion
-from .clips import Clip, LABELS, Past, _ARRAYS, _PAST, _TENSORS, check_clip
+from .clips import Clip, LABELS, Past, CLIP_ARRAYS, PAST_ARRAYS, CLIP_TENSORS, check_clip
 
 # %% ../../nbs/library/3_data/32_clip_store.ipynb #464e8b4d
 QUALITY = 92 # of the JPEG images in a store, colours at full resolution
 _SCHEMA = pa.schema(dict(dataset=pa.string(), sequence=pa.string(), fps=pa.float64(), frames=pa.int32(), labels=pa.string(), hand_id=pa.string(), meta=pa.string())
-                    | dict.fromkeys(('image', 'betas', *_ARRAYS, *_PAST), pa.binary()))
+                    | dict.fromkeys(('image', 'betas', *CLIP_ARRAYS, *PAST_ARRAYS), pa.binary()))
 
 def encode_clip(clip:Clip, # checked before it is encoded
 )->dict: # one row of the store
@@ -28,9 +28,9 @@ def encode_clip(clip:Clip, # checked before it is encoded
     check_clip(clip)
     values, m = vars(clip), clip.motion
     if m is not None: values = values | dict(rot6d=mat_to_6d(m.rot), wrist=m.wrist, hand_valid=m.valid, betas=m.betas)
-    row = {k: values[k].detach().to(dtype).numpy().tobytes() for k, (dtype, _) in _ARRAYS.items() if k in values}
+    row = {k: values[k].detach().to(dtype).numpy().tobytes() for k, (dtype, _) in CLIP_ARRAYS.items() if k in values}
     if clip.past is not None:
-        row |= {k: getattr(clip.past, k[5:]).detach().to(dtype).contiguous().numpy().tobytes() for k, (dtype, _) in _PAST.items()}
+        row |= {k: getattr(clip.past, k[5:]).detach().to(dtype).contiguous().numpy().tobytes() for k, (dtype, _) in PAST_ARRAYS.items()}
     row |= dict(dataset=clip.dataset, sequence=clip.sequence, fps=float(clip.fps), frames=len(clip), labels=clip.labels, hand_id=m and m.hand_id, meta=json.dumps(clip.meta or {}))
     if clip.image is not None:
         Image.fromarray(clip.image).save(buffer := io.BytesIO(), 'JPEG', quality=QUALITY, subsampling=0)
@@ -44,10 +44,10 @@ def decode_clip(row:dict, # row of the store
 )->Clip:
     "Row of the store to a clip"
     def array(k):
-        dtype, shape = (_ARRAYS | _PAST)[k]
+        dtype, shape = (CLIP_ARRAYS | PAST_ARRAYS)[k]
         return torch.frombuffer(bytearray(row[k]) if copy else row[k], dtype=dtype).view(-1, *shape)
     motion = pixels = past = None
-    if row.get('past_keypoints2d'): past = Past(*map(array, _PAST))
+    if row.get('past_keypoints2d'): past = Past(*map(array, PAST_ARRAYS))
     if row.get('rot6d') is not None:
         two = array('rot6d').unflatten(-1, (2, 3))   # orthonormal, as they were written: nothing to straighten
         rot = torch.empty(*two.shape[:-2], 3, 3)
@@ -56,7 +56,7 @@ def decode_clip(row:dict, # row of the store
         for i, j, k in ((0, 1, 2), (1, 2, 0), (2, 0, 1)): torch.sub(x[j]*y[k], x[k]*y[j], out=rot[..., 2, i])   # twice as fast as `torch.linalg.cross` and `cat`
         motion = HandMotion(rot, array('wrist'), array('betas')[0], array('hand_valid'), row['hand_id'])
     if image and row.get('image') is not None: pixels = np.asarray(Image.open(io.BytesIO(row['image'])).convert('RGB'))
-    return Clip(row['dataset'], row['sequence'], row['fps'], *map(array, _TENSORS), row['labels'], motion, pixels, json.loads(row['meta']), past)
+    return Clip(row['dataset'], row['sequence'], row['fps'], *map(array, CLIP_TENSORS), row['labels'], motion, pixels, json.loads(row['meta']), past)
 
 # %% ../../nbs/library/3_data/32_clip_store.ipynb #790818b0
 def write_clips(clips, # iterable of clips, or of rows from `encode_clip` (workers encode in parallel)
@@ -79,7 +79,7 @@ def write_clips(clips, # iterable of clips, or of rows from `encode_clip` (worke
 
 # %% ../../nbs/library/3_data/32_clip_store.ipynb #f6d4c5b7
 MAPPED = 128 # shards of a store that are open at once
-_NEEDED = {'dataset', 'sequence', 'fps', 'frames', 'labels', 'meta', *_TENSORS} # columns
+_NEEDED = {'dataset', 'sequence', 'fps', 'frames', 'labels', 'meta', *CLIP_TENSORS} # columns
 _SHARD = dict(file=str, clips=int, bytes=int, sha256=str) # what a manifest says of each
 _AGAIN = 'delete the folder and prepare it again'
 
@@ -145,7 +145,7 @@ def _open_shard(path:Path, # Arrow file
 def _check_row(clip:Clip, # decoded
     row:dict, # what it was decoded from
 )->Clip: # the clip; the cheap part of `check_clip`, for clips that were checked when written
-    T, lengths = row['frames'], {k: len(getattr(clip, k)) for k in _TENSORS}
+    T, lengths = row['frames'], {k: len(getattr(clip, k)) for k in CLIP_TENSORS}
     if clip.motion is not None: lengths['motion'] = len(clip.motion.wrist)
     if odd := [k for k, n in lengths.items() if n != T]:
         raise ValueError(f'{odd[0]} has {lengths[odd[0]]} frames, expected {T}')

@@ -14,7 +14,7 @@ from PIL import Image
 from ..core.paths import data_root
 from ..core.files import file_hash, read_json, stable_hash, write_json
 from ..core.compute import in_processes, progress
-from ..runs.record import _lock, _unlock
+from ..runs.record import lock_folder, unlock_folder
 from ..drawing.overlays import draw_keypoints
 from ..data.clips import Clip, square_image
 from ..data.clip_store import QUALITY, ClipStore, encode_clip, write_clips
@@ -98,7 +98,7 @@ def convert(name:str, # one of `DATASETS`
     for n, *r in read_split(ranges, skip=int(name == 'h2o3d')) if ranges else [(n,) for n in seqs.names]: windowing.setdefault(n, []).append(r or None)
     jobs = [((seqs.load, n, r, parts/stable_hash(n), root), how) for n, r in list(windowing.items())[:limit or None]]
     parts.mkdir(parents=True, exist_ok=True)
-    if not _lock(out): raise ValueError(f'{out} is being written by another process')
+    if not lock_folder(out): raise ValueError(f'{out} is being written by another process')
     record = lambda job: read_json(m) if (m := job[0][3]/'manifest.json').exists() else {}
     todo = [j for j in jobs if record(j).get('info', {}).get('skipped', True)]   # what was damaged may have been repaired
     bar = progress(None, f'{name} {split}', len(jobs), initial=len(jobs) - len(todo))
@@ -113,7 +113,7 @@ def convert(name:str, # one of `DATASETS`
         write_clips(_rows([j[0][3] for j in jobs]), out, how | dict(skipped=skipped, sequences=counts))
     finally:
         bar.close()
-        _unlock(out)
+        unlock_folder(out)
     shutil.rmtree(parts)
     return out
 

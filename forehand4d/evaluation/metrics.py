@@ -8,8 +8,8 @@ __all__ = ['motion_metrics', 'clip_means', 'best_sample']
 # %% ../../nbs/library/4_evaluation/42_metrics.ipynb #0dc51511
 import torch
 from torch import Tensor
-from .alignment import METRICS, MISSING, PART, PROTOCOLS, _check_joints
-from .alignment import _hand_errors
+from .alignment import METRICS, MISSING, PART, PROTOCOLS, check_joints
+from .alignment import errors_of_hands
 
 # %% ../../nbs/library/4_evaluation/42_metrics.ipynb #34bb2e9f
 def motion_metrics(pred:Tensor, # (B, T, 2, 21, 3) metres, or (B, S, T, 2, 21, 3)
@@ -22,11 +22,11 @@ def motion_metrics(pred:Tensor, # (B, T, 2, 21, 3) metres, or (B, S, T, 2, 21, 3
     "Per-frame errors of predicted joints, no loop over clips, samples or frames"
     if protocol not in PROTOCOLS: raise ValueError(f'protocol must be one of {PROTOCOLS}, got {protocol!r}')
     lengths = torch.full(gt.shape[:-4], gt.shape[-4]) if lengths is None else torch.as_tensor(lengths)
-    _check_joints(pred, gt, valid, lengths)
+    check_joints(pred, gt, valid, lengths)
     whole, how = bool((lengths == gt.shape[-4]).all() and valid.all()), (protocol == 'strict', pa)
     n = 1 if gt.ndim == 4 or gt.device.type != 'cpu' else min(len(gt), -(-pred.numel()//PART))
     parts = zip(*(x.chunk(n) for x in (pred, gt, valid, lengths))) if n > 1 else [(pred, gt, valid, lengths)]
-    parts = [_hand_errors(p, g, None if whole else v, l, *how) for p, g, v, l in parts]
+    parts = [errors_of_hands(p, g, None if whole else v, l, *how) for p, g, v, l in parts]
     joined = {k: torch.cat([p[k] for p in parts]) if n > 1 else x for k, x in parts[0].items()}
     return {k: x if k == 'MR' else x.nanmean(-2) for k, x in joined.items()}
 

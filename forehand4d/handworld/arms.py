@@ -10,7 +10,7 @@ __all__ = ['EXTENDED', 'CURLED', 'FAN', 'THUMBS', 'POSTURES', 'COUNT', 'LOW', 'H
 from dataclasses import dataclass
 import numpy as np
 from .grasps import PINCHES
-from .curves import minimum_jerk, _smooth_noise
+from .curves import minimum_jerk, smooth_noise
 
 # %% ../../nbs/library/4_handworld/48a_arms.ipynb #090ac629
 EXTENDED = np.array([.03, .06, .04]) # bending of a straight finger, radians
@@ -174,7 +174,7 @@ class Wander:
     )->tuple: # (T, 3) shift, (T, 3) turn, (T, 5, 4) bending
         "What is added to a hand's motion"
         ease = minimum_jerk((t - self.start)/.8)*minimum_jerk((self.stop - t)/.8)
-        noise = _smooth_noise(np.random.default_rng(self.seed), t, 26, (.12, .9))*ease[:, None]
+        noise = smooth_noise(np.random.default_rng(self.seed), t, 26, (.12, .9))*ease[:, None]
         fingers = self._fingers(noise[:, 6:])
         return noise[:, :3]*self.reach, noise[:, 3:6]*self.turn, fingers
 

@@ -15,10 +15,10 @@ from ..geometry.cameras import NEAR, intrinsics_from_fov, invert, project
 from ..geometry.cameras import transform
 from ..data.clips import PAST_SECONDS, Clip, Past, pad_clip
 from ..data.clip_store import encode_clip, write_clips
-from .curves import _smooth_noise
+from .curves import smooth_noise
 from .domains import DOMAINS, FPS, FREE_VERSION, GENERATOR_VERSION
-from .domains import _get_domain, _rng
-from .sequences import Sequence, _make_sequence, draw
+from .domains import domain_named, domain_rng
+from .sequences import Sequence, make_sequence, draw
 
 # %% ../../nbs/library/4_handworld/49a_generate.ipynb #7fcd513f
 def _observe(seq, size): # view-frame motion, joints, cameras, keypoints and their validity
@@ -35,12 +35,12 @@ def _observe(seq, size): # view-frame motion, joints, cameras, keypoints and the
 # %% ../../nbs/library/4_handworld/49a_generate.ipynb #ed36137c
 def _detector_noise(px, seen, size, g): # jitter, outliers, missing joints and missing hands, as a detector makes them
     T, s, t = len(px), size/224, np.arange(len(px))/FPS
-    slow = _smooth_noise(g, t, 84, (.3,3.)).reshape(T, 2, 21, 2)
+    slow = smooth_noise(g, t, 84, (.3,3.)).reshape(T, 2, 21, 2)
     x = px + s*g.uniform(1., 3.)*torch.from_numpy(.6*slow + .6*g.normal(size=slow.shape)).float()
     bad = torch.from_numpy(g.random((T,2,21))<.012)
     x = x + bad[...,None]*torch.from_numpy(g.normal(0, 14*s, slow.shape)).float()
-    gone = _smooth_noise(g, t, 42, (.3,2.)).reshape(T, 2, 21)>1.75
-    away = _smooth_noise(g, t, 2, (.15,.8))>g.uniform(1.,1.9)
+    gone = smooth_noise(g, t, 42, (.3,2.)).reshape(T, 2, 21)>1.75
+    away = smooth_noise(g, t, 2, (.15,.8))>g.uniform(1.,1.9)
     return x, seen & ~torch.from_numpy(gone | away[...,None] | (g.random((T,2,21))<.02))
 
 # %% ../../nbs/library/4_handworld/49a_generate.ipynb #76fe1d8d
@@ -54,7 +54,7 @@ def _what_was_before(
 )->Past:
     "Tracks of the second before the image: the same functions of time, evaluated earlier"
     *which, seed, attempt = key
-    longer = _make_sequence(*which, len(seq.times), seed, attempt, before=PAST_FRAMES)
+    longer = make_sequence(*which, len(seq.times), seed, attempt, before=PAST_FRAMES)
     world_from_view = invert(longer.cam_from_world[PAST_FRAMES])
     cameras = (longer.cam_from_world@world_from_view)[:PAST_FRAMES]
     K = intrinsics_from_fov(seq.fov, size, size)
@@ -64,7 +64,7 @@ def _what_was_before(
     inside = ((pixels >= -.5) & (pixels < size - .5)).all(-1)
     in_front = local[..., 2] > 5*NEAR
     seen = early.valid[..., None] & in_front & inside
-    if noisy: pixels, seen = _detector_noise(pixels, seen, size, _rng(*key, 'past'))
+    if noisy: pixels, seen = _detector_noise(pixels, seen, size, domain_rng(*key, 'past'))
     intrinsics = K.expand(PAST_FRAMES, 3, 3).clone()
     return Past(pixels*seen[..., None], seen, intrinsics, cameras)
 
@@ -78,11 +78,11 @@ def make_clip(domain:str, # a key of DOMAINS
     seed:int=0, # another benchmark of the same kind
 )->Clip:
     "One clip, the same whatever else is generated"
-    d = _get_domain(domain)
-    g = _rng(domain, split, index, seed, 'clip')
+    d = domain_named(domain)
+    g = domain_rng(domain, split, index, seed, 'clip')
     length = max(int(frames*g.uniform(.45, 1.)), 1) if g.random()<.12 else frames
     for attempt in range(6):
-        seq = _make_sequence(domain, split, index, length, seed, attempt)
+        seq = make_sequence(domain, split, index, length, seed, attempt)
         motion, view, K, joints, px, there, seen = _observe(seq, image_size)
         if _good(seq, joints, seen): break
     if d.labels=='keypoints': px, seen = _detector_noise(px, seen, image_size, g)
@@ -118,7 +118,7 @@ def generate(domain:str, # a key of DOMAINS
     "Write clips in parallel, once"
     if n<1: raise ValueError(f'n must be at least 1, got {n}')
     look = dict(frames=64, image_size=224, truth=False) | look | dict(split=split, seed=0, image=True)
-    d = _get_domain(domain)
+    d = domain_named(domain)
     version = GENERATOR_VERSION if d.families else f'{GENERATOR_VERSION}.{FREE_VERSION}'
     params = dict(look, past=PAST_FRAMES, domain=d._asdict(), n=n, version=version)
     folder = Path(folder) if folder else data_root()/'handworld'/f'{domain}-{split}-{stable_hash(params)}'
@@ -134,6 +134,6 @@ def draw_again(clip:Clip, # of HandWorld
     if clip.dataset not in DOMAINS: raise ValueError(f'{clip.dataset}/{clip.sequence}: only clips of HandWorld can be drawn again')
     (domain, split, index), o, size = clip.sequence.split('/'), clip.meta, round(2*float(clip.intrinsics[0, 0, 2])) + 1
     for attempt in range(6):
-        seq = _make_sequence(domain, split, int(index), o['length'], o['seed'], attempt)
+        seq = make_sequence(domain, split, int(index), o['length'], o['seed'], attempt)
         if (float(seq.times[0]), float(seq.fov)) == (o['start'], o['fov']): return np.stack([draw(seq, t, size) for t in frames])
     raise ValueError(f'{clip.sequence}: another version of the generator made it; delete its store and generate it again')

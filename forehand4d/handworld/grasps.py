@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['FINGER_TIPS', 'MIRROR', 'RELAXED', 'RADII', 'STYLES', 'SIDEWAYS', 'ELBOW', 'to_mat', 'rest_joints', 'posture_to_mat',
-           'Grasp']
+           'points_of_fingers', 'Grasp']
 
 # %% ../../nbs/library/4_handworld/43_grasps.ipynb #29d05f72
 from dataclasses import dataclass, replace
@@ -43,7 +43,7 @@ def posture_to_mat(q:np.ndarray)->np.ndarray: # (..., 5, 4) radians → (..., 5,
     return R[...,:3,:,:]
 
 # %% ../../nbs/library/4_handworld/43_grasps.ipynb #2412c48b
-def _finger_points(rest:np.ndarray, R:np.ndarray)->np.ndarray: # (..., 5, 6, 3) inside the fingers, in the hand's frame, from joints (21, 3) of the flat hand
+def points_of_fingers(rest:np.ndarray, R:np.ndarray)->np.ndarray: # (..., 5, 6, 3) inside the fingers, in the hand's frame, from joints (21, 3) of the flat hand
     chain = np.concatenate([rest[1:16].reshape(5, 3, 3), rest[list(FINGER_TIPS),None]], 1)
     G, ps = R[...,0,:,:], [np.broadcast_to(chain[:,0], R.shape[:-4]+(5,3))]
     for k, bone in enumerate(np.diff(chain, axis=1).swapaxes(0, 1)):
@@ -56,7 +56,7 @@ with np.load(files('forehand4d')/'assets'/'grasps.npz') as z: # postures to try 
     COARSE, FINE, *PINCHES = (z[k] for k in ('coarse', 'fine', 'posture', 'middle', 'frame'))
 
 @lru_cache(maxsize=64)
-def _coarse_points(rest:bytes): return _finger_points(np.frombuffer(rest).reshape(21, 3), posture_to_mat(COARSE))
+def _coarse_points(rest:bytes): return points_of_fingers(np.frombuffer(rest).reshape(21, 3), posture_to_mat(COARSE))
 
 def _close_fingers(rest, contact, prior, style):
     """Posture (5, 4) near `prior` in which the fingers touch without sinking in; `contact` gives the distances of
@@ -69,7 +69,7 @@ def _close_fingers(rest, contact, prior, style):
         if step:
             q = best + FINE
             q[:,:4,:3] = np.clip(q[:,:4,:3], -.2, 1.8)
-            x = _finger_points(rest, posture_to_mat(q))
+            x = points_of_fingers(rest, posture_to_mat(q))
         gap, low = (c - RADII for c in contact(x))
         natural = (q-prior)**2@np.array([1,.6,.2,1])*(.6 if style=='wrap' else 1.2)
         low = np.minimum(low+.001, 0)
@@ -151,7 +151,7 @@ class Grasp:
             d = [s.sdf(local) for s in obj.solids]
             return d[grip.solid], np.min([*d, local[...,2]], 0)
         q = _close_fingers(rest, contact, prior, grip.style)
-        height = (_finger_points(rest, posture_to_mat(q))@A + b)[...,2] - RADII
+        height = (points_of_fingers(rest, posture_to_mat(q))@A + b)[...,2] - RADII
         p = p + max(0., .001-height.min())*m*R_obj[:,2]
         o = q.copy()
         o[:4,:3] = np.maximum(o[:4,:3]-STYLES[grip.style]['opening'], -.1)

@@ -9,10 +9,10 @@ __all__ = ['yaw', 'Plan']
 import numpy as np
 from scipy.spatial.transform import Rotation
 from .shapes import unit
-from .grasps import MIRROR, RADII, RELAXED, Grasp, _finger_points
+from .grasps import MIRROR, RADII, RELAXED, Grasp, points_of_fingers
 from .grasps import posture_to_mat, to_mat
-from .curves import ZERO, evaluate, interpolate, minimum_jerk, _segment
-from .curves import _smooth_noise
+from .curves import ZERO, evaluate, interpolate, minimum_jerk, motion_segment
+from .curves import smooth_noise
 
 # %% ../../nbs/library/4_handworld/45_plans.ipynb #aaeeedd5
 def yaw(a:float)->np.ndarray: # radians → (3, 3)
@@ -38,7 +38,7 @@ class _Hands:
         for h in (0, 1):
             R, p = self.rest_pose(h)
             self.wrist.append((R, p)); self.q.append(RELAXED + rng.normal(0, .08, (5,4)))
-            self.rows.append([_segment(-1, 0, p, R)]); self.keys.append([(-1., self.q[h])])
+            self.rows.append([motion_segment(-1, 0, p, R)]); self.keys.append([(-1., self.q[h])])
 
     def rest_pose(self, h): # a relaxed place near the table's edge
         g, s = self.rng, (1,-1)[h]
@@ -48,7 +48,7 @@ class _Hands:
         R, p = np.stack([-f*s, -n, np.cross(f*s, n)], -1), np.array([s*g.uniform(.10,.2), g.uniform(-.10,.02), g.uniform(.03,.07)])
         return R, p + [0,0,self.lift(h, R, p, RELAXED)]
 
-    def points(self, h, q): return _finger_points(self.rest, posture_to_mat(q))*(MIRROR if h else 1) # in the hand's frame (5, 6, 3)
+    def points(self, h, q): return points_of_fingers(self.rest, posture_to_mat(q))*(MIRROR if h else 1) # in the hand's frame (5, 6, 3)
 
     def lift(self, h, R, p, q): return max(0., .006 - (self.points(h, q)@R[2] + p[2] - RADII).min(), .03 - p[2]) # to clear the table
 
@@ -67,7 +67,7 @@ class _Hands:
         usual = np.clip(.38 + 1.15*np.linalg.norm(d) + .12*np.linalg.norm(omega), .35, 1.4)
         t1 = t0 + self.tempo*usual*self.rng.uniform(.88, 1.14)
         b = np.array([0,0,.02 + .10*np.linalg.norm(d[:2])]) + self.leave[h]
-        self.rows[h].append(_segment(t0, t1, p0, R0, omega=omega, d=d, b=b))
+        self.rows[h].append(motion_segment(t0, t1, p0, R0, omega=omega, d=d, b=b))
         self.wrist[h], self.t[h], self.leave[h] = (R, p), t1, ZERO
         return t0, t1
 
@@ -118,7 +118,7 @@ class _Carriers(_Hands):
         t1 = t0 + self.tempo*time
         for h, (Rh, p) in zip(hands, turned):
             R0, p0 = self.wrist[h]
-            self.rows[h].append(_segment(t0, t1, p0, R0, steady, omega=omega, r=p0-c, nu=nu, q=q, d=d, b=np.array([0,0,up])))
+            self.rows[h].append(motion_segment(t0, t1, p0, R0, steady, omega=omega, r=p0-c, nu=nu, q=q, d=d, b=np.array([0,0,up])))
             self.wrist[h], self.t[h] = (Rh, p + d), t1
         if len(hands)>1: self.alone.append((t0, t1))
         self.pose[k], self.free[k] = (E@R, after + d), t1
@@ -152,7 +152,7 @@ class Plan(_Carriers):
     def hand_frames(self, t, rng, tremor=.002)->tuple: # wrists (T, 2, 3), rotations (T, 2, 16, 3, 3) at times t (T,), with a tremor in metres
         gap = [np.maximum(a-t, t-b) for a, b in self.alone]
         own = minimum_jerk(np.min(gap, 0)/.25)[:,None] if gap else np.ones((len(t),1))
-        n, sway = _smooth_noise(rng, t, 54), _smooth_noise(rng, t, 3, (.1,.6))*tremor
+        n, sway = smooth_noise(rng, t, 54), smooth_noise(rng, t, 3, (.1,.6))*tremor
         wrist, rot = np.empty((len(t),2,3)), np.empty((len(t),2,16,3,3))
         for h, x in enumerate(np.split(n, 2, 1)):
             p, R = evaluate(np.stack(self.rows[h]), t)

@@ -12,10 +12,10 @@ from ..geometry.cameras import look_at
 from ..drawing.render import Mesh, Scene
 from .shapes import WORLD, Part, unit
 from .grasps import MIRROR
-from .curves import interpolate, _smooth_noise
-from .scenes import PATTERNS, Person, _pattern
+from .curves import interpolate, smooth_noise
+from .scenes import PATTERNS, Person, surface_pattern
 from .arms import NECK, Build
-from .backdrops import _any_color
+from .backdrops import draw_color
 
 # %% ../../nbs/library/4_handworld/48e_shots.ipynb #f2242375
 @dataclass
@@ -68,12 +68,12 @@ class Figure(Person):
         who = Person.sample(rng)
         who.betas[0] = _size(rng)
         scale = 1 + .055*who.betas[0]
-        skin = _skin(rng) if rng.random() > .05 else _any_color(rng) # gloves
+        skin = _skin(rng) if rng.random() > .05 else draw_color(rng) # gloves
         sleeve = float(rng.choice([rng.uniform(.01, .2), .4]))*scale
         weave = str(rng.choice(['plain', 'speckle', 'speckle', 'stripes', 'cloth', 'dots']))
         girth = .0255*scale*rng.uniform(.92, 1.08)
         hair = np.array([.35, .25, .18])*rng.uniform(.1, 2)
-        return cls(skin, _any_color(rng), sleeve, who.betas, girth, scale, hair, weave)
+        return cls(skin, draw_color(rng), sleeve, who.betas, girth, scale, hair, weave)
 
 # %% ../../nbs/library/4_handworld/48e_shots.ipynb #9d1bbbe5
 def _size(rng): # first shape parameter: adults, children, large people
@@ -92,7 +92,7 @@ def _merge(parts, weave): # one `Mesh` of parts in their colours
     vertices = np.concatenate([p.vertices for p in parts])
     colors = np.concatenate([np.broadcast_to(p.color, p.vertices.shape) for p in parts])
     faces = np.concatenate([p.faces + at for p, at in zip(parts, start)])
-    pattern = _pattern(weave, 2, vertices)
+    pattern = surface_pattern(weave, 2, vertices)
     cloth = np.arange(len(vertices)) < start[1] # the first part wears the pattern
     uv = np.concatenate([vertices, cloth[:, None]], 1)
     def texture(uv): return np.where(uv[:, 3:] > .5, pattern(uv[:, :3]), 1)
@@ -136,7 +136,7 @@ class Shot:
         return inside.all((-1, -2))
 
     def _sway(self, t, seed): # (T, 6)
-        return _smooth_noise(np.random.default_rng(seed), t, 6, (.08, self.hz))
+        return smooth_noise(np.random.default_rng(seed), t, 6, (.08, self.hz))
 
 def _first_eye(
     build:Build, # of the person

@@ -10,7 +10,7 @@ import numpy as np
 from scipy.spatial.transform import Rotation
 from .shapes import unit
 from .grasps import MIRROR, posture_to_mat, to_mat
-from .curves import evaluate, interpolate, _segment, _smooth_noise
+from .curves import evaluate, interpolate, motion_segment, smooth_noise
 from .arms import HIGH, LOW, Beat, Build, draw_pose
 
 # %% ../../nbs/library/4_handworld/48b_strokes.ipynb #97c26d62
@@ -41,7 +41,7 @@ class _Clock:
     ):
         "Put a hand somewhere before anything happens"
         self.p[h], self.R[h], self.q[h] = p, R, posture
-        self.rows[h] = [_segment(-2., -1., p, R)]
+        self.rows[h] = [motion_segment(-2., -1., p, R)]
         self.keys[h] = [(-1., posture)]
         self.home[h] = p, elbow
 
@@ -78,7 +78,7 @@ class _Strokes(_Clock):
         time = np.clip(1.875*way/(peak or self.speed()), .22, 2.5)
         arc = np.cross(d, unit(self.rng.normal(size=3)))*self.rng.uniform(0, .25)
         start, stop = self.t[h], self.t[h] + time
-        self.rows[h].append(_segment(start, stop, self.p[h], self.R[h], omega=omega, d=d, b=arc))
+        self.rows[h].append(motion_segment(start, stop, self.p[h], self.R[h], omega=omega, d=d, b=arc))
         self.p[h], self.R[h], self.t[h] = p, R, stop
         return stop
 
@@ -135,7 +135,7 @@ class FreePlan(_Strokes):
         "Both hands in the world at any times"
         wrist, rot = np.zeros((len(t), 2, 3)), np.zeros((len(t), 2, 16, 3, 3))
         rot[:] = np.eye(3)
-        noise = _smooth_noise(rng, t, 54, (.2, 3.))
+        noise = smooth_noise(rng, t, 54, (.2, 3.))
         for h in self.hands:
             p, R, q = self._smooth(h, t)
             own = noise[:, 27*h:27*h + 27]

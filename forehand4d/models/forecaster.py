@@ -18,7 +18,7 @@ from ..geometry.motion_vector import anchor_of, encode198, encode_from, fit_stat
 from ..data.batches import collate
 from ..networks.pretrained import hamer_path, load_backbone
 from ..networks.process import STEPS, alphas_bar, q_sample
-from ..training.losses import LossWeights, _found_loss, masked_mean, motion_loss
+from ..training.losses import LossWeights, found_loss, masked_mean, motion_loss
 from .forecast_loss import SIDE, Labels, Told
 from .forecast_loss import augment_image, labels_of, noise_steps
 from .forecast_loss import simulate_detector
@@ -103,7 +103,7 @@ def _found_term(self:ForecastModel,
     size = self.cfg.image_size
     near = (labels.pixels > -0.25*size) & (labels.pixels < 1.25*size)
     counts = near.all(-1) & labels.known
-    return _found_loss(*found, labels.pixels, counts, size, self.backbone.grid(size))
+    return found_loss(*found, labels.pixels, counts, size, self.backbone.grid(size))
 
 # %% ../../nbs/library/6_models/68_forecaster.ipynb #4cdd9d30
 @dataclass(frozen=True)

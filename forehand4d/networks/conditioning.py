@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['LIFTING_KINDS', 'LIFTING_DIMS', 'RAY_DIM', 'HANDS2D_DIM', 'LEGACY_SIDE', 'LEGACY_DEPTH', 'lifting_conditions',
-           'ray_features', 'hands2d_features']
+           'ray_features', 'hands2d_features', 'rays_as_released']
 
 # %% ../../nbs/library/3_networks/34_conditioning.ipynb #17d79f38
 import torch
@@ -30,7 +30,7 @@ def lifting_conditions(keypoints2d:Tensor, # (..., T, 2, 21, 2) pixels
     out = {}
     if 'kps' in kinds: out['kps'] = px/K[..., None, :2, 2] - 1
     if 'plucker' in kinds: out['plucker'] = plucker_rays(px, K, cam_from_view)
-    if 'released' in kinds: out['released'] = _legacy_rays(unproject(px, K[..., None, :, :], px.new_tensor(LEGACY_DEPTH)), cam_from_view)
+    if 'released' in kinds: out['released'] = rays_as_released(unproject(px, K[..., None, :, :], px.new_tensor(LEGACY_DEPTH)), cam_from_view)
     if 'kpe' in kinds: out['kpe'] = fourier(kpe_angles(px, K[..., None, :, :]))
     out = {k: (v*m).flatten(-2) for k, v in out.items()}
     if 'extrinsics' in kinds: out['extrinsics'] = torch.cat([mat_to_6d(cam_from_view[..., :3, :3]), cam_from_view[..., :3, 3]], -1)
@@ -59,7 +59,7 @@ def hands2d_features(keypoints:Tensor, # (B, 2, 21, 2) pixels
 # %% ../../nbs/library/3_networks/34_conditioning.ipynb #ae1a1a83
 LEGACY_SIDE, LEGACY_DEPTH = 224, 0.47753079 # pixels of the crop; metres, where a pixel is put
 
-def _legacy_rays(points:Tensor, cam_from_view:Tensor)->Tensor: # (..., N, 6) direction and moment, as released: from the translation column
+def rays_as_released(points:Tensor, cam_from_view:Tensor)->Tensor: # (..., N, 6) direction and moment, as released: from the translation column
     o = cam_from_view[..., None, :3, 3].expand_as(points)
     n = points - o
     n = n/(n.norm(dim=-1, keepdim=True) + 1e-8)

@@ -12,7 +12,7 @@ from torch import Tensor
 from safetensors.torch import save_file
 from ..core.files import atomic_path, file_hash, write_json
 from ..networks.backbones import VitPose
-from ..networks.pretrained import read_state, vitpose_shape, vitpose_state, _fill
+from ..networks.pretrained import read_state, vitpose_shape, vitpose_state, fill_weights
 from ..networks.denoiser import sinusoid
 from ..training.weights import read_weights
 from .networks import GROUPS, LegacyConfig, LegacyModel
@@ -122,5 +122,5 @@ def load_hamer_backbone(path:str|Path)->HamerBackbone: # `hamer.ckpt` → image 
     "The backbone of HaMeR's checkpoint"
     state = read_state(path, 'backbone.')
     with torch.device('meta'): vit = HamerBackbone(**vitpose_shape(state), crop=True)
-    _fill(vit.net, vitpose_state(state), path, assign=True)
+    fill_weights(vit.net, vitpose_state(state), path, assign=True)
     return vit.eval()

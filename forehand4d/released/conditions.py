@@ -10,7 +10,7 @@ import torch, torch.nn.functional as F
 from torch import Tensor
 from ..geometry.cameras import fourier, kpe_angles, unproject
 from ..networks.backbones import normalise_image
-from ..networks.conditioning import LEGACY_DEPTH, LEGACY_SIDE, _legacy_rays
+from ..networks.conditioning import LEGACY_DEPTH, LEGACY_SIDE, rays_as_released
 
 # %% ../../nbs/library/5_released/51_conditions.ipynb #9d2408dd
 def legacy_conditions(keypoints2d:Tensor, # (..., T, 2, 21, 2) pixels of the crop
@@ -24,7 +24,7 @@ def legacy_conditions(keypoints2d:Tensor, # (..., T, 2, 21, 2) pixels of the cro
     m = valid2d[..., None].to(intrinsics)
     px, K = torch.where(valid2d[..., None], keypoints2d, 0.0), intrinsics[..., None, :, :]
     if joints3d is None: joints3d = unproject(px.flatten(-3, -2), K, px.new_tensor(LEGACY_DEPTH)).unflatten(-2, (2, 21))
-    rays = _legacy_rays(joints3d.flatten(-3, -2), cam_from_view).unflatten(-2, (2, 21))
+    rays = rays_as_released(joints3d.flatten(-3, -2), cam_from_view).unflatten(-2, (2, 21))
     kpe = fourier(kpe_angles(px, K[..., None, :, :]))
     keep = 1.0 if real is None else real[..., None, None].to(m)
     flat = lambda x: (x*m).flatten(-3)

@@ -9,10 +9,10 @@ __all__ = ['differences', 'judge', 'verdicts']
 from importlib.resources import files
 import numpy as np, pandas as pd
 from scipy.stats import ttest_1samp
-from ..evaluation.scoring import ROLES, _bootstrap_mean, _selected
+from ..evaluation.scoring import ROLES, bootstrap_mean, select_records
 from .paper import TABLES
 from .sources import Sources
-from .plan import _how_to
+from .plan import how_to_get
 
 # %% ../../nbs/library/7_study/77_claims.ipynb #84aaf9df
 with (files('forehand4d')/'assets'/'claims.csv').open() as f: CLAIMS = pd.read_csv(f, keep_default_na=False) # claim, kind, better, worse, groups, metrics
@@ -34,7 +34,7 @@ def differences(sources:Sources, # all evaluations
     "Differences between the members of pairs"
     inside = ROLES[group] if group in ROLES else [d for ds in ROLES.values() for d in ds]
     if kind == 'error':
-        a, b = (_selected((r := sources.records(m, protocol))[r.dataset.isin(inside)])[selection][metric] for m in (better, worse))
+        a, b = (select_records((r := sources.records(m, protocol))[r.dataset.isin(inside)])[selection][metric] for m in (better, worse))
         if not (a := a.align(b, join='inner'))[0].size: raise ValueError(f'{better} and {worse} were evaluated on other clips: evaluate them on the same')
         return (a[1] - a[0]).to_numpy(), float(a[1].mean())
     if kind in ('diversity', 'multimodality'):
@@ -66,10 +66,10 @@ def judge(sources:Sources, # all evaluations
         for group, metric in ((g, m) for g in c.groups.split('+') for m in c.metrics.split('+')):
             d, base = ([], np.nan) if lost else differences(sources, c.kind, c.better, c.worse, metric, group, protocol, selection)
             known = np.asarray(d)[np.isfinite(d)]
-            mean, low, high = map(float, _bootstrap_mean(known)) if len(known) else (np.nan,) * 3
+            mean, low, high = map(float, bootstrap_mean(known)) if len(known) else (np.nan,) * 3
             p = ttest_1samp(known, 0).pvalue if len(known) > 1 else np.nan
             rows.append(dict(claim=c.claim, kind=c.kind, better=c.better, worse=c.worse, group=group, metric=metric, difference=mean, low=low, high=high, relative=mean / base,
-                             n=len(known), p=p, missing=' and '.join(_how_to(sources.profile, k) for k in dict.fromkeys(lost))))
+                             n=len(known), p=p, missing=' and '.join(how_to_get(sources.profile, k) for k in dict.fromkeys(lost))))
     out = pd.DataFrame(rows)
     out['p'] = _holm(out.p)
     sure = out.p < level

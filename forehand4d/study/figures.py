@@ -18,8 +18,8 @@ from ..evaluation.scoring import ROLES
 from .paper import SHOWN, TableSpec
 from ..evaluation.records import SampleClip
 from .sources import Sources
-from .plan import _how_to
-from ..drawing.forecasts import PAPER, _closed, _panel, _two_views
+from .plan import how_to_get
+from ..drawing.forecasts import PAPER, closed_mesh, draw_panel, draw_two_views
 
 # %% ../../nbs/library/7_study/75_figures.ipynb #22db21df
 def missing_figure(profile:str, # size
@@ -27,8 +27,8 @@ def missing_figure(profile:str, # size
 )->Figure: # closed
     "A figure that names the command that is missing"
     fig = plt.figure(figsize=(6, 1.2))
-    fig.text(.5, .5, f'not run yet: {_how_to(profile, step)}', ha='center', va='center', family='monospace', fontsize=8)
-    return _closed(fig)
+    fig.text(.5, .5, f'not run yet: {how_to_get(profile, step)}', ha='center', va='center', family='monospace', fontsize=8)
+    return closed_mesh(fig)
 
 def sign_figure(fig:Figure, # finished
     sources, # `Source`s it was drawn from
@@ -93,7 +93,7 @@ def error_figure(data:pd.DataFrame)->Figure: # from `curve_data` → closed
         ax[-1].yaxis.set_major_locator(plt.MaxNLocator(2, integer=True))
     handles = [plt.Line2D([], [], label=l, **style[l]) for l in labels]
     fig.legend(handles=handles, loc='outside upper center', ncols=min(3, len(labels)), frameon=False, fontsize=8)
-    return _closed(fig)
+    return closed_mesh(fig)
 
 # %% ../../nbs/library/7_study/75_figures.ipynb #266a9fc0
 def _enlarged(s:SampleClip, size:int=400)->tuple[np.ndarray, Tensor]: # (H, W, 3) uint8, K (3, 3): the input image, so large that what is drawn on it is fine
@@ -115,10 +115,10 @@ def clips_figure(clips:list)->Figure: # pairs of a `SampleClip` and what to draw
         there = [(*_drawn_points(s), 'true future'), *((*_drawn_points(*d), title) for title, d in drawn.items())]
         small, K = _enlarged(s)
         plain = np.full((int(.8 * len(small)), small.shape[1], 3), PAPER, np.uint8)
-        _panel(ax[0, 0], small, f'input: {s.dataset}')
-        _two_views(ax, small, K, plain, there, (len(s.valid) - 1) / s.fps, first=1)
+        draw_panel(ax[0, 0], small, f'input: {s.dataset}')
+        draw_two_views(ax, small, K, plain, there, (len(s.valid) - 1) / s.fps, first=1)
         for a in ax[:, len(there) + 1:].ravel(): a.axis('off')
-    return _closed(fig)
+    return closed_mesh(fig)
 
 def recorded_samples(sources:Sources, # runs to read
     methods:tuple[str, ...], # the first of these that is on record is drawn

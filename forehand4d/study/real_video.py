@@ -14,7 +14,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 from .sources import Source, save_texts
 from ..runs.record import list_runs
-from .plan import _how_to
+from .plan import how_to_get
 from ..video.summary import HORIZONS, METHODS
 
 # %% ../../nbs/library/7_study/78_real_video.ipynb #f06a7e6b
@@ -112,7 +112,7 @@ def video_table(
 )->VideoTable:
     "Errors of all methods at all horizons"
     if source is None:
-        command = _how_to(profile, STEP)
+        command = how_to_get(profile, STEP)
         return VideoTable(None, (), frozenset(), (f'Not run: `{command}`',), (command,))
     data = source.data
     known = {*zip(data.summary.method, data.summary.selection)}

@@ -9,11 +9,11 @@ __all__ = ['Line', 'Table', 'build_table', 'save_table']
 from dataclasses import dataclass, field
 from pathlib import Path
 import pandas as pd
-from .plan import _how_to
+from .plan import how_to_get
 from ..evaluation.scoring import ROLES, aggregate
 from .paper import REAL, Row, TableSpec, paper_numbers
 from ..evaluation.records import Budget
-from .sources import Source, Sources, _budget_line, save_texts
+from .sources import Source, Sources, budget_statement, save_texts
 
 # %% ../../nbs/library/7_study/74_tables.ipynb #3f72f97e
 @dataclass(frozen=True)
@@ -106,9 +106,9 @@ def build_table(spec:TableSpec, # rows and columns
             lines += _our_lines(row, spec, pool, summary, columns)
             parts.append(summary.assign(run=' '.join(s.path for s in pool)))
             budget, seeds[row.label] = pool[-1].data.budgets.get(row.method, Budget()), len(pool)
-            if budget != Budget(): budgets.append(_budget_line(row.label, budget, len(pool)))
+            if budget != Budget(): budgets.append(budget_statement(row.label, budget, len(pool)))
             quoted += [s for s in pool if s not in quoted]
-        else: lines.append(Line('missing', row.label, 'not run', command=_how_to(sources.profile, row.step)))
+        else: lines.append(Line('missing', row.label, 'not run', command=how_to_get(sources.profile, row.step)))
         if row.paper: lines.append(_paper_line(row, spec, columns))
     notes = tuple(_notes(spec, quoted, budgets, groups, protocol, seeds))
     return Table(spec, groups, tuple(lines), notes, tuple(quoted), pd.concat([pd.DataFrame(), *parts], ignore_index=True))

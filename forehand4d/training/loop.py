@@ -18,7 +18,7 @@ from ..core.processes import group
 from ..data.loaders import ClipDataset, loader
 from ..networks.transformer import compile_layers, layers_of
 from .weights import save_weights
-from .distributed import _Loss, _Share, _again, _gathered, _like, _spread
+from .distributed import LossModule, SharedDraws, recompute_contexts, gather_state, state_like, shard_module
 
 # %% ../../nbs/library/4_training/46_loop.ipynb #96d2bcd7
 @dataclass(frozen=True)
@@ -69,16 +69,16 @@ def train(model:nn.Module, # has `.loss(batch, generator) → (scalar, dict)` an
             start = saved['step']
             model.load_state_dict(saved['model'])
             average.load_state_dict(saved['average'])
-    wrapped, whole = _Loss(model, acc), average
+    wrapped, whole = LossModule(model, acc), average
     for layer in layers_of(model):
-        if cfg.checkpoint and not isinstance(layer.forward, partial): layer.forward = partial(checkpoint, layer.forward, use_reentrant=False, context_fn=_again)
+        if cfg.checkpoint and not isinstance(layer.forward, partial): layer.forward = partial(checkpoint, layer.forward, use_reentrant=False, context_fn=recompute_contexts)
     if cfg.compile: compile_layers(model)
-    if cfg.shard and together: wrapped, average = _spread(wrapped), _spread(copy.deepcopy(average)); whole.cpu()
+    if cfg.shard and together: wrapped, average = shard_module(wrapped), shard_module(copy.deepcopy(average)); whole.cpu()
     optimiser = torch.optim.AdamW(_parameters(model, cfg), lr=cfg.lr, betas=(0.9, 0.99), fused=True)
-    if start: optimiser.load_state_dict(_like(saved.pop('optimiser'), optimiser)); saved.clear()
+    if start: optimiser.load_state_dict(state_like(saved.pop('optimiser'), optimiser)); saved.clear()
     run.rewind(start)
     if start < stop: _loop(acc, wrapped, average, optimiser, data, cfg, run, start, stop)
-    if average is not whole: whole.load_state_dict(_gathered(average.state_dict()))
+    if average is not whole: whole.load_state_dict(gather_state(average.state_dict()))
     if cfg.steps in (start, stop) and acc.is_main_process: save_weights(whole, run.dir/'model.safetensors')
     acc.wait_for_everyone()
     return whole
@@ -109,12 +109,12 @@ def _loop(acc, wrapped, average, optimiser, data:ClipDataset, cfg:TrainConfig, r
         batch = {k: v.to(acc.device, non_blocking=True).chunk(pieces) for k, v in batch.items()}
         for g in optimiser.param_groups: g['lr'] = _learning_rate(cfg, step)*g['share']
         for i in range(pieces):
-            torch.manual_seed(seed)   # the same everywhere, see `_Share`
-            with _Share(rank*pieces + i, world*pieces) if world*pieces > 1 else nullcontext(), acc.no_sync(wrapped) if i < pieces - 1 else nullcontext():
+            torch.manual_seed(seed)   # the same everywhere, see `SharedDraws`
+            with SharedDraws(rank*pieces + i, world*pieces) if world*pieces > 1 else nullcontext(), acc.no_sync(wrapped) if i < pieces - 1 else nullcontext():
                 loss, parts = wrapped({k: v[i] for k, v in batch.items()}, torch.Generator(acc.device).manual_seed(seed))
                 acc.backward(loss/pieces)
             logged = logged + torch.stack([loss.detach(), *parts.values()])/pieces
-        norm = float(_gathered(acc.clip_grad_norm_(wrapped.parameters(), 1.0)))
+        norm = float(gather_state(acc.clip_grad_norm_(wrapped.parameters(), 1.0)))
         optimiser.step(); optimiser.zero_grad()
         _average(average, model, min(0.999, (1 + step)/(10 + step)))
         loss, *terms = acc.reduce(logged, 'mean').tolist()
@@ -122,7 +122,7 @@ def _loop(acc, wrapped, average, optimiser, data:ClipDataset, cfg:TrainConfig, r
         bar.set_postfix(loss=f'{loss:.3f}', refresh=False)
         run.log(step=step, loss=loss, norm=norm, **dict(zip(parts, terms)))
         if (step + 1)%cfg.save_every == 0 or step + 1 == cfg.steps:
-            state = _gathered(dict(step=step + 1, model=model.state_dict(), average=average.state_dict(), optimiser=optimiser.state_dict()), not rank)
+            state = gather_state(dict(step=step + 1, model=model.state_dict(), average=average.state_dict(), optimiser=optimiser.state_dict()), not rank)
             if not rank:
                 with atomic_path(run.ckpt_dir/'state.pt') as tmp: torch.save(state, tmp)
 
