@@ -55,9 +55,15 @@ def column_of(column):
     return '\n'.join(map(str, column))
 
 
+def short(text):
+    "A text, or the hash of a long one"
+    if len(text) < 1000: return text
+    return f'{len(text)} characters, {hashlib.sha256(text.encode()).hexdigest()}'
+
+
 def describe(value):
     "What is stored of one leaf"
-    if isinstance(value, str): return dict(text=value)
+    if isinstance(value, str): return dict(text=short(value))
     if isinstance(value, torch.Tensor): value = value.detach().cpu().numpy()
     if isinstance(value, (bool, int, float)): value = np.float64(value)
     a = np.ascontiguousarray(value)
@@ -893,9 +899,17 @@ def write(names):
         numbers[name] = compute(name)
         print(f'{name}: {len(numbers[name])} values, {time.time() - start:.1f} s', flush=True)
     STORED.parent.mkdir(exist_ok=True)
-    lines = [f'  {json.dumps(k)}: {{\n' + ',\n'.join(f'   {json.dumps(n)}: {json.dumps(v, separators=(",", ":"))}' for n, v in e.items()) + '\n  }'
-             for k, e in sorted(numbers.items())]
-    STORED.write_text('{"written_on": ' + json.dumps(machine()) + ',\n "entries": {\n' + ',\n'.join(lines) + '\n }\n}\n')
+    STORED.write_text(as_text(numbers))
+
+
+def as_text(numbers):
+    "JSON with a line for each value, so that a change can be read"
+    parts = []
+    for name, values in sorted(numbers.items()):
+        lines = [f'   {json.dumps(k)}: {json.dumps(v, separators=(",", ":"))}' for k, v in values.items()]
+        parts.append(f'  {json.dumps(name)}: {{\n' + ',\n'.join(lines) + '\n  }')
+    return f'{{"written_on": {json.dumps(machine())},\n "entries": {{\n' + ',\n'.join(parts) + '\n }\n}\n'
+
 
 
 if __name__ == '__main__':
