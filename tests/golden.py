@@ -120,8 +120,8 @@ def draw(seed=0):
 
 def some_motion(*lead, seed=0, whole=False):
     "Two hands in random poses before the camera; some frames of them are not valid"
-    from forehand4d.motion import rest_motion
-    from forehand4d.rotations import aa_to_mat
+    from forehand4d.geometry.motion import rest_motion
+    from forehand4d.geometry.rotations import aa_to_mat
     g = draw(seed)
     m = rest_motion(*lead)
     turn = aa_to_mat(0.4*torch.randn(*lead, 2, 16, 3, generator=g))
@@ -133,8 +133,8 @@ def some_motion(*lead, seed=0, whole=False):
 
 def some_cameras(*lead, seed=0):
     "Cameras near each other"
-    from forehand4d.cameras import make_T
-    from forehand4d.rotations import random_rotation
+    from forehand4d.geometry.cameras import make_T
+    from forehand4d.geometry.rotations import random_rotation
     g = draw(seed)
     R = random_rotation(*lead, generator=g, max_angle=0.2)
     return make_T(R, 0.05*torch.randn(*lead, 3, generator=g))
@@ -142,20 +142,20 @@ def some_cameras(*lead, seed=0):
 
 def intrinsics(size=128):
     "Of a square image"
-    from forehand4d.cameras import intrinsics_from_fov
+    from forehand4d.geometry.cameras import intrinsics_from_fov
     return intrinsics_from_fov(60.0, size, size)
 
 
 @functools.lru_cache(maxsize=None)
 def clip_of(domain, index=0, frames=16, size=64, split='train'):
     "A clip of HandWorld"
-    from forehand4d.data.handworld import make_clip
+    from forehand4d.handworld.generate import make_clip
     return make_clip(domain, split, index, frames=frames, image_size=size)
 
 
 def dataset_of(*domains, each=3):
     "A small dataset, written and read"
-    from forehand4d.data.clips import ClipStore, encode_clip, write_clips
+    from forehand4d.data.clip_store import ClipStore, encode_clip, write_clips
     from forehand4d.data.loaders import ClipDataset
     stores = []
     for d in domains:
@@ -166,7 +166,7 @@ def dataset_of(*domains, each=3):
 
 def tiny():
     "Smallest profile"
-    from forehand4d.profiles import profile
+    from forehand4d.runs.profiles import profile
     return profile('tiny')
 
 
@@ -174,7 +174,8 @@ def tiny():
 
 @entry('geometry/rotations')
 def rotations():
-    from forehand4d.rotations import aa_to_mat, hat, mat_to_6d, mat_to_aa, random_rotation, sixd_to_mat, slerp
+    from forehand4d.geometry.rotations import aa_to_mat, hat, mat_to_6d, mat_to_aa
+    from forehand4d.geometry.rotations import random_rotation, sixd_to_mat, slerp
     g = draw()
     aa = torch.cat([torch.randn(40, 3, generator=g), 1e-4*torch.randn(8, 3, generator=g), torch.zeros(1, 3)])
     aa.requires_grad_()
@@ -189,8 +190,9 @@ def rotations():
 
 @entry('geometry/cameras')
 def cameras():
-    from forehand4d.cameras import crop_intrinsics, fourier, invert, kpe_angles, look_at, plucker_rays
-    from forehand4d.cameras import project, resize_intrinsics, transform, unproject
+    from forehand4d.geometry.cameras import crop_intrinsics, fourier, invert, kpe_angles
+    from forehand4d.geometry.cameras import look_at, plucker_rays
+    from forehand4d.geometry.cameras import project, resize_intrinsics, transform, unproject
     g = draw()
     K, T = intrinsics(), some_cameras(6)
     points = torch.randn(6, 21, 3, generator=g)*0.1 + torch.tensor([0, 0, 0.5])
@@ -204,7 +206,8 @@ def cameras():
 
 @entry('geometry/open_hand')
 def open_hands():
-    from forehand4d.hands import hand_pair, open_hand, rest_wrist
+    from forehand4d.geometry.hands import rest_wrist
+    from forehand4d.geometry.hand_models import hand_pair, open_hand
     m = some_motion(4, 3)
     pair = hand_pair()
     arrays = {side: {k: v for k, v in vars(open_hand(side)).items()} for side in ('right', 'left')}
@@ -213,8 +216,9 @@ def open_hands():
 
 @entry('geometry/mano')
 def mano():
-    from forehand4d.hands import hand_pair
-    from forehand4d.mano import JOINT_ORDERS, from_mano, from_mano21, to_mano, to_mano21
+    from forehand4d.geometry.hand_models import hand_pair
+    from forehand4d.geometry.mano import JOINT_ORDERS, from_mano, from_mano21, to_mano
+    from forehand4d.geometry.mano import to_mano21
     m, pair = some_motion(5), hand_pair()
     out = {}
     for kind in ('relative', 'absolute', 'pca'):
@@ -229,8 +233,9 @@ def mano():
 
 @entry('geometry/motion')
 def motion():
-    from forehand4d.motion import LEGACY_STATS, MotionStats, anchor_of, decode198, decode_from, decode_legacy198
-    from forehand4d.motion import encode198, encode_from, fit_stats
+    from forehand4d.geometry.motion_vector import LEGACY_STATS, MotionStats, anchor_of
+    from forehand4d.geometry.motion_vector import decode198, decode_from, decode_legacy198
+    from forehand4d.geometry.motion_vector import encode198, encode_from, fit_stats
     m = some_motion(3, 8)
     stats = fit_stats(m.wrist, m.valid)
     x = encode198(m, stats)
@@ -264,15 +269,15 @@ for _name in ('lab-articulated', 'lab-pour', 'lab-handover', 'lab-grasp', 'lab-h
 @entry('handworld/domains')
 def handworld_domains():
     "The list above is complete"
-    from forehand4d.data.handworld import DOMAINS
+    from forehand4d.handworld.domains import DOMAINS
     return dict(names='\n'.join(DOMAINS), settings='\n'.join(map(str, DOMAINS.values())))
 
 
 @entry('handworld/cache')
 def handworld_cache():
     "Names of folders, which say whether data are made anew, and what is read back"
-    from forehand4d.data.clips import ClipStore
-    from forehand4d.data.handworld import draw_again, generate
+    from forehand4d.data.clip_store import ClipStore
+    from forehand4d.handworld.generate import draw_again, generate
     out = {}
     for d in ('lab-grasp', 'free-third'):
         folder = generate(d, 'val', 1, workers=1, frames=6, image_size=24)
@@ -296,7 +301,7 @@ def predictions():
 
 
 def metrics(protocol):
-    from forehand4d.metrics import best_sample, clip_means, motion_metrics
+    from forehand4d.evaluation.metrics import best_sample, clip_means, motion_metrics
     pred, gt, valid, lengths = predictions()
     frames = motion_metrics(pred, gt, valid, lengths, protocol, pa=True)
     whole = motion_metrics(pred[:, 0], gt, torch.ones_like(valid), protocol=protocol)
@@ -310,7 +315,8 @@ for _name in ('official', 'strict'):
 
 @entry('metrics/variety')
 def variety():
-    from forehand4d.variety import diversity, motion_channels, multimodality, speed_statistics, variety_summary
+    from forehand4d.evaluation.variety import diversity, motion_channels, multimodality
+    from forehand4d.evaluation.variety import speed_statistics, variety_summary
     g = draw()
     x = torch.randn(8, 7, 10, 198, generator=g)
     hands = torch.rand(8, 10, 2, generator=g) > 0.2
@@ -323,7 +329,8 @@ def variety():
 
 @entry('metrics/scores')
 def scores():
-    from forehand4d.evaluation import Targets, aggregate, headline, headline_table, score
+    from forehand4d.evaluation.scoring import Targets, aggregate, headline, headline_table
+    from forehand4d.evaluation.scoring import score
     pred, gt, valid, lengths = predictions()
     pred, gt, valid, lengths = (torch.cat([x, x.flip(1) if x.dim() > 1 else x]) for x in (pred, gt, valid, lengths))
     data = ('lab-pour', 'lab-grasp', 'wild-joints', 'zero-everyday', 'lab-pour', 'wild-joints')
@@ -336,8 +343,9 @@ def scores():
 
 @entry('metrics/floors')
 def floors():
-    from forehand4d.evaluation import stack_targets
-    from forehand4d.floors import image_features, mean_motion, nearest_motion, static_oracle
+    from forehand4d.evaluation.scoring import stack_targets
+    from forehand4d.baselines.floors import image_features, mean_motion, nearest_motion
+    from forehand4d.baselines.floors import static_oracle
     train = [clip_of('lab-pour', i) for i in range(3)]
     test = [clip_of('wild-joints', i) for i in range(2)]
     return dict(mean=mean_motion(train, 16), still=static_oracle(stack_targets(test)), features=image_features(test[0], 16),
@@ -348,8 +356,8 @@ def floors():
 
 @entry('networks/losses')
 def losses():
-    from forehand4d.losses import LossWeights, masked_mean, motion_loss
-    from forehand4d.motion import MotionStats, anchor_of, encode198, encode_from
+    from forehand4d.training.losses import LossWeights, masked_mean, motion_loss
+    from forehand4d.geometry.motion_vector import MotionStats, anchor_of, encode198, encode_from
     truth, stats, g = some_motion(3, 8), MotionStats(), draw(3)
     cam, weight, abar = some_cameras(3, 8), torch.tensor([1., .5, 0.]), torch.tensor([.9, .5, .1])
     known = torch.tensor([[True, True], [True, False], [False, False]])
@@ -369,8 +377,10 @@ def losses():
 
 @entry('networks/conditions')
 def conditions():
-    from forehand4d.conditioning import hands2d_features, legacy_conditions, legacy_crop_matrix, legacy_image
-    from forehand4d.conditioning import lifting_conditions, ray_features
+    from forehand4d.networks.conditioning import hands2d_features
+    from forehand4d.released.conditions import legacy_conditions, legacy_crop_matrix
+    from forehand4d.released.conditions import legacy_image
+    from forehand4d.networks.conditioning import lifting_conditions, ray_features
     g = draw()
     px, K, cam = 128*torch.rand(2, 6, 2, 21, 2, generator=g), intrinsics().expand(2, 6, 3, 3), some_cameras(2, 6)
     seen = torch.rand(2, 6, 2, 21, generator=g) > 0.2
@@ -384,7 +394,7 @@ def conditions():
 
 @entry('networks/denoiser')
 def denoiser():
-    from forehand4d.denoiser import Denoiser, DenoiserConfig, sinusoid
+    from forehand4d.networks.denoiser import Denoiser, DenoiserConfig, sinusoid
     told = dict(conditions=(('a', 5), ('b', 7)), context=(('c', 9),))
     x, t = torch.randn(2, 8, 198, generator=draw()), torch.tensor([3, 871])
     values = {k: torch.randn(2, n, c, generator=draw(i)) for i, (k, n, c) in enumerate((('a', 8, 5), ('b', 8, 7), ('c', 3, 9)))}
@@ -401,7 +411,7 @@ def denoiser():
 
 @entry('networks/backbones')
 def backbones():
-    from forehand4d.backbones import build_backbone, normalise_image
+    from forehand4d.networks.backbones import build_backbone, normalise_image
     image = torch.randint(0, 256, (2, 64, 64, 3), dtype=torch.uint8, generator=draw())
     x = normalise_image(image)
     only = torch.tensor([[0, 3, 5], [1, 2, 15]])
@@ -420,14 +430,15 @@ def toy(x, t):
 
 @entry('networks/samplers')
 def samplers():
-    from forehand4d.sampling import SAMPLERS, sample
+    from forehand4d.networks.sampling import SAMPLERS, sample
     out = {name: sample(toy, (2, 4, 6), 8, name, seed=5) for name in SAMPLERS}
     return out | dict(cool=sample(toy, (2, 4, 6), 8, seed=5, temperature=0.5), all_steps=sample(toy, (1, 2, 3), 1000, 'ddpm', seed=5))
 
 
 @entry('networks/diffusion')
 def diffusion():
-    from forehand4d.diffusion import alphas_bar, ancestral_step, cosine_betas, log_variance, posterior, q_sample
+    from forehand4d.networks.process import alphas_bar, ancestral_step, cosine_betas
+    from forehand4d.networks.process import log_variance, posterior, q_sample
     x, noise = torch.randn(2, 4, 5, 6, generator=draw())
     t = torch.tensor([0, 10, 500, 999])
     return dict(betas=cosine_betas(), bar=alphas_bar(), noisy=q_sample(x, t, noise), posterior=posterior(x, noise, t),
@@ -436,14 +447,14 @@ def diffusion():
 
 @entry('networks/samples')
 def samples():
-    from forehand4d.samples import point_forecast, sample_weights, smooth_in_time
+    from forehand4d.models.samples import point_forecast, sample_weights, smooth_in_time
     x = torch.randn(2, 5, 8, 198, generator=draw()).cumsum(2)
     return dict(smooth=smooth_in_time(x, 2.0), point=point_forecast(x), mean=point_forecast(x, 0.0), weights=sample_weights(x))
 
 
 @entry('networks/legacy')
 def legacy():
-    from forehand4d.legacy import GROUPS, LegacyConfig, LegacyModel
+    from forehand4d.released.networks import GROUPS, LegacyConfig, LegacyModel
     size = dict(width=32, layers=2, ff=48)
     x, t = torch.randn(2, 16, 198, generator=draw()), torch.tensor([5, 700])
     image = torch.randn(2, 3, 224, 224, generator=draw(1))
@@ -467,8 +478,8 @@ RELEASED = {'net.inp.': 'model.model.input_process.poseEmbedding.', 'net.time.':
 @entry('networks/official')
 def official():
     "A toy checkpoint by the names of the release, converted, read and asked"
-    from forehand4d.legacy import GROUPS, LegacyConfig, LegacyModel
-    from forehand4d.official import import_official, load_official
+    from forehand4d.released.networks import GROUPS, LegacyConfig, LegacyModel
+    from forehand4d.released.checkpoints import import_official, load_official
     torch.manual_seed(1)
     net = LegacyModel(LegacyConfig('lifting', 32, 2, 48, frames=16, groups=tuple(GROUPS))).eval()
     state = {}
@@ -490,11 +501,11 @@ def official():
 @entry('training/batches')
 def batches():
     "Collated clips, and every kind of noise that is put on them"
-    from forehand4d.data.augment import augment_lifting, mirror_motion
-    from forehand4d.data.loaders import batch_motion, batch_past, batch_tracks, collate
-    from forehand4d.forecast_loss import augment_image, noise_steps
-    from forehand4d.present import past_features, present_features, simulate_present
-    from forehand4d.motion import MotionStats
+    from forehand4d.training.augment import augment_lifting, mirror_motion
+    from forehand4d.data.batches import batch_motion, batch_past, batch_tracks, collate
+    from forehand4d.models.forecast_loss import augment_image, noise_steps
+    from forehand4d.models.present import past_features, present_features, simulate_present
+    from forehand4d.geometry.motion_vector import MotionStats
     b = collate([clip_of('lab-pour', i) for i in range(3)], 16, 64)
     m, flip = batch_motion(b), torch.tensor([False, True, True])
     image, K, mirrored = augment_image(b['image'], b['image_K'], draw(1))
@@ -512,7 +523,7 @@ def weights_of(model):
 
 def train_steps(model, data, steps=12, size=64):
     "Loss at each step of a short training, the last terms and the weights after it"
-    from forehand4d.data.loaders import collate
+    from forehand4d.data.batches import collate
     torch.manual_seed(0)
     g, losses = draw(), []
     free = [p for p in model.parameters() if p.requires_grad]
@@ -531,9 +542,9 @@ def train_steps(model, data, steps=12, size=64):
 
 
 def train_forecaster(method='diffusion', **how):
-    from forehand4d.data.loaders import collate
-    from forehand4d.forecaster import build_forecaster
-    from forehand4d.forecasting import SampleSettings
+    from forehand4d.data.batches import collate
+    from forehand4d.models.forecaster import build_forecaster
+    from forehand4d.models.forecast_sampling import SampleSettings
     domains = ('lab-pour', 'lab-grasp') + (('wild-keypoints',) if 'supervision' in how else ())
     data = dataset_of(*domains)
     model = build_forecaster(tiny(), data, method, weights='none', **how)
@@ -551,7 +562,7 @@ for _name, _how in dict(diffusion={}, static=dict(method='static'), regressor=di
 
 
 def train_lifter(kinds='kps+extrinsics+plucker+kpe', layout='fused'):
-    from forehand4d.lifting import build_lifter
+    from forehand4d.models.lifter import build_lifter
     data = dataset_of('lab-pour', 'lab-grasp')
     model = build_lifter(tiny(), data, tuple(kinds.split('+')), layout=layout)
     return train_steps(model, data, size=0) | dict(stats=[*model.stats.mean, *model.stats.std])
@@ -564,9 +575,9 @@ entry('training/lifter-released', kinds='kps+released')(train_lifter)
 
 @entry('training/latentact')
 def train_latentact():
-    from forehand4d.data.loaders import batch_motion, collate
-    from forehand4d.forecasting import SampleSettings
-    from forehand4d.latentact import build_latentact
+    from forehand4d.data.batches import batch_motion, collate
+    from forehand4d.models.forecast_sampling import SampleSettings
+    from forehand4d.baselines.latentact import build_latentact
     data = dataset_of('lab-pour', 'lab-grasp')
     b = collate([data[0], data[3]], 16, 64)
     book = build_latentact(tiny(), data)
@@ -579,7 +590,7 @@ def train_latentact():
 
 @entry('training/perframe')
 def train_perframe():
-    from forehand4d.perframe import PerFrame, predict_frames
+    from forehand4d.baselines.perframe import PerFrame, predict_frames
     model = PerFrame.build(tiny())
     clip = clip_of('lab-pour')
     out = train_steps(model, dataset_of('lab-pour', 'lab-grasp'), steps=8)
@@ -588,8 +599,8 @@ def train_perframe():
 
 @entry('training/infiller')
 def train_infiller():
-    from forehand4d.data.loaders import batch_motion, collate
-    from forehand4d.infiller import Infiller
+    from forehand4d.data.batches import batch_motion, collate
+    from forehand4d.baselines.hawor import Infiller
     data = dataset_of('lab-pour', 'lab-grasp')
     model = Infiller.build(tiny(), data)
     out = train_steps(model, data, size=0)
@@ -601,9 +612,9 @@ def train_infiller():
 @entry('training/loop')
 def training_loop():
     "The loop that the notebooks use, with averages, schedule and record"
-    from forehand4d.lifting import build_lifter
-    from forehand4d.runs import start_run
-    from forehand4d.training import TrainConfig, train
+    from forehand4d.models.lifter import build_lifter
+    from forehand4d.runs.record import start_run
+    from forehand4d.training.loop import TrainConfig, train
     data = dataset_of('lab-pour', 'lab-grasp')
     run = start_run('train_lifting', {}, 'golden')
     cfg = TrainConfig(6, 4, 16, lr=1e-3, save_every=3)
@@ -616,16 +627,16 @@ def training_loop():
 
 @entry('shipped/weights')
 def shipped_weights():
-    from forehand4d.forecasting import load_forecaster
-    from forehand4d.lifting import load_lifter
+    from forehand4d.models.forecasting import load_forecaster
+    from forehand4d.models.lifting import load_lifter
     nets = dict(forecaster=load_forecaster(device='cpu'), lifter=load_lifter(device='cpu'))
     return {k: dict(weights=weights_of(v.model), config=json.dumps(v.model.config(), sort_keys=True)) for k, v in nets.items()}
 
 
 def shipped_forecast(told=''):
-    from forehand4d.data.detection import HandDetections
-    from forehand4d.data.keypoints import Tracks
-    from forehand4d.forecasting import load_forecaster
+    from forehand4d.video.detection import HandDetections
+    from forehand4d.video.tracks import Tracks
+    from forehand4d.models.forecasting import load_forecaster
     clip = clip_of('lab-pour', frames=8, size=128, split='test')
     hands = HandDetections(clip.keypoints2d[0], torch.ones(2), clip.valid2d[0]) if told else None
     px, valid = (torch.cat([getattr(clip.past, k), getattr(clip, k)[:1]]) for k in ('keypoints2d', 'valid2d'))
@@ -642,9 +653,9 @@ entry('shipped/forecast-past', told='past')(shipped_forecast)
 @entry('shipped/futures')
 def shipped_futures():
     "Forecasts of an evaluation, told in each of its ways"
-    from forehand4d.forecasting import load_forecaster
-    from forehand4d.futures import TOLD, FutureSettings, forecast_clips
-    from forehand4d.motion import MotionStats
+    from forehand4d.models.forecasting import load_forecaster
+    from forehand4d.models.futures import TOLD, FutureSettings, forecast_clips
+    from forehand4d.geometry.motion_vector import MotionStats
     clips = [clip_of(d, frames=16, size=128, split='test') for d in ('lab-pour', 'free-third')]
     model, out = load_forecaster(device='cpu').model, {}
     for told in TOLD:
@@ -661,7 +672,7 @@ def tracks_of(clip):
 
 @entry('shipped/lift')
 def shipped_lift():
-    from forehand4d.lifting import load_lifter
+    from forehand4d.models.lifting import load_lifter
     clip = clip_of('wild-joints', frames=32, split='test')
     lifter = load_lifter(device='cpu')
     long = [torch.cat([x, x.flip(0), x]) for x in tracks_of(clip)]
@@ -670,8 +681,8 @@ def shipped_lift():
 
 @entry('shipped/fit')
 def shipped_fit():
-    from forehand4d.fitting import procedure
-    from forehand4d.lifting import load_lifter
+    from forehand4d.fitting.procedure import procedure
+    from forehand4d.models.lifting import load_lifter
     clip = clip_of('wild-keypoints', frames=16, split='test')
     lifter = load_lifter(device='cpu')
     out = {}
@@ -683,7 +694,7 @@ def shipped_fit():
 
 @entry('shipped/refine')
 def shipped_refine():
-    from forehand4d.refinement import refine
+    from forehand4d.fitting.refinement import refine
     out = {}
     for domain in ('lab-pour', 'wild-keypoints'):
         clip = clip_of(domain, split='test')
@@ -694,9 +705,9 @@ def shipped_refine():
 
 @entry('shipped/impute')
 def shipped_impute():
-    from forehand4d.fitting import procedure
-    from forehand4d.imputation import impute
-    from forehand4d.lifting import load_lifter
+    from forehand4d.fitting.procedure import procedure
+    from forehand4d.models.imputation import impute
+    from forehand4d.models.lifting import load_lifter
     data = dataset_of('wild-keypoints', 'wild-joints', each=2)
     found = impute(data, load_lifter(device='cpu'), procedure('lifter', iterations=8), steps=2, limit=float('inf'))
     return [dict(motion=c.motion, labels=c.labels, name=c.sequence) for c in found]
@@ -721,8 +732,8 @@ def use_records():
 def fill_records():
     "Write the evaluations"
     from test_artefacts import record
-    from forehand4d.core import write_json
-    from forehand4d.paper import TABLES
+    from forehand4d.core.files import write_json
+    from forehand4d.study.paper import TABLES
     methods = {}
     for spec in TABLES:
         for row in spec.rows: methods.setdefault(row.step.split('/')[0] or spec.notebook.split('+')[0], []).append(row.method)
@@ -741,9 +752,9 @@ def without_traces(text):
 
 
 def table(index):
-    from forehand4d.paper import TABLES
-    from forehand4d.report import collect
-    from forehand4d.tables import build_table, save_table
+    from forehand4d.study.paper import TABLES
+    from forehand4d.study.sources import collect
+    from forehand4d.study.tables import build_table, save_table
     saved, spec = folder_of_runs()/'saved', TABLES[index]
     use_records()
     save_table(build_table(spec, collect(spec.notebook, 'cpu')), saved)
@@ -758,8 +769,8 @@ for _index in range(5): entry(f'tables/{_index + 1}', index=_index)(table)
 
 @entry('tables/claims')
 def claims():
-    from forehand4d.claims import judge, verdicts
-    from forehand4d.report import collect
+    from forehand4d.study.claims import judge, verdicts
+    from forehand4d.study.sources import collect
     use_records()
     sources, out = collect('evaluate_forecast+evaluate_lifting+evaluate_lifting_baselines', 'cpu'), {}
     for selection in ('best', 'single'):
@@ -772,7 +783,7 @@ def claims():
 
 @entry('tables/study')
 def study_commands():
-    from forehand4d.study import study
+    from forehand4d.study.plan import study
     steps = {p: study(p) for p in ('tiny', 'cpu', 'gpu', 'paper')}
     lines = {p: [f'{s.command}; needs {" ".join(s.needs)}' for s in each] for p, each in steps.items()}
     return {p: dict(count=len(each), digest=hashlib.sha256('\n'.join(each).encode()).hexdigest()) for p, each in lines.items()}
@@ -783,7 +794,7 @@ def study_commands():
 @contextmanager
 def stand_ins():
     "The open hand plays the part of MANO, with its left hand as published and corrected"
-    from forehand4d.hands import _KNOWN, hand_pair, know_hands, open_hand
+    from forehand4d.geometry.hand_models import _KNOWN, hand_pair, know_hands, open_hand
     right, left = open_hand('right'), open_hand('left')
     sign = torch.tensor([-1., 1, 1])[:, None]
     fixed = dataclasses.replace(left, shapedirs=left.shapedirs*sign, J_shapedirs=left.J_shapedirs*sign)
@@ -797,8 +808,9 @@ def stand_ins():
 
 def adapted(name, write, split='train', frames=20, image=True, **options):
     "First clips of a miniature of a dataset"
-    from forehand4d.data.sequences import check_sequence, windows
-    from forehand4d.data.store import find_sequences
+    from forehand4d.datasets.windows import windows
+    from forehand4d.datasets.checks import check_sequence
+    from forehand4d.datasets.convert import find_sequences
     root = folder_of_runs()/'download'
     root.mkdir()
     with stand_ins():
@@ -868,8 +880,8 @@ def epic():
 def store():
     "A dataset written as clips and read back"
     from test_adapters import write_h2o
-    from forehand4d.data.clips import ClipStore
-    from forehand4d.data.store import convert
+    from forehand4d.data.clip_store import ClipStore
+    from forehand4d.datasets.convert import convert
     root = folder_of_runs()/'download'
     root.mkdir()
     with stand_ins():
