@@ -19,14 +19,22 @@ ADDRESS = re.compile(r' at 0x[0-9a-fA-F]+')
 TIMESTAMP = re.compile(r'\b\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d(\.\d+)?(Z|[+-]\d\d:?\d\d)?')
 TEMPORARY = re.compile(re.escape(tempfile.gettempdir()) + r'(/(tmp|forehand4d-test-)[\w.-]+)+')
 NUMBER = re.compile(r'[-+]?(?:\d+\.\d*|\.\d+|\d+)(?:[eE][-+]?\d+)?')
+ARTIST = re.compile(r'^[\[(]?(<matplotlib|<Axes|Text\(|<mpl_toolkits|<Figure|\(?array\(\[\[?<Axes)')
+STYLE = re.compile(r'<style scoped>.*?</style>\n?', re.DOTALL) # pandas repeats it in each table
 RULES = re.compile(r'[-─═=]{4,}|\s+')
+
+
+def reading_order(path:Path)->list:
+    "Sort key: 2_geometry before 10_models, what is numbered before what is not"
+    parts = re.split(r'(\d+)', path.as_posix())
+    return [int(part) if part.isdigit() else part for part in parts]
 
 
 def notebooks(folder:Path=NOTEBOOKS)->list:
     "All notebooks below a folder in reading order; folders that begin with a dot or an underscore hold copies"
-    inside = [(path.relative_to(folder), path) for path in folder.rglob('*.ipynb')]
-    kept = [pair for pair in inside if not any(part[0] in '._' for part in pair[0].parts)]
-    return [path for _, path in sorted(kept)]
+    inside = [path.relative_to(folder) for path in folder.rglob('*.ipynb')]
+    kept = [path for path in inside if not any(part[0] in '._' for part in path.parts)]
+    return [folder/path for path in sorted(kept, key=reading_order)]
 
 
 def is_numbered(path:Path)->bool:
@@ -103,6 +111,10 @@ def tidy_data(
         return {'image/png': tidy_picture(given['image/png'])}
     if is_player(given.get('text/html', '')) or any('plotly' in kind or 'widget' in kind for kind in data):
         return {'text/plain': [INTERACTIVE]}
+    if ARTIST.match(given.get('text/plain', '')):
+        return {} # what a drawing function returned; the picture stands beside it
+    if 'text/html' in given:
+        given['text/html'] = STYLE.sub('', given['text/html'])
     kept = {kind: shorten(tidy_text(text, folders)) for kind, text in given.items()}
     return {kind: text.splitlines(True) for kind, text in kept.items()}
 
