@@ -6,6 +6,7 @@ That they are what comes out is checked by `tools/execute.py --check`, which run
 import base64
 import json
 import re
+import subprocess
 import sys
 from pathlib import Path
 
@@ -123,6 +124,58 @@ def test_what_is_kept():
     assert rules.tidy_outputs([bar]) == []
     artist = dict(output_type='execute_result', data={'text/plain': '[<matplotlib.lines.Line2D at 0x7f>]'})
     assert rules.tidy_outputs([artist]) == []
+
+
+# ---- executing
+
+def notebook(
+    path:Path, # where it is written
+    *sources:str, # its code cells
+)->dict:
+    "A small numbered notebook that stores nothing"
+    cells = [dict(cell_type='markdown', id='title', metadata={}, source=['# small\n', '\n', '> An example'])]
+    for i, source in enumerate(sources):
+        lines = source.splitlines(True)
+        cells.append(dict(cell_type='code', id=f'c{i}', metadata={}, execution_count=None, outputs=[], source=lines))
+    whole = dict(cells=cells, metadata={}, nbformat=4, nbformat_minor=5)
+    path.write_text(json.dumps(whole))
+    return whole
+
+
+def run(*arguments)->subprocess.CompletedProcess:
+    "Call the tool"
+    command = [sys.executable, ROOT/'tools'/'execute.py', '--workers', '1', *arguments]
+    return subprocess.run(command, capture_output=True, text=True)
+
+
+def test_execute_stores_and_checks(tmp_path):
+    path = tmp_path/'01_small.ipynb'
+    notebook(path, '1 + 1', '#| slow\n1/0', 'object()', '#| unstable\nimport time\ntime.time()')
+    assert run(path).returncode == 0
+    cells = execute.read(path)['cells']
+    stored = [[rules.join(output['data']['text/plain']) for output in cell['outputs']] for cell in cells[1:]]
+    assert stored[:3] == [['2'], [], ['<object>']]
+    assert len(stored[3]) == 1
+    cleaned = path.read_bytes()
+    tool = Path(sys.executable).parent/'nbdev_clean'
+    subprocess.run([tool, '--fname', path], check=True, cwd=ROOT)
+    assert path.read_bytes() == cleaned
+    assert run('--check', path).returncode == 0
+    cells[1]['outputs'][0]['data']['text/plain'] = ['3']
+    path.write_text(json.dumps(execute.read(path) | dict(cells=cells)))
+    found = run('--check', path)
+    assert found.returncode == 1
+    assert 'stored 3, now 2' in found.stderr
+
+
+def test_execute_leaves_a_failing_notebook_as_it_is(tmp_path):
+    path = tmp_path/'01_small.ipynb'
+    notebook(path, '1 + 1', 'raise ValueError("no hands")')
+    before = path.read_bytes()
+    done = run(path)
+    assert done.returncode == 1
+    assert 'no hands' in done.stderr
+    assert path.read_bytes() == before
 
 
 def write_list():

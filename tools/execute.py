@@ -135,16 +135,20 @@ def work(
     path:Path, # a notebook
     check:bool, # compare and leave the file as it is
     data:str, # folder of prepared data that all notebooks share
+    records:str='', # folder of run records to read and write; without it a temporary one for each notebook
 )->Report:
     "Execute one notebook in a process of its own"
     started = time.time()
     os.environ.update(IN_TEST='1', FOREHAND4D_DATA=data)
     os.environ.pop('FOREHAND4D_OUTPUTS', None) # under IN_TEST a temporary folder takes its place
+    if records:
+        os.environ['FOREHAND4D_OUTPUTS'] = records
     sys.path.insert(0, str(ROOT))
     os.chdir(path.parent)
     report = Report(path)
     try:
-        found = run_cells(path, {data: 'outputs/data'})
+        folders = {data: 'outputs/data'} | ({records: 'outputs'} if records else {})
+        found = run_cells(path, folders)
     except RuntimeError as error:
         report.error = str(error)
     else:
@@ -163,6 +167,7 @@ def execute(
     paths:list, # notebooks
     check:bool, # compare and leave the files as they are
     workers:int, # processes
+    records:str='', # folder of run records; without it a temporary one for each notebook
 )->list: # of Report
     "Execute notebooks, each in a fresh process forked from one that has imported the heavy libraries"
     context = get_context('forkserver')
@@ -171,7 +176,8 @@ def execute(
     with tempfile.TemporaryDirectory(prefix='forehand4d-test-') as folder:
         data = os.environ.get('FOREHAND4D_DATA') or f'{folder}/data'
         with ProcessPoolExecutor(workers, mp_context=context, max_tasks_per_child=1) as pool:
-            for job in as_completed([pool.submit(work, path, check, data) for path in paths]):
+            jobs = [pool.submit(work, path, check, data, records) for path in paths]
+            for job in as_completed(jobs):
                 reports.append(job.result())
                 print(reports[-1].line(), flush=True)
     return reports
@@ -201,6 +207,7 @@ def command_line()->argparse.Namespace:
     parser.add_argument('notebooks', nargs='*', help='notebooks or folders of notebooks')
     parser.add_argument('--check', action='store_true', help='compare with what is stored, change nothing')
     parser.add_argument('--runs', action='store_true', help='execute run notebooks too, shrunk')
+    parser.add_argument('--outputs', default='', help='folder of run records to read and write, for tables and figures')
     parser.add_argument('--workers', type=int, default=2, help='notebooks executed at a time')
     return parser.parse_args()
 
@@ -210,7 +217,8 @@ def main():
     arguments = command_line()
     os.environ.setdefault('OMP_NUM_THREADS', '1')
     started = time.time()
-    reports = execute(chosen(arguments), arguments.check, arguments.workers)
+    records = str(Path(arguments.outputs).resolve()) if arguments.outputs else ''
+    reports = execute(chosen(arguments), arguments.check, arguments.workers, records)
     bad = [report for report in reports if report.error or report.different]
     for report in bad:
         print(f'\n{report.path.name}', report.error, sep='\n', file=sys.stderr)

@@ -113,6 +113,8 @@ def tidy_data(
         return {'text/plain': [INTERACTIVE]}
     if ARTIST.match(given.get('text/plain', '')):
         return {} # what a drawing function returned; the picture stands beside it
+    if 'text/markdown' in given:
+        given.pop('text/plain', None)
     if 'text/html' in given:
         given['text/html'] = STYLE.sub('', given['text/html'])
     kept = {kind: shorten(tidy_text(text, folders)) for kind, text in given.items()}
