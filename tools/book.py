@@ -41,9 +41,12 @@ CONFIG = {
     'html': {'use_issues_button': False, 'use_repository_button': False, 'home_page_in_navbar': True},
     'launch_buttons': {'notebook_interface': 'classic', 'binderhub_url': '', 'jupyterhub_url': '', 'thebe': False},
     'repository': {'url': '', 'branch': 'main'},
-    'sphinx': {'config': {
+    'sphinx': {'local_extensions': {'book_math': str(ROOT/'tools')}, 'config': {
+        'html_math_renderer': 'mathml',
         'myst_heading_anchors': 4,
         'nb_merge_streams': True,
+        'nb_code_prompt_show': 'Imports', # nothing else is folded
+        'nb_code_prompt_hide': 'Imports',
         'html_show_copyright': False,
         'html_theme_options': {'show_toc_level': 2, 'use_download_button': False, 'use_fullscreen_button': False},
         'suppress_warnings': ['myst.header', 'mystnb.unknown_mime_type', 'misc.highlighting_failure'],
@@ -93,10 +96,18 @@ def text_pages()->list:
     return sorted(path for path in found if path.is_file())
 
 
-def modules()->list:
-    "Modules of the package, wing by wing"
+def origin(module:Path)->Path: # module from the root → its notebook
+    "The notebook that exports a module; the module itself where it was written by hand"
+    named = re.search(r'File to edit: \S*?(nbs/\S+\.ipynb)', (ROOT/module).read_text(encoding='utf-8'))
+    return ROOT/named[1] if named and (ROOT/named[1]).exists() else ROOT/module
+
+
+def modules()->list: # paths from the root
+    "Modules of the package in the order of their notebooks"
     found = [path for path in PACKAGE.rglob('*.py') if path.name not in ('__init__.py', '_modidx.py')]
-    return sorted(path.relative_to(ROOT) for path in found)
+    order = {path: place for place, path in enumerate(sources())}
+    ranked = sorted((order.get(origin(path.relative_to(ROOT)), len(order)), path.relative_to(ROOT)) for path in found)
+    return [path for _, path in ranked]
 
 
 def module_name(path:Path)->str:
@@ -250,8 +261,8 @@ def entries(
 def write_api(path:Path): # a module, from the root
     "The page of one module"
     text = (ROOT/path).read_text(encoding='utf-8')
-    origin = re.search(r'File to edit: \S*?(nbs/\S+\.ipynb)', text)
-    link = f'[Its notebook](../{origin[1]}) explains it.\n' if origin and (ROOT/origin[1]).exists() else ''
+    notebook = origin(path).relative_to(ROOT)
+    link = f'[Its notebook](../{notebook.as_posix()}) explains it.\n' if notebook != path else ''
     title = f'# {module_name(path)}\n\n{ast.get_docstring(ast.parse(text)) or ""}\n\n{link}'
     copy = SOURCE/'api'/f'{module_name(path)}.md'
     copy.parent.mkdir(parents=True, exist_ok=True)
@@ -333,7 +344,7 @@ def read_links(path:Path)->Links:
 
 def dead_links()->list: # 'page: link'
     "Links of the built site that lead to no file or to no place in it"
-    pages = {path: read_links(path) for path in SITE.rglob('*.html')}
+    pages = {path: read_links(path) for path in SITE.rglob('*.html') if '_static' not in path.parts}
     dead = []
     for path, page in pages.items():
         for link in dict.fromkeys(page.links):
