@@ -14,7 +14,8 @@ NOTEBOOKS = rules.notebooks()
 
 def files(contents:dict)->list:
     "Every page of a table of contents"
-    return [contents['root']] + [page['file'] for part in contents['parts'] for page in part['chapters']]
+    chapters = [page['file'] for part in contents['parts'] for page in part['chapters']]
+    return [contents['root'], *chapters]
 
 
 def test_every_notebook_stands_in_the_book_once():
@@ -30,8 +31,8 @@ def test_every_module_has_a_page():
 
 
 def test_library_is_read_upwards():
-    library = [path for paths in book.contents().values() for path in paths if rules.is_numbered(path)]
-    assert library == [path for path in NOTEBOOKS if rules.is_numbered(path)]
+    pages = [path for paths in book.contents().values() for path in paths]
+    assert list(filter(rules.is_numbered, pages)) == list(filter(rules.is_numbered, NOTEBOOKS))
 
 
 @pytest.mark.parametrize('path', NOTEBOOKS, ids=[path.stem for path in NOTEBOOKS])
@@ -45,7 +46,8 @@ def test_links_of_pages_lead_to_files():
 
 
 def test_links_are_found():
-    assert book.targets('[a](b.ipynb#c), ![d](../e.png), `[f](g)`, [h](https://i.org), [j](#k)') == ['b.ipynb#c', '../e.png']
+    text = '[a](b.ipynb#c), ![d](../e.png), `[f](g)`, [h](https://i.org), [j](#k)'
+    assert book.targets(text) == ['b.ipynb#c', '../e.png']
 
 
 def test_directives_are_not_shown():
@@ -60,4 +62,5 @@ def test_directives_are_not_shown():
 
 def test_api_shows_comments_and_docstrings():
     text = 'def f(\n    a:int, # seconds\n)->int: # frames\n    "Count"\n    return a\n'
-    assert book.entries(text) == ['## f\n\nCount\n\n```python\ndef f(\n    a:int, # seconds\n)->int: # frames\n```\n']
+    shown = 'def f(\n    a:int, # seconds\n)->int: # frames'
+    assert book.entries(text) == [f'## f\n\nCount\n\n```python\n{shown}\n```\n']

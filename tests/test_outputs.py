@@ -1,7 +1,8 @@
-"""Stored outputs of notebooks: they exist, are small, and hold nothing of the machine that made them.
+"""Stored outputs of notebooks: they exist, are small, and hold nothing of the machine.
 
 That they are what comes out is checked by `tools/execute.py --check`, which runs all lessons.
-`python tests/test_outputs.py` writes the list of notebooks that store nothing yet; it may only become shorter.
+`python tests/test_outputs.py` writes the list of notebooks that store nothing yet; it may only
+become shorter.
 """
 import base64
 import json
@@ -86,7 +87,8 @@ def picture(
     "A picture that hardly compresses, about a mean shade"
     import numpy as np
     noise = np.random.default_rng(0).integers(-40, 40, (*size[::-1], 3))
-    return base64.b64encode(rules.encode(rules.Image.fromarray((noise + shade).astype('uint8')))).decode()
+    image = rules.Image.fromarray((noise + shade).astype('uint8'))
+    return base64.b64encode(rules.encode(image)).decode()
 
 
 def test_pictures_are_made_small_and_alike():
@@ -113,7 +115,8 @@ def test_numbers_are_compared():
 def test_text_holds_nothing_of_the_machine():
     import tempfile
     folder = tempfile.gettempdir()
-    given = f'<Net at 0x7f00aa> {folder}/forehand4d-test-ab_1/outputs/run {ROOT}/nbs 2026-01-02T03:04:05'
+    paths = f'{folder}/forehand4d-test-ab_1/outputs/run {ROOT}/nbs'
+    given = f'<Net at 0x7f00aa> {paths} 2026-01-02T03:04:05'
     assert rules.tidy_text(given) == '<Net> outputs/run nbs YYYY-MM-DD hh:mm:ss'
 
 
@@ -122,8 +125,8 @@ def test_what_is_kept():
     assert rules.tidy_output(shown)['data'] == {'text/plain': [rules.INTERACTIVE]}
     bar = dict(output_type='stream', name='stderr', text=' 10%|#')
     assert rules.tidy_outputs([bar]) == []
-    artist = dict(output_type='execute_result', data={'text/plain': '[<matplotlib.lines.Line2D at 0x7f>]'})
-    assert rules.tidy_outputs([artist]) == []
+    artist = {'text/plain': '[<matplotlib.lines.Line2D at 0x7f>]'}
+    assert rules.tidy_outputs([dict(output_type='execute_result', data=artist)]) == []
 
 
 # ---- executing
@@ -133,10 +136,11 @@ def notebook(
     *sources:str, # its code cells
 )->dict:
     "A small numbered notebook that stores nothing"
-    cells = [dict(cell_type='markdown', id='title', metadata={}, source=['# small\n', '\n', '> An example'])]
+    title = ['# small\n', '\n', '> An example']
+    cells = [dict(cell_type='markdown', id='title', metadata={}, source=title)]
+    empty = dict(cell_type='code', metadata={}, execution_count=None, outputs=[])
     for i, source in enumerate(sources):
-        lines = source.splitlines(True)
-        cells.append(dict(cell_type='code', id=f'c{i}', metadata={}, execution_count=None, outputs=[], source=lines))
+        cells.append(empty | dict(id=f'c{i}', source=source.splitlines(True)))
     whole = dict(cells=cells, metadata={}, nbformat=4, nbformat_minor=5)
     path.write_text(json.dumps(whole))
     return whole
@@ -153,7 +157,7 @@ def test_execute_stores_and_checks(tmp_path):
     notebook(path, '1 + 1', '#| slow\n1/0', 'object()', '#| unstable\nimport time\ntime.time()')
     assert run(path).returncode == 0
     cells = execute.read(path)['cells']
-    stored = [[rules.join(output['data']['text/plain']) for output in cell['outputs']] for cell in cells[1:]]
+    stored = [[texts(output).strip() for output in cell['outputs']] for cell in cells[1:]]
     assert stored[:3] == [['2'], [], ['<object>']]
     assert len(stored[3]) == 1
     cleaned = path.read_bytes()

@@ -1,8 +1,9 @@
 #!/usr/bin/env python3
-"""The notebooks as a static site with search and the API of each module: outputs/book/html/index.html.
+"""The notebooks as a static site with search and the API of each module.
 
-Nothing is executed: pages show the outputs that the notebooks store. Jupyter Book lives in an environment of its own,
-because it asks for an older markdown parser than JupyterLab's; its versions are the `docs` of pyproject.toml.
+The site is outputs/book/html/index.html. Nothing is executed: pages show the outputs that the
+notebooks store. Jupyter Book lives in an environment of its own, because it asks for an older
+Markdown parser than the suite has; its versions are the `docs` of pyproject.toml.
 """
 import ast
 import hashlib
@@ -35,11 +36,17 @@ PARTS = { # of the notebooks that run something → beginnings of their names
     'Figures': ('figure',),
 }
 CONFIG = {
-    'title': 'ForeHand4D', 'author': 'ForeHand4D developers', 'logo': '', 'only_build_toc_files': True,
+    'title': 'ForeHand4D',
+    'author': 'ForeHand4D developers',
+    'logo': '',
+    'only_build_toc_files': True,
     'execute': {'execute_notebooks': 'off'},
-    'parse': {'myst_enable_extensions': ['amsmath', 'dollarmath', 'colon_fence'], 'myst_dmath_double_inline': True},
-    'html': {'use_issues_button': False, 'use_repository_button': False, 'home_page_in_navbar': True},
-    'launch_buttons': {'notebook_interface': 'classic', 'binderhub_url': '', 'jupyterhub_url': '', 'thebe': False},
+    'parse': {
+        'myst_enable_extensions': ['amsmath', 'dollarmath', 'colon_fence'],
+        'myst_dmath_double_inline': True,
+    },
+    'html': {'use_issues_button': False, 'use_repository_button': False},
+    'launch_buttons': {'binderhub_url': '', 'jupyterhub_url': '', 'thebe': False},
     'repository': {'url': '', 'branch': 'main'},
     'sphinx': {'local_extensions': {'book_math': str(ROOT/'tools')}, 'config': {
         'html_math_renderer': 'mathml',
@@ -48,8 +55,12 @@ CONFIG = {
         'nb_code_prompt_show': 'Imports', # nothing else is folded
         'nb_code_prompt_hide': 'Imports',
         'html_show_copyright': False,
-        'html_theme_options': {'show_toc_level': 2, 'use_download_button': False, 'use_fullscreen_button': False},
-        'suppress_warnings': ['myst.header', 'mystnb.unknown_mime_type', 'misc.highlighting_failure'],
+        'html_theme_options': {
+            'show_toc_level': 2,
+            'use_download_button': False,
+            'use_fullscreen_button': False,
+        },
+        'suppress_warnings': ['myst.header', 'misc.highlighting_failure'],
     }},
 }
 sys.path.insert(0, str(ROOT/'tools'))
@@ -80,9 +91,11 @@ def run_part(path:Path)->str:
 
 def contents()->dict: # heading of a part → notebooks
     "The parts of the book: what one uses, the library by wings, what one runs"
-    runs = [path for path in rules.notebooks(NOTEBOOKS) if not rules.is_numbered(path) and path.stem != 'index']
+    runs = [path for path in rules.notebooks(NOTEBOOKS) if not rules.is_numbered(path)]
     parts = {part: [] for part in PARTS}
-    for path in sorted(runs, key=rules.reading_order):
+    for path in runs:
+        if path.stem == 'index':
+            continue
         parts.setdefault(run_part(path), []).append(path)
     library = {}
     for path in sources():
@@ -96,17 +109,23 @@ def text_pages()->list:
     return sorted(path for path in found if path.is_file())
 
 
+def python_files()->list:
+    "Modules of the package, from the root"
+    found = [path.relative_to(ROOT) for path in PACKAGE.rglob('*.py')]
+    return sorted(path for path in found if path.name not in ('__init__.py', '_modidx.py'))
+
+
 def origin(module:Path)->Path: # module from the root → its notebook
     "The notebook that exports a module; the module itself where it was written by hand"
-    named = re.search(r'File to edit: \S*?(nbs/\S+\.ipynb)', (ROOT/module).read_text(encoding='utf-8'))
+    text = (ROOT/module).read_text(encoding='utf-8')
+    named = re.search(r'File to edit: \S*?(nbs/\S+\.ipynb)', text)
     return ROOT/named[1] if named and (ROOT/named[1]).exists() else ROOT/module
 
 
 def modules()->list: # paths from the root
     "Modules of the package in the order of their notebooks"
-    found = [path for path in PACKAGE.rglob('*.py') if path.name not in ('__init__.py', '_modidx.py')]
     order = {path: place for place, path in enumerate(sources())}
-    ranked = sorted((order.get(origin(path.relative_to(ROOT)), len(order)), path.relative_to(ROOT)) for path in found)
+    ranked = sorted((order.get(origin(path), len(order)), path) for path in python_files())
     return [path for _, path in ranked]
 
 
@@ -123,7 +142,9 @@ def page(path:Path)->str:
 def table_of_contents()->dict:
     "The book as sphinx-external-toc reads it"
     parts = contents()
-    chapters = [dict(caption=part, chapters=[dict(file=page(path)) for path in paths]) for part, paths in parts.items()]
+    chapters = [
+        dict(caption=part, chapters=[dict(file=page(path)) for path in paths])
+        for part, paths in parts.items()]
     texts = [dict(file=page(path)) for path in text_pages()]
     api = [dict(file=f'api/{module_name(path)}', title=module_name(path)) for path in modules()]
     chapters.append(dict(caption='Pages', chapters=texts))
@@ -180,7 +201,8 @@ def markdown(path:Path)->list:
 def dead_sources(paths:list)->list:
     "Links in the given pages that lead to no file, before anything is built"
     pairs = [(path, link) for path in paths for text in markdown(path) for link in targets(text)]
-    return [f'{path.relative_to(ROOT)}: {link}' for path, link in pairs if not target(link, path).exists()]
+    dead = [(path, link) for path, link in pairs if not target(link, path).exists()]
+    return [f'{path.relative_to(ROOT)}: {link}' for path, link in dead]
 
 
 def copy_linked(path:Path):
@@ -203,7 +225,8 @@ def copy_page(path:Path):
         shutil.copy(path, copy)
         return
     notebook = json.loads(path.read_text(encoding='utf-8'))
-    notebook['cells'] = [shown(cell) if cell['cell_type'] == 'code' else cell for cell in notebook['cells']]
+    cells = notebook['cells']
+    notebook['cells'] = [shown(cell) if cell['cell_type'] == 'code' else cell for cell in cells]
     copy.write_text(json.dumps(notebook, ensure_ascii=False), encoding='utf-8')
 
 
@@ -344,7 +367,8 @@ def read_links(path:Path)->Links:
 
 def dead_links()->list: # 'page: link'
     "Links of the built site that lead to no file or to no place in it"
-    pages = {path: read_links(path) for path in SITE.rglob('*.html') if '_static' not in path.parts}
+    files = [path for path in SITE.rglob('*.html') if '_static' not in path.parts]
+    pages = {path: read_links(path) for path in files}
     dead = []
     for path, page in pages.items():
         for link in dict.fromkeys(page.links):
@@ -352,9 +376,9 @@ def dead_links()->list: # 'page: link'
             if parts.scheme or parts.netloc:
                 continue
             file = target(link, path) if parts.path else path
-            is_page = file in pages and parts.fragment
-            is_missing = is_page and unquote(parts.fragment) not in pages[file].anchors
-            if not file.exists() or is_missing:
+            is_place = file in pages and parts.fragment
+            is_missing = is_place and unquote(parts.fragment) not in pages[file].anchors
+            if is_missing or not (file in pages or file.exists()):
                 dead.append(f'{path.relative_to(SITE)}: {link}')
     return dead
 
@@ -363,8 +387,11 @@ def main():
     "Build the book and look for dead links"
     build()
     dead = dead_links()
-    size = sum(path.stat().st_size for path in SITE.rglob('*') if path.is_file())
-    print(f'{(SITE/"index.html").relative_to(ROOT)}: {len(list(SITE.rglob("*.html")))} pages, {size/1e6:.0f} MB')
+    files = [path for path in SITE.rglob('*') if path.is_file()]
+    pages = sum(path.suffix == '.html' for path in files)
+    size = sum(path.stat().st_size for path in files)
+    front = (SITE/'index.html').relative_to(ROOT)
+    print(f'{front}: {pages} pages, {size/1e6:.0f} MB')
     if dead:
         sys.exit('\n'.join(['dead links:', *dead]))
 

@@ -1,4 +1,4 @@
-"""Sphinx extension: formulas as MathML, which browsers draw themselves, so that the book needs no network."""
+"""Sphinx extension: formulas as MathML. Browsers draw it, so the book needs no network."""
 from docutils import nodes
 from latex2mathml.converter import convert
 from sphinx.util import logging
@@ -32,7 +32,8 @@ def visit_block(
     node, # formula in lines of its own
 ):
     "Write a formula that has lines of its own"
-    translator.body.append(f'<div class="math" style="overflow-x: auto">{mathml(node.astext(), "block")}</div>')
+    formula = mathml(node.astext(), 'block')
+    translator.body.append(f'<div class="math" style="overflow-x: auto">{formula}</div>')
     raise nodes.SkipNode
 
 

@@ -1,13 +1,13 @@
 #!/usr/bin/env python3
 """Execute notebooks and store their outputs, or check that the stored outputs are what comes out.
 
-    python tools/execute.py                                  # store the outputs of all numbered notebooks
-    python tools/execute.py nbs/library/2_geometry           # of a wing
-    python tools/execute.py --runs nbs/train_forecast.ipynb  # a run notebook, shrunk as in the tests
-    python tools/execute.py --check                          # run all notebooks, as nbdev_test does, and compare
+    python tools/execute.py                          # store the outputs of numbered notebooks
+    python tools/execute.py nbs/library/2_geometry   # of a wing
+    python tools/execute.py --runs nbs/claims.ipynb  # a run notebook, shrunk as in the tests
+    python tools/execute.py --check                  # run all, as nbdev_test does, and compare
 
-Cells flagged slow, gpu, data or `eval: false` are not run and keep what they have. A cell that begins with
-`#| unstable` (it shows times or the machine) is run and stored, but not compared.
+Cells flagged slow, gpu, data or `eval: false` are not run and keep what they have. A cell with
+the line `#| unstable` (it shows times or the machine) is run and stored, but not compared.
 """
 import argparse
 import json
@@ -25,12 +25,16 @@ import outputs as rules # noqa: E402
 
 ROOT = rules.ROOT
 FLAGS = {'slow', 'gpu', 'data'} # tst_flags of settings.ini
-HEAVY = ['torch', 'pandas', 'matplotlib.pyplot', 'IPython', 'execnb.shell', 'nbdev.process', 'nbdev.clean']
+HEAVY = [ # imported once
+    'torch', 'pandas', 'matplotlib.pyplot', 'IPython',
+    'execnb.shell', 'nbdev.process', 'nbdev.clean']
 FIGURES = """
 import matplotlib
 from matplotlib_inline.config import InlineBackend
-matplotlib.rcParams.update({'figure.dpi': 100, 'savefig.dpi': 'figure', 'svg.hashsalt': 'forehand4d'})
-InlineBackend.instance(parent=get_ipython()).print_figure_kwargs = {'bbox_inches': 'tight', 'metadata': {'Software': None}}
+matplotlib.rcParams.update({'figure.dpi': 100, 'savefig.dpi': 'figure'})
+backend = InlineBackend.instance(parent=get_ipython())
+backend.print_figure_kwargs = {'bbox_inches': 'tight', 'metadata': {'Software': None}}
+del backend
 """
 
 
@@ -46,9 +50,11 @@ class Report:
 
     def line(self)->str:
         "One line for the terminal"
-        name = self.path.relative_to(ROOT) if self.path.is_relative_to(ROOT) else self.path
+        inside = self.path.is_relative_to(ROOT)
+        name = self.path.relative_to(ROOT) if inside else self.path
         state = 'FAILED ' if self.error else 'STALE ' if self.different else ''
-        return f'{state}{name}: {self.seconds:.1f} s, {self.outputs} outputs, {self.size/1000:.0f} kB'
+        size = f'{self.outputs} outputs, {self.size/1000:.0f} kB'
+        return f'{state}{name}: {self.seconds:.1f} s, {size}'
 
 
 def read(path:Path)->dict:
@@ -115,7 +121,8 @@ def store(
 
 def is_unstable(cell:dict)->bool: # a cell as it is stored
     "Does the author say that this output shows times or the machine?"
-    return any(line.replace(' ', '').strip() == '#|unstable' for line in rules.join(cell['source']).splitlines())
+    lines = rules.join(cell['source']).splitlines()
+    return any(line.replace(' ', '') == '#|unstable' for line in lines)
 
 
 def stale(
@@ -127,15 +134,16 @@ def stale(
     if not any(cell['outputs'] for cell in cells) or not rules.is_numbered(path):
         return ()
     compared = [cell for cell in cells if cell['id'] in found and not is_unstable(cell)]
-    pairs = ((cell['id'], rules.compare_outputs(cell['outputs'], found[cell['id']])) for cell in compared)
-    return tuple(pair for pair in pairs if pair[1])
+    differences = {
+        cell['id']: rules.compare_outputs(cell['outputs'], found[cell['id']]) for cell in compared}
+    return tuple(pair for pair in differences.items() if pair[1])
 
 
 def work(
     path:Path, # a notebook
     check:bool, # compare and leave the file as it is
     data:str, # folder of prepared data that all notebooks share
-    records:str='', # folder of run records to read and write; without it a temporary one for each notebook
+    records:str='', # folder of run records; without it a temporary one for each notebook
 )->Report:
     "Execute one notebook in a process of its own"
     started = time.time()
@@ -169,7 +177,7 @@ def execute(
     workers:int, # processes
     records:str='', # folder of run records; without it a temporary one for each notebook
 )->list: # of Report
-    "Execute notebooks, each in a fresh process forked from one that has imported the heavy libraries"
+    "Execute notebooks, each in a fresh process forked from one that has imported what is heavy"
     context = get_context('forkserver')
     context.set_forkserver_preload(HEAVY)
     reports = []
@@ -203,12 +211,14 @@ def chosen(arguments:argparse.Namespace)->list:
 
 def command_line()->argparse.Namespace:
     "What was asked for"
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('notebooks', nargs='*', help='notebooks or folders of notebooks')
-    parser.add_argument('--check', action='store_true', help='compare with what is stored, change nothing')
-    parser.add_argument('--runs', action='store_true', help='execute run notebooks too, shrunk')
-    parser.add_argument('--outputs', default='', help='folder of run records to read and write, for tables and figures')
-    parser.add_argument('--workers', type=int, default=2, help='notebooks executed at a time')
+    as_written = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=as_written)
+    add = parser.add_argument
+    add('notebooks', nargs='*', help='notebooks or folders of notebooks')
+    add('--check', action='store_true', help='compare with what is stored, change nothing')
+    add('--runs', action='store_true', help='execute run notebooks too, shrunk')
+    add('--outputs', default='', help='folder of run records that tables and figures read')
+    add('--workers', type=int, default=2, help='notebooks executed at a time')
     return parser.parse_args()
 
 

@@ -1,4 +1,4 @@
-"""What a notebook keeps of its outputs: pictures and small tables, the same on every machine and in every run."""
+"""What a notebook keeps of its outputs: pictures and small tables, the same in every run."""
 import base64
 import io
 import re
@@ -13,7 +13,7 @@ PICTURE_BYTES = 60_000 # of one stored picture
 HTML_BYTES = 20_000 # a table; players and plots for the browser are larger
 TEXT_LINES = 60 # of one printed or plain output
 INTERACTIVE = '(an interactive view: run this cell to see it)'
-KEPT = ('image/png', 'text/html', 'text/markdown', 'text/latex', 'text/plain') # in order of preference
+KEPT = ('image/png', 'text/html', 'text/markdown', 'text/latex', 'text/plain')
 
 ADDRESS = re.compile(r' at 0x[0-9a-fA-F]+')
 TIMESTAMP = re.compile(r'\b\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d(\.\d+)?(Z|[+-]\d\d:?\d\d)?')
@@ -31,7 +31,7 @@ def reading_order(path:Path)->list:
 
 
 def notebooks(folder:Path=NOTEBOOKS)->list:
-    "All notebooks below a folder in reading order; folders that begin with a dot or an underscore hold copies"
+    "All notebooks below a folder in reading order; folders with a dot or underscore hold copies"
     inside = [path.relative_to(folder) for path in folder.rglob('*.ipynb')]
     kept = [path for path in inside if not any(part[0] in '._' for part in path.parts)]
     return [folder/path for path in sorted(kept, key=reading_order)]
@@ -74,6 +74,11 @@ def encode(picture:Image.Image)->bytes:
     return buffer.getvalue()
 
 
+def decode(data:str)->Image.Image: # base64 of a picture
+    "A stored picture"
+    return Image.open(io.BytesIO(base64.b64decode(data))).convert('RGB')
+
+
 def candidates(picture:Image.Image):
     "The picture as it is, with fewer colours, then smaller and smaller"
     yield picture
@@ -109,7 +114,8 @@ def tidy_data(
     given = {kind: join(data[kind]) for kind in KEPT if kind in data}
     if 'image/png' in given:
         return {'image/png': tidy_picture(given['image/png'])}
-    if is_player(given.get('text/html', '')) or any('plotly' in kind or 'widget' in kind for kind in data):
+    is_live = any('plotly' in kind or 'widget' in kind for kind in data)
+    if is_live or is_player(given.get('text/html', '')):
         return {'text/plain': [INTERACTIVE]}
     if ARTIST.match(given.get('text/plain', '')):
         return {} # what a drawing function returned; the picture stands beside it
@@ -171,11 +177,11 @@ def compare_text(
     stored:str, # text of an output
     now:str, # text that came out now
 )->str: # '' where they agree
-    "The first difference of two texts; widths of columns and the last digits of floats do not count"
+    "The first difference of two texts; widths of columns and last digits do not count"
     words = [NUMBER.sub('#', RULES.sub(' ', text)).strip() for text in (stored, now)]
     if words[0] != words[1]:
         return f'stored {stored[:200]!r}, now {now[:200]!r}'
-    pairs = zip(NUMBER.findall(stored), NUMBER.findall(now))
+    pairs = zip(NUMBER.findall(stored), NUMBER.findall(now), strict=True)
     different = [(old, new) for old, new in pairs if not close(old, new)]
     return f'stored {different[0][0]}, now {different[0][1]}' if different else ''
 
@@ -185,9 +191,9 @@ def compare_pictures(
     now:str, # base64 of the picture that came out now
     limit:float=6, # mean absolute difference of a pixel, of 255
 )->str: # '' where they agree
-    "Size and mean absolute difference of two pictures; other versions of a font move a picture's border"
-    old, new = (Image.open(io.BytesIO(base64.b64decode(data))).convert('RGB') for data in (stored, now))
-    if any(abs(a - b) > max(4, .03*a) for a, b in zip(old.size, new.size)):
+    "Size and mean absolute difference of two pictures; other fonts move a picture's border"
+    old, new = decode(stored), decode(now)
+    if any(abs(a - b) > max(4, .03*a) for a, b in zip(old.size, new.size, strict=True)):
         return f'stored picture {old.size}, now {new.size}'
     channels = ImageStat.Stat(ImageChops.difference(old, new.resize(old.size))).mean
     difference = sum(channels)/3
@@ -218,5 +224,5 @@ def compare_outputs(
     "The first difference of a cell's outputs"
     if len(stored) != len(now):
         return f'{len(stored)} outputs stored, {len(now)} now'
-    found = (compare_output(old, new) for old, new in zip(stored, now))
+    found = (compare_output(old, new) for old, new in zip(stored, now, strict=True))
     return next(filter(None, found), '')
