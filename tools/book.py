@@ -90,7 +90,7 @@ def run_part(path:Path)->str:
 
 
 def contents()->dict: # heading of a part → notebooks
-    "The parts of the book: what one uses, the library by wings, what one runs"
+    "The parts of the book: the library by wings, then what one runs"
     runs = [path for path in rules.notebooks(NOTEBOOKS) if not rules.is_numbered(path)]
     parts = {part: [] for part in PARTS}
     for path in runs:
@@ -100,7 +100,7 @@ def contents()->dict: # heading of a part → notebooks
     library = {}
     for path in sources():
         library.setdefault(wing(path), []).append(path)
-    return {part: paths for part, paths in (parts | library).items() if paths}
+    return {part: paths for part, paths in (library | parts).items() if paths}
 
 
 def text_pages()->list:

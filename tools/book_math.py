@@ -3,6 +3,7 @@ from docutils import nodes
 from latex2mathml.converter import convert
 from sphinx.util import logging
 
+BLOCK = 'overflow-x: auto; margin: 1em 0' # a wide formula scrolls by itself
 LOG = logging.getLogger(__name__)
 
 
@@ -23,7 +24,7 @@ def visit_inline(
     node, # formula in a line
 ):
     "Write a formula in a line"
-    translator.body.append(f'<span class="math">{mathml(node.astext(), "inline")}</span>')
+    translator.body.append(f'<span class="formula">{mathml(node.astext(), "inline")}</span>')
     raise nodes.SkipNode
 
 
@@ -33,7 +34,7 @@ def visit_block(
 ):
     "Write a formula that has lines of its own"
     formula = mathml(node.astext(), 'block')
-    translator.body.append(f'<div class="math" style="overflow-x: auto">{formula}</div>')
+    translator.body.append(f'<div class="formula" style="{BLOCK}">{formula}</div>')
     raise nodes.SkipNode
 
 
