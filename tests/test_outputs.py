@@ -180,6 +180,8 @@ def test_execute_leaves_a_failing_notebook_as_it_is(tmp_path):
     assert done.returncode == 1
     assert 'no hands' in done.stderr
     assert path.read_bytes() == before
+    notebook(path, 'import os\nos._exit(3)')
+    assert 'exit code 3' in run(path).stderr
 
 
 def write_list():

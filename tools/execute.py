@@ -15,7 +15,7 @@ import os
 import sys
 import tempfile
 import time
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
@@ -171,6 +171,33 @@ def work(
     return report
 
 
+def deliver(
+    pipe, # end of a pipe that takes the report
+    *arguments, # of `work`
+):
+    "What runs in the process of a notebook"
+    pipe.send(work(*arguments))
+
+
+def apart(
+    context, # of multiprocessing
+    path:Path, # a notebook
+    *arguments, # the other arguments of `work`
+)->Report:
+    "Execute one notebook in a process that ends with it"
+    receiver, sender = context.Pipe(duplex=False)
+    process = context.Process(target=deliver, args=(sender, path, *arguments))
+    process.start()
+    sender.close()
+    try:
+        report = receiver.recv()
+    except EOFError:
+        process.join()
+        report = Report(path, error=f'its process ended with exit code {process.exitcode}')
+    process.join()
+    return report
+
+
 def execute(
     paths:list, # notebooks
     check:bool, # compare and leave the files as they are
@@ -183,8 +210,8 @@ def execute(
     reports = []
     with tempfile.TemporaryDirectory(prefix='forehand4d-test-') as folder:
         data = os.environ.get('FOREHAND4D_DATA') or f'{folder}/data'
-        with ProcessPoolExecutor(workers, mp_context=context, max_tasks_per_child=1) as pool:
-            jobs = [pool.submit(work, path, check, data, records) for path in paths]
+        with ThreadPoolExecutor(workers) as pool:
+            jobs = [pool.submit(apart, context, path, check, data, records) for path in paths]
             for job in as_completed(jobs):
                 reports.append(job.result())
                 print(reports[-1].line(), flush=True)
