@@ -4,7 +4,7 @@ PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3.14 python3 p
 BIN := $(CURDIR)/.venv/bin
 export PATH := $(BIN):$(PATH)
 
-.PHONY: help install demo paper test readme lab clean
+.PHONY: help install demo paper test readme book lab clean
 
 help: ## this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 16
@@ -24,14 +24,17 @@ test: export OMP_NUM_THREADS = 1
 test: install ## conventions, the lessons of all notebooks, oracles, the whole pipeline
 	@unset FOREHAND4D_OUTPUTS; tmp=$$(mktemp -d) && trap 'rm -rf "$$tmp"' EXIT && export TMPDIR="$$tmp" FOREHAND4D_DATA="$$tmp/data" \
 	&& pytest -q -p no:cacheprovider tests/test_conventions.py \
-	&& nbdev_test --n_workers 2 --do_print \
+	&& python tools/execute.py --check --workers 2 \
 	&& pytest -q -n 2 --dist loadfile tests --ignore tests/test_conventions.py
 
 readme: install ## README.md from nbs/index.ipynb
 	@python tools/readme.py
 
-lab: install ## JupyterLab in nbs/
-	@jupyter lab --notebook-dir nbs
+book: install ## the notebooks as a site with search and API: outputs/book/html/index.html
+	@python tools/book.py
+
+lab: install ## JupyterLab; it opens the repository, so that pictures and links work
+	@jupyter lab --notebook-dir . nbs/index.ipynb
 
 clean: ## remove .venv and caches; runs in outputs/ stay
 	@rm -rf .venv build *.egg-info .pytest_cache _proc _docs
