@@ -473,7 +473,7 @@ def test_every_flipped_bit_of_a_store_is_noticed(tmp_path):
 def test_many_shards_need_few_descriptors(tmp_path, monkeypatch):
     "Two hundred shards under a limit of 64 descriptors more; what the machine lacks is not called damage"
     import resource
-    from forehand4d.data import clips
+    from forehand4d.data import clip_store as clips
     clip = ClipStore(clip_store(tmp_path))[0]
     store = ClipStore(clips.write_clips([clip]*200, tmp_path/'many', shard_size=1))
     monkeypatch.setattr(clips, 'MAPPED', 32)

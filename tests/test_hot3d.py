@@ -9,7 +9,7 @@ import numpy as np, pandas as pd, pytest, torch
 from PIL import Image
 from scipy.spatial.transform import Rotation
 from test_adapters import N, dot_error, dots, jpg, same, scene, stand_in, write
-from forehand4d.geometry import hands
+from forehand4d.geometry import hand_models as hands
 from forehand4d.geometry.cameras import invert, transform
 from forehand4d.geometry.hand_models import hand_pair, know_hands, open_hand
 from forehand4d.geometry.mano import from_mano, from_mano21, to_mano

@@ -1,5 +1,7 @@
 #!/usr/bin/env python3
-"""The last cell of each library notebook: links to the one before, the next one and those that use it; and the index's table of contents.
+"""The last cell of each library notebook, and the table of contents of the index.
+
+The last cell links to the notebook before, the next one and those that use it.
 
 With --check nothing is written; the exit status says whether all links are up to date.
 """
@@ -19,13 +21,16 @@ def source(cell):
 
 def library():
     "Paths of the library's notebooks in reading order"
-    return sorted((NBS/'library').rglob('[0-9]*.ipynb'), key=lambda path: (path.parent.name, path.stem))
+    def place(path):
+        return path.parent.name, path.stem
+    return sorted((NBS/'library').rglob('[0-9]*.ipynb'), key=place)
 
 
 def title_and_line(cells):
     "The title of a notebook, and its line that says what it is for"
     head, _, rest = source(cells[0]).partition('\n')
-    return head.removeprefix('# ').strip(), rest.strip().removeprefix('>').strip()
+    quoted = [line.removeprefix('>').strip() for line in rest.split('\n') if line.startswith('>')]
+    return head.removeprefix('# ').strip(), ' '.join(quoted)
 
 
 def module_of(cells):
@@ -79,7 +84,8 @@ def links_cell(path, order, notebooks, users):
     using = [user for user in users.get(module_of(notebooks[path]), []) if user != path]
     if using:
         named = ', '.join(link(path, user, notebooks) for user in using[:MOST_USERS])
-        more = f' and {len(using) - MOST_USERS} more' if len(using) > MOST_USERS else ''
+        rest = len(using) - MOST_USERS
+        more = f' and {rest} more' if rest > 0 else ''
         lines.append(f'Used by: {named}{more}')
     home = Path(os.path.relpath(NBS/'index.ipynb', path.parent)).as_posix()
     lines.append(f'[All notebooks]({home})')
@@ -88,7 +94,7 @@ def links_cell(path, order, notebooks, users):
 
 def contents(order, notebooks):
     "The table of contents of the library"
-    lines, wing = [TOC], None
+    lines, wing = [TOC, '## The library, in reading order'], None
     for path in order:
         if path.parent != wing:
             wing = path.parent
@@ -97,6 +103,18 @@ def contents(order, notebooks):
         where = path.relative_to(NBS).as_posix()
         title, purpose = title_and_line(notebooks[path])
         lines.append(f'- [{title}]({where}): {purpose}')
+    return '\n'.join(lines)
+
+
+def run_contents(notebooks):
+    "The table of contents of the notebooks that run something"
+    lines = ['', '## Run', '']
+    for path in sorted(NBS.glob('*.ipynb')):
+        if path.stem != 'index':
+            title, purpose = title_and_line(notebooks[path])
+            purpose = re.sub(r'^(Table|Figure) \d+: ', '', purpose)
+            first = re.split(r'(?<=[.;]) | \(', purpose)[0].rstrip('.;')
+            lines.append(f'- [{title}]({path.name}): {first}')
     return '\n'.join(lines)
 
 
@@ -113,14 +131,16 @@ def with_text(cells, mark, text):
 def updated(path, order, notebooks, users):
     "The cells of a notebook with its links up to date"
     if path == NBS/'index.ipynb':
-        return with_text(notebooks[path], TOC, contents(order, notebooks)) or notebooks[path]
+        text = contents(order, notebooks) + '\n' + run_contents(notebooks)
+        return with_text(notebooks[path], TOC, text) or notebooks[path]
     if path not in order:
         return notebooks[path]
     text = links_cell(path, order, notebooks, users)
     changed = with_text(notebooks[path], MARK, text)
     if changed is None:
         cell = {'cell_type': 'markdown', 'id': 'links', 'metadata': {}}
-        changed = [*notebooks[path], {**cell, 'source': text.splitlines(keepends=True)}]
+        cell['source'] = text.splitlines(keepends=True)
+        changed = [*notebooks[path], cell]
     return changed
 
 
@@ -137,7 +157,8 @@ def main():
             continue
         stale.append(path.relative_to(ROOT).as_posix())
         if '--check' not in sys.argv[1:]:
-            text = json.dumps({**document, 'cells': cells}, indent=1, ensure_ascii=False, sort_keys=True)
+            changed = {**document, 'cells': cells}
+            text = json.dumps(changed, indent=1, ensure_ascii=False, sort_keys=True)
             path.write_text(text + '\n')
     if stale and '--check' in sys.argv[1:]:
         sys.exit(f'links are out of date, run python tools/links.py: {", ".join(stale)}')
