@@ -14,7 +14,7 @@ def _quiet_unless_first():
     "Under a launcher: only the first process speaks, and all end when one has failed"
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     if os.environ['RANK'] != '0':
-        sys.stdout = open(os.devnull, 'w')
+        sys.stdout = open(os.devnull, 'w') # noqa: SIM115, it stays open until the end
 
 if __name__ == '__main__' and __spec__: # not in a notebook
     if 'RANK' in os.environ:
