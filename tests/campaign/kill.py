@@ -11,7 +11,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 import numpy as np
-import psutil
+import psutil   # comes with ipykernel
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 SMALL = Path(__file__).resolve().with_name('small.py')
@@ -27,7 +27,6 @@ class Step:
     name: str
     command: tuple   # arguments of Python
     made: tuple   # folders of the results, relative to the run records
-    whole: tuple = ()   # a command that makes the same and all that it needs, where that differs
 
 
 def step_of_study(name, key, *more):
@@ -204,9 +203,10 @@ def seconds_of(step, whole, folder):
     return took, again
 
 
-def campaign(steps, whole, folder, kills, seed):
+def campaign(steps, worlds, times, kills, seed):
     "Trials of all steps in turn until there were so many kills; yields a row for each"
-    g, times, n, i = np.random.default_rng(seed), {}, 0, 0
+    whole, folder = worlds
+    g, n, i = np.random.default_rng(seed), 0, 0
     names = list(steps)
     while n < kills:
         step = steps[names[i % len(names)]]
@@ -232,11 +232,13 @@ def main():
     whole.mkdir(parents=True, exist_ok=True)
     steps = small_steps() if args.small else long_steps()
     first = list(steps.values()) if args.small else [steps['demo']]   # makes all that is needed
-    for step in first: print(f'undisturbed {step.name}: {undisturbed(step, whole):.0f} s')
+    times = {step.name: undisturbed(step, whole) for step in first}
+    for name, took in times.items(): print(f'undisturbed {name}: {took:.0f} s', flush=True)
     wanted = {k: v for k, v in steps.items() if not args.only or k in args.only}
     total, wrong = 0, 0
     print(f'{"step":18} {"kills":>5}  {"seconds":16} result')
-    for name, hits, moments, odd in campaign(wanted, whole, folder, args.kills, args.seed):
+    for name, hits, moments, odd in campaign(wanted, (whole, folder), times, args.kills,
+                                               args.seed):
         when = ' '.join(f'{t:.1f}' for t in moments) or 'undisturbed'
         print(f'{name:18} {hits:5}  {when:16} {"; ".join(odd) or "the same"}', flush=True)
         total, wrong = total + hits, wrong + bool(odd)

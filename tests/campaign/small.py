@@ -1,4 +1,4 @@
-"Long steps in seconds, without notebooks: `python small.py training` or `store`, again after a kill"
+"Long steps in seconds, without notebooks: `python small.py training` or `store`"
 import sys
 import torch
 from forehand4d.cameras import intrinsics_from_fov
@@ -28,7 +28,7 @@ def clip(i):
                 'mano', motion)
 
 
-def store(folder, clips=6):
+def store(folder, clips=300):
     "A clip store, unless it is there"
     if not (folder/'manifest.json').exists():
         write_clips(map(clip, range(clips)), folder, shard_size=2)
@@ -43,7 +43,7 @@ def tiny_lifter():
 
 def training(folder, steps=60):
     "A training with checkpoints, from the last of them"
-    data = ClipDataset([store(folder/'data')])
+    data = ClipDataset([store(folder/'data', 6)])
     cfg = TrainConfig(steps=steps, batch=2, frames=FRAMES, save_every=10)
     run = start_run(folder.name, dict(steps=steps), name='toy')
     if run.done: return
@@ -54,4 +54,4 @@ def training(folder, steps=60):
 
 if __name__ == '__main__':
     what = sys.argv[1]
-    dict(training=training, store=lambda f: store(f, 300))[what](outputs_root()/what)
+    dict(training=training, store=store)[what](outputs_root()/what)
