@@ -1,4 +1,4 @@
-"Full disks, few descriptors, places that cannot be written, two at once: clear errors, nothing lost"
+"Full disks, few descriptors, places that cannot be written, two at once: nothing is lost"
 import errno
 import os
 import resource
@@ -173,7 +173,7 @@ def test_no_descriptor_left_is_no_damage(write, read, name, tmp_path):
     read(path)   # whatever is loaded only once
     with no_descriptors():
         try: read(path)
-        except Exception as e: found = e   # noqa: BLE001, looked at when there are descriptors again
+        except Exception as e: found = e   # noqa: BLE001, judged with descriptors
         else: found = None
     assert found is not None, 'it needs no descriptor'
     blames_no_file(found)
@@ -277,7 +277,7 @@ def test_two_at_once(name, work, tmp_path, outputs):
     assert differences(step, outputs, world) == []
 
 
-@pytest.mark.xfail(reason='`write_clips` holds no lock: the manifest of one names the shards of both')
+@pytest.mark.xfail(reason='no lock: the manifest of one names shards of both')
 def test_two_different_stores_in_one_folder(tmp_path):
     "The second is refused, and the first is whole"
     def first():

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 import numpy as np
@@ -82,12 +83,11 @@ def start(step, world):
 
 def kill(process, all_of_it):
     "SIGKILL to a process, and to all that it started unless only the first is to die"
-    try:
+    others = []
+    with suppress(psutil.NoSuchProcess):   # it may end at any moment
         others = process.children(recursive=True) if all_of_it else []
-        for p in [process, *others]:
-            try: p.kill()
-            except psutil.NoSuchProcess: pass
-    except psutil.NoSuchProcess: pass
+    for p in [process, *others]:
+        with suppress(psutil.NoSuchProcess): p.kill()
     process.wait()
 
 

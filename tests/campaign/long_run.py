@@ -8,10 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 import numpy as np
 import psutil
-import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-from campaign.small import FRAMES, store, tiny_lifter   # noqa: E402
+from campaign.small import FRAMES, store, tiny_lifter
 
 MB = 1 << 20
 
