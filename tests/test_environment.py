@@ -18,6 +18,7 @@ from forehand4d.data.images import load_image
 from forehand4d.data.keypoints import Tracks, load_tracks
 from forehand4d.forecaster import build_forecaster
 from forehand4d.hands import load_hand
+from forehand4d.launch import run_notebook
 from forehand4d.lifting import load_lifter
 from forehand4d.motion import load_motion, rest_motion
 from forehand4d.pickles import read_pickle
@@ -288,3 +289,27 @@ def test_two_different_stores_in_one_folder(tmp_path):
         write_clips(first(), tmp_path/'one', shard_size=2)
     assert [c.sequence for c in ClipStore(tmp_path/'one')] in ([f's{i}' for i in range(6)],
                                                               [f's{100 + i}' for i in range(6)])
+
+
+# ---- a run whose executed copy was cut off, by a full disk or a kill while it was written
+
+def toy_notebook(folder):
+    "A run notebook that fills in a parameter that was left at 0"
+    from nbformat import v4, write
+    cells = [v4.new_code_cell('steps: int = 0\nname: str = ""', metadata=dict(tags=['parameters'])),
+             v4.new_code_cell('from forehand4d.runs import start_run\n'
+                              'run = start_run("toy", dict(steps=steps or 6), name=name)\n'
+                              'run.finish(dict(steps=steps or 6))')]
+    kernel = dict(name='python3', display_name='python3', language='python')
+    write(v4.new_notebook(cells=cells, metadata=dict(kernelspec=kernel)), folder/'toy.ipynb')
+    return folder/'toy.ipynb'
+
+
+@pytest.mark.xfail(raises=ValueError, reason='`_on_record` compares what was resolved with what '
+                                             'was asked for')
+def test_a_run_with_a_copy_that_was_cut_off_goes_on(tmp_path, outputs):
+    run = start_run('toy', dict(steps=6), name='a')
+    (run.dir/'run.ipynb').write_text('{"cells": [{"cell_ty')
+    from forehand4d.runs import _unlock
+    _unlock(run.dir)   # its process was killed
+    assert run_notebook(toy_notebook(tmp_path), name='a').done
