@@ -242,7 +242,7 @@ def test_read_only_place(write, name, closed):
 
 
 @pytest.mark.xfail(reason='`atomic_path` names its hidden file, and says nothing of what to do')
-@writers
+@pytest.mark.parametrize('write, name', WRITERS, ids=names)
 def test_read_only_place_is_named_as_it_was_asked_for(write, name, closed):
     said = refused_by_the_place(closed, write, name)
     assert name in said and '.tmp' not in said and 'choose another folder' in said
