@@ -90,7 +90,8 @@ class Footage:
         "A video with its hands and cameras"
         how = self.settings
         camera = str(self.entry(self.cameras, video)) if self.cameras else how.fov
-        return film_sequence(video, self.tracks(video), camera, how.scale, how.order, how.first, how.film_fps)
+        numbering = how.first, how.film_fps
+        return film_sequence(video, self.tracks(video), camera, how.scale, how.order, *numbering)
 
     def clips(self,
         rows:list, # gets a row for each video: what was found in it
@@ -117,5 +118,6 @@ def _found_in(
     "How much of a video is covered"
     right, left = sequence.valid2d.any(-1).float().mean(0).tolist()
     known = sequence.cam_from_world.isfinite().flatten(1).all(-1)
-    return {'film': video.name, 'frames': len(sequence), 'clips': clips, 'right': right, 'left': left,
-            'score': sequence.meta['score'], 'cameras': known.float().mean().item()}
+    covered = {'right': right, 'left': left, 'score': sequence.meta['score']}
+    covered['cameras'] = known.float().mean().item()
+    return {'film': video.name, 'frames': len(sequence), 'clips': clips} | covered
