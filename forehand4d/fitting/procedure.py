@@ -10,7 +10,8 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 from ..geometry.motion import HandMotion
-from .placing import SearchConfig, fill_unseen, place_hands, search_batch
+from .placing import fill_unseen, place_hands
+from .search import SearchConfig, search_batch
 from .refinement import Observation, RefineConfig, hand_energy
 from .refinement import refine_batch
 
