@@ -6,7 +6,7 @@
 __all__ = ['RefineConfig', 'Observation', 'observe', 'Corrections', 'no_corrections', 'correct', 'stretched_joints', 'growth',
            'shape_bones', 'clip_mean', 'mean_square', 'three_in_a_row', 'energy_terms', 'objective']
 
-# %% ../../nbs/library/4_fitting/41b_objective.ipynb #6a88089a
+# %% ../../nbs/library/4_fitting/41b_objective.ipynb #bdb56da0
 from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
@@ -17,7 +17,7 @@ from ..geometry.motion import HandMotion
 from .placing import NEAREST, finger_strain, tangents
 from .search import robust
 
-# %% ../../nbs/library/4_fitting/41b_objective.ipynb #a98d3a31
+# %% ../../nbs/library/4_fitting/41b_objective.ipynb #86337b49
 @dataclass(frozen=True)
 class RefineConfig:
     "Settings of the refinement"
@@ -41,7 +41,7 @@ class RefineConfig:
     place: bool = True # put hands where they were seen before the descent
     tolerance: float = 2e-3 # a clip stops when 50 iterations improve it by less than this share
 
-# %% ../../nbs/library/4_fitting/41b_objective.ipynb #439fd8c2
+# %% ../../nbs/library/4_fitting/41b_objective.ipynb #faa279ba
 @dataclass(frozen=True)
 class Observation:
     "What a batch of clips observed"
@@ -88,7 +88,7 @@ def observe(
         joints3d=batch['joints3d'],
         valid3d=valid3d)
 
-# %% ../../nbs/library/4_fitting/41b_objective.ipynb #a67fff1b
+# %% ../../nbs/library/4_fitting/41b_objective.ipynb #3bb11b20
 @dataclass(frozen=True)
 class Corrections:
     "What is added to a motion"
@@ -118,7 +118,7 @@ def no_corrections(
         shape=zeros(B, 2, 10),
         bones=zeros(B, 2, 5, 4, 3))
 
-# %% ../../nbs/library/4_fitting/41b_objective.ipynb #945d784c
+# %% ../../nbs/library/4_fitting/41b_objective.ipynb #25b027d6
 _SMALL = 1e-6 # squared angle below which the series is exact
 
 class _Turn(torch.autograd.Function):
@@ -165,7 +165,7 @@ def correct(
         wrist=motion.wrist + by.shift,
         betas=motion.betas + by.shape)
 
-# %% ../../nbs/library/4_fitting/41b_objective.ipynb #370ee2b1
+# %% ../../nbs/library/4_fitting/41b_objective.ipynb #77450b25
 # fingertips are thumb first, ring before little; fingers end with the thumb
 _TIP_OF_FINGER = [4, 0, 1, 3, 2]
 
@@ -191,7 +191,7 @@ def stretched_joints(
     tips = offset[..., _TIP_OF_FINGER, 3, :]
     return motion.joints() + torch.cat([wrist, inner, tips], -2)
 
-# %% ../../nbs/library/4_fitting/41b_objective.ipynb #698dc7b2
+# %% ../../nbs/library/4_fitting/41b_objective.ipynb #96e9bd1f
 _TIPS = (17, 18, 20, 19, 16) # number of each finger's tip
 _CHAINS = [[0, 3*f + 1, 3*f + 2, 3*f + 3, tip] for f, tip in enumerate(_TIPS)] # wrist to fingertip
 
@@ -216,7 +216,7 @@ def shape_bones(
     moved = torch.einsum('hjck,bhk->bhjc', directions, motion.betas)
     return moved[:, :, _CHAINS].diff(dim=3)
 
-# %% ../../nbs/library/4_fitting/41b_objective.ipynb #5fa2d752
+# %% ../../nbs/library/4_fitting/41b_objective.ipynb #185ff6d4
 def clip_mean(
     x:Tensor, # (B, ...)
     weight:Tensor, # (B, ...) of the same shape
@@ -242,7 +242,7 @@ def three_in_a_row(
     both = both[..., None].expand(-1, -1, -1, 21)
     return both.to(like)
 
-# %% ../../nbs/library/4_fitting/41b_objective.ipynb #bcf613da
+# %% ../../nbs/library/4_fitting/41b_objective.ipynb #bb1e084e
 _GIVE = .1 # metres: how softly a reach ends
 
 def _person(
@@ -271,7 +271,7 @@ def _person(
         energy = energy + clip_mean(steady.square(), known)
     return energy
 
-# %% ../../nbs/library/4_fitting/41b_objective.ipynb #010a74b3
+# %% ../../nbs/library/4_fitting/41b_objective.ipynb #fb12b9e4
 def _observed_terms(
     joints:Tensor, # (B, T, 2, 21, 3) metres
     points:Tensor, # the same in the camera frame
@@ -306,7 +306,7 @@ def _bone_terms(
         energy['size'] = longer.square().mean(1)
     return energy
 
-# %% ../../nbs/library/4_fitting/41b_objective.ipynb #8bfda9ec
+# %% ../../nbs/library/4_fitting/41b_objective.ipynb #4ba82e23
 def energy_terms(
     motion:HandMotion, # (B, T) corrected
     observed:Observation, # what was seen
