@@ -77,7 +77,7 @@ def random_masks(
             masks[name] = _kept(values, cfg)
     return masks
 
-# %% ../../nbs/library/6_models/61_lifter.ipynb #cd271794
+# %% ../../nbs/library/6_models/61_lifter.ipynb #75c4f1c5
 class Lifter(nn.Module):
     "Diffusion model of two-hand motion given 2D tracks and cameras"
     def __init__(self, cfg:LifterConfig): # shape
@@ -147,7 +147,7 @@ def hands_present(
     present = seen.mean(1, keepdim=True) > _HARDLY
     return present.expand(valid2d.shape[:3]).contiguous()
 
-# %% ../../nbs/library/6_models/61_lifter.ipynb #00bbf913
+# %% ../../nbs/library/6_models/61_lifter.ipynb #0803d262
 def _statistics(
     data, # `ClipDataset`
     cfg:LifterConfig, # length of a clip, hand model
@@ -182,7 +182,7 @@ def _started_from(
     model.load_state_dict(state)
     return model
 
-# %% ../../nbs/library/6_models/61_lifter.ipynb #710d659e
+# %% ../../nbs/library/6_models/61_lifter.ipynb #50bb4bdb
 def build_lifter(
     p, # `Profile` with the sizes
     data=None, # clips to take the wrist statistics from
