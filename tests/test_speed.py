@@ -16,7 +16,7 @@ from forehand4d.catalogue import open_dataset
 from forehand4d.networks.process import STEPS, ancestral_step
 from forehand4d.models.forecaster import build_forecaster
 from forehand4d.models import forecasting  # noqa: F401, gives `ForecastModel` its `forecast`
-from forehand4d.fitting.refinement import RefineConfig, _apply, _objective, _start, observe
+from forehand4d.fitting.objective import RefineConfig, correct, no_corrections, objective, observe
 from forehand4d.fitting.refinement import refine_batch
 from forehand4d.models.lifter import build_lifter
 from forehand4d.evaluation.alignment import METRICS
@@ -75,7 +75,7 @@ def _energy(J, m, o, p, cfg):
     if o.valid3d.any(): E = E + (((J - o.joints3d)**2).sum(-1)*o.valid3d).sum()/o.valid3d.sum()/cfg.sigma3d**2
     both = (m.valid[:, 2:] & m.valid[:, :-2])[..., None].expand(-1, -1, -1, 21)
     bend = J[:, 2:] - 2*J[:, 1:-1] + J[:, :-2]
-    return E + ((bend**2).sum(-1)*both).sum()/both.sum()/cfg.smooth**2 + (p['fingers']**2).sum(-1).mean()/cfg.prior**2
+    return E + ((bend**2).sum(-1)*both).sum()/both.sum()/cfg.smooth**2 + (p.fingers**2).sum(-1).mean()/cfg.prior**2
 
 
 def test_refinement_is_that_of_torch(seen):
@@ -85,11 +85,11 @@ def test_refinement_is_that_of_torch(seen):
     out, info = refine_batch(m, o, cfg)
     for i in range(len(m.wrist)):
         one, see = place_hands(m.map(lambda x: x[i:i + 1]), *(getattr(o.take(slice(i, i + 1)), k) for k in ('rays', 'valid2d', 'cam'))), o.take(slice(i, i + 1))
-        p = _start(one)
-        free = [p[k].requires_grad_() for k in ('turn', 'fingers', 'shift')]
+        p = no_corrections(one)
+        free = [getattr(p, k).requires_grad_() for k in ('turn', 'fingers', 'shift')]
         adam, best = torch.optim.Adam(free, lr=cfg.lr), (torch.inf, None)
         for step in range(1, n + 2):
-            J = replace(one, rot=aa_to_mat(torch.cat([p['turn'], p['fingers']], -2))@one.rot, wrist=one.wrist + p['shift']).joints()
+            J = replace(one, rot=aa_to_mat(torch.cat([p.turn, p.fingers], -2))@one.rot, wrist=one.wrist + p.shift).joints()
             E = _energy(J, one, see, p, cfg)
             if step == 1: assert E.item() == pytest.approx(info['before'][i].item(), rel=1e-4)
             if E < best[0]: best = (E.item(), J.detach())
@@ -107,11 +107,12 @@ def test_gradient_of_corrections(seen):
     "The short backward pass equals that through the matrices, in one evaluation"
     m, o = seen
     g = torch.Generator().manual_seed(3)
-    p = {k: (0.1*torch.randn(v.shape, generator=g) if k in ('turn', 'fingers', 'shift') else v) for k, v in _start(m).items()}
-    free = [p[k].requires_grad_() for k in ('turn', 'fingers', 'shift')]
-    short = torch.autograd.grad(_objective(_apply(m, p), o, p, RefineConfig()).sum(), free)
-    J = replace(m, rot=aa_to_mat(torch.cat([p['turn'], p['fingers']], -2))@m.rot, wrist=m.wrist + p['shift']).joints()
-    part = lambda i: (J[i:i + 1], m.map(lambda x: x[i:i + 1]), o.take(slice(i, i + 1)), {k: v[i:i + 1] for k, v in p.items()}, RefineConfig())
+    p, names = no_corrections(m), ('turn', 'fingers', 'shift')
+    p = replace(p, **{k: 0.1*torch.randn(getattr(p, k).shape, generator=g) for k in names})
+    free = [getattr(p, k).requires_grad_() for k in names]
+    short = torch.autograd.grad(objective(correct(m, p), o, p, RefineConfig()).sum(), free)
+    J = replace(m, rot=aa_to_mat(torch.cat([p.turn, p.fingers], -2))@m.rot, wrist=m.wrist + p.shift).joints()
+    part = lambda i: (J[i:i + 1], m.map(lambda x: x[i:i + 1]), o.take(slice(i, i + 1)), p.map(lambda v: v[i:i + 1]), RefineConfig())
     long = torch.autograd.grad(sum(_energy(*part(i)) for i in range(len(J))), free)
     for a, b in zip(short, long): torch.testing.assert_close(a, b, rtol=2e-3, atol=2e-4*b.abs().max().item())
 

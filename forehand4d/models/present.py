@@ -17,7 +17,7 @@ from ..geometry.rotations import aa_to_mat, mat_to_6d
 from ..geometry.cameras import invert, transform, unproject
 from ..geometry.motion import HandMotion, rest_motion
 from ..geometry.motion_vector import Anchor, MotionStats
-from ..fitting.placing import search_hands
+from ..fitting.search import search_hands
 from ..data.batches import PAST_FPS, PAST_FRAMES
 from ..fitting.refinement import Observation, RefineConfig, refine_batch
 
