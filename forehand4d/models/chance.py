@@ -5,12 +5,12 @@
 # %% auto #0
 __all__ = ['uniform', 'normal', 'happens']
 
-# %% ../../nbs/library/6_models/63a_chance.ipynb #100b1d84
+# %% ../../nbs/library/6_models/63a_chance.ipynb #dcb25062
 import torch
 from torch import Tensor
 from ..core.compute import by
 
-# %% ../../nbs/library/6_models/63a_chance.ipynb #adf372fb
+# %% ../../nbs/library/6_models/63a_chance.ipynb #59a10c08
 def uniform(
     shape:tuple, # of the answer
     like:Tensor, # whose device and type the answer takes
