@@ -19,7 +19,8 @@ from ..released.checkpoints import official_model
 from ..video.looks import detector_available
 from ..video.detection import HandDetections, detect_hands
 from .present import Present, find_present
-from .forecast_model import ForecasterConfig, ForecastModel
+from .forecast_model import ForecasterConfig
+from .forecaster import Forecaster
 from .forecast_sampling import start_from
 
 # %% ../../nbs/library/6_models/69a_forecasting.ipynb #7969c81b
@@ -149,7 +150,7 @@ def _in_square(
 class LoadedForecaster:
     "A trained forecasting model, ready to be called"
     def __init__(self,
-        model:ForecastModel|LegacyModel, # trained
+        model:Forecaster|LegacyModel, # trained
         path, # where it came from
     ):
         self.model, self.path = model.eval(), path
@@ -188,7 +189,7 @@ class LoadedForecaster:
         **how, # samples, steps, seed
     )->tuple: # motions (S, T) and (T), weights (S,); the last two may be None
         "Futures of a batch of one"
-        if isinstance(self.model, ForecastModel):
+        if isinstance(self.model, Forecaster):
             there = present and present.to(K.device)
             found = self.model.forecast_likely(image, K, hands=hands, present=there, **how)
             motion, point, weights = (part.cpu() for part in found)
@@ -202,9 +203,9 @@ class LoadedForecaster:
 # %% ../../nbs/library/6_models/69a_forecasting.ipynb #5fafbd11
 def _build(
     cfg:dict, # of a checkpoint
-)->ForecastModel: # without its weights
+)->Forecaster: # without its weights
     "Network of this project"
-    return ForecastModel(ForecasterConfig(**{k: v for k, v in cfg.items() if k != 'kind'}))
+    return Forecaster(ForecasterConfig(**{k: v for k, v in cfg.items() if k != 'kind'}))
 
 def load_forecaster(
     spec=None, # None: the weights that ship; a run, its folder or name, or a file

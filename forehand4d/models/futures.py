@@ -15,7 +15,7 @@ from ..geometry.motion import HandMotion
 from ..geometry.motion_vector import MotionStats, encode198
 from ..data.batches import batch_motion, batch_past, collate
 from .present import FIT_SURE, Present, PresentNoise, simulate_present
-from .forecast_model import ForecastModel
+from .forecaster import Forecaster
 
 # %% ../../nbs/library/6_models/69b_futures.ipynb #b3753b65
 TOLD = ('image', 'present', 'past') # what a network may know, each with what stands before it
@@ -79,7 +79,7 @@ def _told(
     return {'hands': hands, 'present': present}
 
 def _ask(
-    model, # `ForecastModel`, or another network with its `forecast`
+    model, # `Forecaster`, or another network with its `forecast`
     batch:dict, # from `collate` with images
     settings:FutureSettings, # what is told and drawn
     side:int, # longer side of the clips' images in pixels
@@ -89,14 +89,14 @@ def _ask(
     known = _told(model, batch, settings.told, side, seed)
     args = dict(samples=settings.samples, rays=bool(known), seed=seed, **known, **settings.how)
     image, K = batch['image'], batch['image_K']
-    if isinstance(model, ForecastModel) and model.cfg.method == 'diffusion':
+    if isinstance(model, Forecaster) and model.cfg.method == 'diffusion':
         motion, point, _ = model.forecast_likely(image, K, **args)
         return motion, point
     return model.forecast(image, K, **args), None
 
 # %% ../../nbs/library/6_models/69b_futures.ipynb #11563a46
 def forecast_clips(
-    model, # `ForecastModel`, or another network with its `forecast`
+    model, # `Forecaster`, or another network with its `forecast`
     clips:list, # with images
     stats:MotionStats, # of the channels
     settings:FutureSettings, # what is told and drawn
