@@ -6,46 +6,136 @@
 __all__ = ['SharedDraws', 'recompute_contexts', 'shard_module', 'gather_state', 'state_like', 'LossModule']
 
 # %% ../../nbs/library/4_training/45_distributed.ipynb #d8d9fd9c
-import torch, torch.nn.functional as F
 from contextlib import nullcontext
+from typing import Any
+import torch
+import torch.nn.functional as F
 from torch import nn
 from ..networks.transformer import layers_of
 
 # %% ../../nbs/library/4_training/45_distributed.ipynb #902a4ad8
-class SharedDraws(torch.overrides.TorchFunctionMode): # share `i` of `n` of a batch: random numbers are drawn for the whole batch, its own rows are kept
-    def __init__(self, i:int, n:int): super().__init__(); self.i, self.n = i, n
+class SharedDraws(torch.overrides.TorchFunctionMode):
+    "Draw random numbers for a whole batch and keep the rows of one share"
+    def __init__(self,
+        i:int, # number of the share, from 0
+        n:int, # shares of the batch
+    ):
+        super().__init__()
+        self.i = i
+        self.n = n
 
-    def __torch_function__(self, func, types, args=(), kwargs=None):
-        kwargs, mine = kwargs or {}, lambda draw, b, *rest: draw((b*self.n, *rest))[self.i*b:(self.i + 1)*b]
+    def mine(self,
+        draw, # function of a size
+        size:tuple, # of this share: its clips first
+    ): # tensor of that size
+        "Draw for all shares, keep this one's rows"
+        clips, *rest = size
+        whole = draw((clips*self.n, *rest))
+        return whole[self.i*clips:(self.i + 1)*clips]
+
+    def __torch_function__(self,
+        func, # function of PyTorch that is called
+        types, # subclasses of tensors among its arguments
+        args=(), # its positional arguments
+        kwargs=None, # its named arguments
+    ): # what the function returns
+        "Intercept what draws random numbers"
+        kwargs = kwargs or {}
         if func in (torch.rand, torch.randn, torch.randint):
-            *first, size = args if isinstance(args[-1], (tuple, list)) else (args,)
-            return mine(lambda s: func(*first, s, **kwargs), *size)
-        if func is F.dropout and kwargs['training'] and (keep := 1 - kwargs['p']) < 1:  # as the processor does it
-            return args[0]*mine(lambda s: args[0].new_empty(s).bernoulli_(keep).div_(keep), *args[0].shape)
+            return self._numbers(func, args, kwargs)
+        if func is F.dropout and kwargs['training']:
+            kept = 1 - kwargs['p']
+            if kept < 1: return self._dropout(args[0], kept)
         return func(*args, **kwargs)
 
-def recompute_contexts()->tuple: # contexts of a layer's forward pass and of its repetition, which draws the same numbers; a backward pass knows no modes
-    return nullcontext(), torch.overrides._get_current_function_mode() or nullcontext()
+    def _numbers(self,
+        func, # torch.rand and the like
+        args:tuple, # limits of the numbers, then their size in one or several arguments
+        kwargs:dict, # generator, device and the like
+    ): # tensor
+        "Random numbers of a size"
+        has_size = isinstance(args[-1], (tuple, list))
+        *first, size = args if has_size else (args,)
+        return self.mine(lambda whole: func(*first, whole, **kwargs), size)
+
+    def _dropout(self,
+        x, # (B, ...) values
+        kept:float, # chance that a value stays
+    ): # (B, ...) values and zeros
+        "Dropout as a CPU computes it"
+        def mask(size):
+            "Zero or one over the chance"
+            return x.new_empty(size).bernoulli_(kept).div_(kept)
+        return x*self.mine(mask, x.shape)
+
+# %% ../../nbs/library/4_training/45_distributed.ipynb #bddea5eb
+def recompute_contexts()->tuple: # contexts of a layer's forward pass and of its repetition
+    "Random draws of a repeated forward pass are those of the first"
+    active = torch.overrides._get_current_function_mode()
+    return nullcontext(), active or nullcontext()
 
 # %% ../../nbs/library/4_training/45_distributed.ipynb #62755ad6
-def shard_module(model:nn.Module)->nn.Module: # the model, in place
+def shard_module(
+    model:nn.Module, # network or loss, changed in place
+)->nn.Module: # the same object
+    "Spread the weights of a model over the processes, layer by layer"
     from torch.distributed.fsdp import fully_shard
-    for layer in layers_of(model): fully_shard(layer)
+    for layer in layers_of(model):
+        fully_shard(layer)
     return fully_shard(model)
 
-def gather_state(o, keep:bool=True): # a state without spread tensors; every process takes part, the others need not keep it
-    if isinstance(o, dict): return {k: gather_state(v, keep) for k, v in o.items()}
-    whole = o.full_tensor() if hasattr(o, 'full_tensor') else o
-    return whole.cpu() if whole is not o and keep else whole if whole is o else None
+def gather_state(
+    value:Any, # a state: dicts of tensors and plain values
+    keep:bool=True, # gathered tensors are wanted in this process
+)->Any: # the state with whole tensors on the CPU; None for those that are not wanted
+    "Gather what is spread over processes; all of them take part"
+    if isinstance(value, dict):
+        return {name: gather_state(part, keep) for name, part in value.items()}
+    if not hasattr(value, 'full_tensor'):
+        return value
+    whole = value.full_tensor() # all processes take part in this call
+    return whole.cpu() if keep else None
 
-def state_like(state:dict, optimiser)->dict: # whole moments, spread as the parameters of an optimiser are
+def _spread_like(
+    parameter, # spread over processes, or whole
+    value, # tensor: a moment of the parameter, or a count of steps
+): # tensor
+    "Spread a moment as its parameter is spread"
     from torch.distributed.tensor import distribute_tensor
-    params = [p for g in optimiser.param_groups for p in g['params']]
-    cut = lambda p, v: distribute_tensor(v.to(p.device), p.device_mesh, p.placements) if v.dim() and hasattr(p, 'placements') else v
-    return state | {'state': {i: {k: cut(params[i], v) for k, v in s.items()} for i, s in state['state'].items()}}
+    if value.dim() == 0 or not hasattr(parameter, 'placements'):
+        return value
+    moved = value.to(parameter.device)
+    return distribute_tensor(moved, parameter.device_mesh, parameter.placements)
+
+def state_like(
+    state:dict, # state of an optimiser with whole moments
+    optimiser, # its parameters say how moments are spread
+)->dict: # state for this optimiser
+    "Spread the moments of a checkpoint as the parameters of an optimiser are"
+    parameters = []
+    for group in optimiser.param_groups:
+        parameters.extend(group['params'])
+    spread = {}
+    for number, moments in state['state'].items():
+        parameter = parameters[number]
+        spread[number] = {name: _spread_like(parameter, v) for name, v in moments.items()}
+    return state | {'state': spread}
 
 # %% ../../nbs/library/4_training/45_distributed.ipynb #967660fb
-class LossModule(nn.Module): # a model's loss as a forward pass, so that distributed wrappers see the gradients
-    def __init__(self, model, acc): super().__init__(); self.model, self.autocast = model, acc.autocast
-    def forward(self, batch, generator):
-        with self.autocast(): return self.model.loss(batch, generator)
+class LossModule(nn.Module):
+    "A model's loss as a forward pass"
+    def __init__(self,
+        model:nn.Module, # has `.loss(batch, generator)`
+        accelerator, # knows the precision
+    ):
+        super().__init__()
+        self.model = model
+        self.autocast = accelerator.autocast
+
+    def forward(self,
+        batch, # clips
+        generator:torch.Generator, # source of randomness
+    )->tuple: # loss and its terms
+        "Loss of a batch"
+        with self.autocast():
+            return self.model.loss(batch, generator)

@@ -6,8 +6,9 @@
 __all__ = ['cache_tokens']
 
 # %% ../../nbs/library/4_training/43_features.ipynb #5d09c758
-import numpy as np, torch
 from pathlib import Path
+import numpy as np
+import torch
 from torch import nn
 from ..core.files import atomic_path, stable_hash
 from ..core.compute import progress
@@ -15,25 +16,55 @@ from ..data.clips import square_image
 from ..networks.backbones import normalise_image
 
 # %% ../../nbs/library/4_training/43_features.ipynb #3373e559
-def cache_tokens(model:nn.Module, # with a `backbone` and, in its `cfg`, `frozen` and `image_size`
+def _tokens_key(
+    model:nn.Module, # with a frozen backbone
+    data, # `ClipDataset`
+)->str: # hash of everything that the tokens depend on
+    "What a file of tokens belongs to"
+    weights = {name: v.cpu().numpy() for name, v in model.backbone.state_dict().items()}
+    clips = []
+    for store in data.stores:
+        hashes = [shard['sha256'] for shard in store.manifest['shards']]
+        clips.append([store.folder.name, hashes])
+    size = model.cfg.image_size
+    return stable_hash(dict(size=size, weights=weights, clips=clips, weighting=data.weights))
+
+def _write_tokens(
+    model:nn.Module, # with a frozen backbone
+    data, # `ClipDataset` with images
+    path:Path, # `.npy` to be written
+    batch:int, # images at a time
+):
+    "Tokens of all images, as an array (clips, N, C) of half precision"
+    backbone = model.backbone.eval()
+    size = model.cfg.image_size
+    device = next(model.parameters()).device
+    shape = len(data), len(backbone.centres(size)), backbone.dim
+    array = np.lib.format.open_memmap(path, 'w+', np.float16, shape)
+    for start in progress(range(0, len(data), batch), 'features'):
+        images = []
+        for number in range(start, min(start + batch, len(data))):
+            clip = data[number]
+            image, _ = square_image(clip.image, clip.intrinsics[0], size)
+            images.append(image)
+        images = torch.from_numpy(np.stack(images))
+        tokens = backbone(normalise_image(images).to(device))
+        array[start:start + len(images)] = tokens.cpu().numpy()
+    array.flush()
+
+def cache_tokens(
+    model:nn.Module, # with a `backbone` and, in its `cfg`, `frozen` and `image_size`
     data, # `ClipDataset` with images; its batches carry `tokens` from now on
     folder:Path, # where features are kept
     batch:int=16, # images at a time
 )->Path: # memory-mapped `.npy` (clips, N, C) of half precision
     "Features of a frozen backbone, computed once"
-    if not model.cfg.frozen: raise ValueError('only the tokens of a frozen backbone stay the same; set frozen=True')
-    S, device = model.cfg.image_size, next(model.parameters()).device
-    key = stable_hash(dict(size=S, weights={k: v.cpu().numpy() for k, v in model.backbone.state_dict().items()},
-                           clips=[[s.folder.name, [x['sha256'] for x in s.manifest['shards']]] for s in data.stores], weighting=data.weights))
-    path = Path(folder)/f'tokens-{key}.npy'
+    if not model.cfg.frozen:
+        raise ValueError('only the tokens of a frozen backbone stay the same; set frozen=True')
+    path = Path(folder)/f'tokens-{_tokens_key(model, data)}.npy'
     if not path.is_file():
         path.parent.mkdir(parents=True, exist_ok=True)
-        model.backbone.eval()
         with atomic_path(path) as tmp, torch.no_grad():
-            out = np.lib.format.open_memmap(tmp, 'w+', np.float16, (len(data), len(model.backbone.centres(S)), model.backbone.dim))
-            for at in progress(range(0, len(data), batch), 'features'):
-                x = torch.from_numpy(np.stack([square_image(data[i].image, data[i].intrinsics[0], S)[0] for i in range(at, min(at + batch, len(data)))]))
-                out[at:at + len(x)] = model.backbone(normalise_image(x).to(device)).cpu().numpy()
-            out.flush()
+            _write_tokens(model, data, tmp, batch)
     data.extra['tokens'] = np.load(path, mmap_mode='r')
     return path
