@@ -14,8 +14,8 @@ from forehand4d.data.clip_store import ClipStore
 from forehand4d.video.footage import film_sequence
 from forehand4d.video.frame_cameras import read_cameras
 from forehand4d.video.hand_files import read_hands
-from forehand4d.video.images import files_of, intrinsics_for, load_image, read_frames
-from forehand4d.video.images import read_video
+from forehand4d.video.images import files_of, intrinsics_for, load_image
+from forehand4d.video.videos import read_frames, read_video
 from forehand4d.video.tracks import Tracks, in_time, load_tracks
 from forehand4d.models.forecaster import build_forecaster
 from forehand4d.models.forecasting import load_forecaster

@@ -14,12 +14,12 @@ import numpy as np
 import torch
 from ..geometry.lenses import brown_conrady, straighten, undistort
 from ..datasets.sequences import Sequence
-from .images import Video, read_video
+from .videos import Video, read_video
 from .tracks import Tracks, image_files, in_time, read_film, track_video
 from .frame_cameras import VideoCameras, read_cameras
 from .hand_files import read_hands
 
-# %% ../../nbs/library/5_video/55_footage.ipynb #aac36689
+# %% ../../nbs/library/5_video/55_footage.ipynb #808562cd
 class _Pictures:
     "The pictures of a video as a pinhole camera sees them; fast for rows in increasing order"
 
@@ -51,7 +51,7 @@ class _Pictures:
         size = picture.shape[1::-1]
         return undistort(picture, K, size, partial(brown_conrady, K, lens))
 
-# %% ../../nbs/library/5_video/55_footage.ipynb #8856cc73
+# %% ../../nbs/library/5_video/55_footage.ipynb #ba337632
 @dataclass(frozen=True)
 class _Frames:
     "What a video, or a folder of images, is made of"
