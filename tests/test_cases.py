@@ -11,9 +11,11 @@ from forehand4d.cli import main
 from forehand4d.core.paths import project_root
 from forehand4d.core.files import atomic_path
 from forehand4d.data.clip_store import ClipStore
-from forehand4d.video.footage import _cameras, _read_hands, film_sequence
-from forehand4d.video.images import files_of, intrinsics_for, load_image, read_frames
-from forehand4d.video.images import read_video
+from forehand4d.video.footage import film_sequence
+from forehand4d.video.frame_cameras import read_cameras
+from forehand4d.video.hand_files import read_hands
+from forehand4d.video.images import files_of, intrinsics_for, load_image
+from forehand4d.video.videos import read_frames, read_video
 from forehand4d.video.tracks import Tracks, in_time, load_tracks
 from forehand4d.models.forecaster import build_forecaster
 from forehand4d.models.forecasting import load_forecaster
@@ -220,22 +222,22 @@ def test_case_footage(tmp_path):
     assert abs(s.keypoints2d[0, 0, 0].numpy() - truth[0]).max() < .01
 
     frames = [f'{i:012d}' for i in range(3)]
-    tracks = _read_hands(CASES/'openpose_scale3', frames, SIZE, 30.)
+    tracks = read_hands(CASES/'openpose_scale3', frames, SIZE, 30.)
     given = json.loads((CASES/'openpose_scale3'/'film_000000000000_keypoints.json').read_text())['people'][0]['hand_right_keypoints_2d']
     assert abs(tracks.keypoints[0, 0, 0].numpy() - np.array(given[:2])*(639, 479)).max() < .01
 
     names = ['frame_0000', 'frame_0001']
-    _, pose, _ = _cameras(CASES/'colmap_bare_names', names, SIZE)
+    pose = read_cameras(CASES/'colmap_bare_names', names, SIZE).cam_from_world
     assert pose.isfinite().all() and pose[1, 2, 3] == .1
 
-    two = _read_hands(CASES/'hamer_scalar_focal', ['000000'], (1280, 720), 30.)
+    two = read_hands(CASES/'hamer_scalar_focal', ['000000'], (1280, 720), 30.)
     with np.load(CASES/'hamer_scalar_focal'/'000000.npz') as z: p = z['joints3d'] + z['cam_t'][:, None]; focal = float(z['focal'])
     wrist = p[0, 0, :2]/p[0, 0, 2]*focal + (640, 360)
     assert two.valid.any(-1).all() and abs(two.keypoints[0, :, 0].numpy() - wrist).max(-1).min() < .01
 
     names = [f'{i:06d}' for i in range(3)]
-    refused('transforms_no_size.json', _cameras, CASES/'transforms_no_size.json', names, SIZE, says='principal point')
-    assert _cameras(CASES/'transforms_no_size.json', names, (1242, 982))[0][0, 0, 2] == 620.5
+    refused('transforms_no_size.json', read_cameras, CASES/'transforms_no_size.json', names, SIZE, says='principal point')
+    assert read_cameras(CASES/'transforms_no_size.json', names, (1242, 982)).intrinsics[0, 0, 2] == 620.5
 
 
 def hand(shift=0.):
@@ -255,46 +257,46 @@ def test_names_of_frames_match(tmp_path, shown, called):
     shown, called = shown.split(','), called.split(',')
     with warnings.catch_warnings():
         warnings.simplefilter('error')
-        tracks = _read_hands(write_hands(tmp_path/'hands', called), shown, SIZE, 30.)
+        tracks = read_hands(write_hands(tmp_path/'hands', called), shown, SIZE, 30.)
     assert tracks.valid[:, 0].all() and abs(tracks.keypoints[:, 0, 0].numpy() - [hand(i)[0] for i in range(len(shown))]).max() < 1e-3
 
 
 def test_misfit_names_say_what_is_missing(tmp_path):
     names = [f'{i:06d}' for i in range(4)]
     one_based = write_hands(tmp_path/'from1', [1, 2, 3, 4])
-    refused('from1', _read_hands, one_based, names, SIZE, 30., says='set `first`')
+    refused('from1', read_hands, one_based, names, SIZE, 30., says='set `first`')
     surplus = write_hands(tmp_path/'surplus', range(6))
-    refused('surplus', _read_hands, surplus, names, SIZE, 30., says='speaks of frames 4, 5')
+    refused('surplus', read_hands, surplus, names, SIZE, 30., says='speaks of frames 4, 5')
     few = write_hands(tmp_path/'few', [0, 1, 3])
-    with pytest.warns(UserWarning, match='few: nothing on 1 of 4 frames: 000002'): _read_hands(few, names, SIZE, 30.)
+    with pytest.warns(UserWarning, match='few: nothing on 1 of 4 frames: 000002'): read_hands(few, names, SIZE, 30.)
     twice = write_hands(tmp_path/'twice', ['l_0', 'r_0', 'l_1', 'r_1', 'l_2', 'l_3'])
-    refused('twice', _read_hands, twice, names, SIZE, 30., says='6 entries for 4 frames')
+    refused('twice', read_hands, twice, names, SIZE, 30., says='6 entries for 4 frames')
 
 
 def test_numbers_of_other_tools_are_pixels_or_refused(tmp_path):
     names = ['0', '1']
     shares = write_hands(tmp_path/'shares', names, joints2d=(hand()/(639, 479)).tolist())
-    assert abs(_read_hands(shares, names, SIZE, 30.).keypoints[0, 0].numpy()[0] - hand()[0]).max() < 1e-3
+    assert abs(read_hands(shares, names, SIZE, 30.).keypoints[0, 0].numpy()[0] - hand()[0]).max() < 1e-3
     for name, change, says in (('around', dict(joints2d=(hand()/320 - 1).tolist()), 'coordinates from'), ('large', dict(joints2d=(hand()*4).tolist()), 'lie outside of the film'),
                                ('side', dict(is_right=7), 'is_right should be'), ('few', dict(joints2d=hand()[:20].tolist()), 'joints2d should be'),
                                ('text', dict(joints2d='no'), 'joints2d should be'), ('ragged', dict(joints2d=[[1, 2], [3]]), 'joints2d should be')):
-        refused(name, _read_hands, write_hands(tmp_path/name, names, **change), names, SIZE, 30., says=says)
+        refused(name, read_hands, write_hands(tmp_path/name, names, **change), names, SIZE, 30., says=says)
     for text in ('7', 'null', '{"people": 3}', '{"people": [1]}', '[[[', '"a"'):
         (tmp_path/'side'/'0.json').write_text(text)
-        refused('side', _read_hands, tmp_path/'side', names, SIZE, 30.)
+        refused('side', read_hands, tmp_path/'side', names, SIZE, 30.)
 
 
 def test_cameras_of_another_size_or_binary(tmp_path):
     (tmp_path/'model').mkdir()
     (tmp_path/'model'/'images.bin').write_bytes(b'')
     (tmp_path/'model'/'cameras.bin').write_bytes(b'')
-    refused('model', _cameras, tmp_path/'model', ['0'], SIZE, says='colmap model_converter')
+    refused('model', read_cameras, tmp_path/'model', ['0'], SIZE, says='colmap model_converter')
     eye = np.eye(4).tolist()
     for change, says in ((dict(fl_x=-500.), 'focal'), (dict(fl_x=1e9), 'focal'), (dict(cx=-900.), 'principal point'), (dict(w=640, h=640), 'cameras of 640x640'),
                          (dict(fl_x=0), 'neither fl_x'), (dict(frames=[dict(file_path='0', transform_matrix=[1])]), 'cameras'), (dict(frames=3), 'cameras')):
         d = dict(fl_x=500., cx=320., cy=240., frames=[dict(file_path='0', transform_matrix=eye)]) | change
         (tmp_path/'t.json').write_text(json.dumps(d))
-        refused('t.json', _cameras, tmp_path/'t.json', ['0'], SIZE, says=says)
+        refused('t.json', read_cameras, tmp_path/'t.json', ['0'], SIZE, says=says)
 
 
 def test_files_of_variable_rate_are_numbered_by_decoded_frames(tmp_path):

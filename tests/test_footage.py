@@ -115,8 +115,8 @@ def test_what_was_tracked_is_not_tracked_again(filmed, outputs, monkeypatch):
     hand = g.uniform(50, 150, (21, 2))
     class Idle:
         def close(self): pass
-    monkeypatch.setattr(keypoints, '_new_detector', lambda *a: Idle())
-    monkeypatch.setattr(keypoints, '_look', lambda frame, *a: looked.append(1) or [(hand, .9)])
+    monkeypatch.setattr(keypoints, 'new_detector', lambda *a: Idle())
+    monkeypatch.setattr(keypoints, 'hands_of_frame', lambda frame, *a: looked.append(1) or [(hand, .9)])
     a, b = track_video(film, fps=25.), track_video(film, fps=25.)
     assert len(looked) == N and torch.equal(a.keypoints, b.keypoints) and (a.fps, a.size) == (25., SIZE)
     (film/'1.png').write_bytes((film/'2.png').read_bytes())

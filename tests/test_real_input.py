@@ -6,7 +6,8 @@ import pytest
 import torch
 from PIL import Image
 from forehand4d.core.paths import project_root
-from forehand4d.video.images import intrinsics_for, load_image, read_frames
+from forehand4d.video.images import intrinsics_for, load_image
+from forehand4d.video.videos import read_frames
 from forehand4d.video.detection import MarkedHand, detect_hands, detection_table
 from forehand4d.video.tracks import identify, load_tracks, track_video
 from forehand4d.video.looks import detector_available

@@ -3,7 +3,7 @@ import pytest
 
 from forehand4d.cli import main
 from forehand4d.core.paths import project_root
-from forehand4d.video.images import read_frames
+from forehand4d.video.videos import read_frames
 from forehand4d.video.looks import detector_available
 from forehand4d.video.scores import baselines, score_prediction, Prediction
 from forehand4d.video.starts import Reading, open_video, tracked_future

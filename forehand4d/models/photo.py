@@ -14,7 +14,8 @@ from pathlib import Path
 import numpy as np
 from ..core.files import atomic_path
 from ..core.checks import MARK, check_output, distinct_names, sign
-from ..video.images import intrinsics_for, load_image, read_frames
+from ..video.images import intrinsics_for, load_image
+from ..video.videos import read_frames
 from ..video.looks import detector_available
 from ..video.detection import HandDetections, detect_hands
 from ..video.tracks import Tracks, hands_at, track_video

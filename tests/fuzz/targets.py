@@ -56,7 +56,7 @@ def video(suffix):
 
 
 def watch(path):
-    from forehand4d.video.images import read_frames
+    from forehand4d.video.videos import read_frames
     (fps, size, n), *frames = read_frames(path)
     return fps, size, n, {f.shape for f in frames}, len(frames)
 
