@@ -8,7 +8,7 @@ __all__ = ['RECIPES', 'ACTIVITIES', 'compose_plan']
 # %% ../../nbs/library/4_handworld/46_activities.ipynb #af433f16
 import numpy as np
 from .shapes import WORLD, unit
-from .grasps import RELAXED, to_mat
+from .fingers import RELAXED, to_mat
 from .curves import ZERO, evaluate, motion_segment
 from .plans import Plan
 

@@ -9,7 +9,7 @@ __all__ = ['EXTENDED', 'CURLED', 'FAN', 'THUMBS', 'POSTURES', 'COUNT', 'LOW', 'H
 # %% ../../nbs/library/4_handworld/48a_arms.ipynb #783d9813
 from dataclasses import dataclass
 import numpy as np
-from .grasps import PINCHES
+from .fingers import PINCHES
 from .curves import minimum_jerk, smooth_noise
 
 # %% ../../nbs/library/4_handworld/48a_arms.ipynb #090ac629

@@ -13,7 +13,7 @@ import numpy as np
 from PIL import Image, ImageFilter
 from ..drawing.render import Light
 from .shapes import Part, unit
-from .grasps import to_mat
+from .fingers import to_mat
 from .objects import FAMILIES, make_object
 from .scenes import PATTERNS, Room, textured_mesh
 

@@ -7,7 +7,7 @@ __all__ = ['ZERO', 'minimum_jerk', 'motion_segment', 'evaluate', 'interpolate', 
 
 # %% ../../nbs/library/4_handworld/44_curves.ipynb #fd5e140c
 import numpy as np
-from .grasps import to_mat
+from .fingers import to_mat
 
 # %% ../../nbs/library/4_handworld/44_curves.ipynb #3b5b768d
 def minimum_jerk(x:np.ndarray)->np.ndarray: # phase of time, clipped to 0..1 → phase of the path

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.spatial.transform import Rotation
 from .shapes import unit
-from .grasps import to_mat
+from .fingers import to_mat
 from .curves import ZERO
 from .arms import COUNT, HIGH, LOW, POSTURES, Beat, Build, Wander
 from .arms import draw_pose, make_posture, random_posture

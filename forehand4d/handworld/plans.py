@@ -9,8 +9,9 @@ __all__ = ['yaw', 'Plan']
 import numpy as np
 from scipy.spatial.transform import Rotation
 from .shapes import unit
-from .grasps import MIRROR, RADII, RELAXED, Grasp, points_of_fingers
-from .grasps import posture_to_mat, to_mat
+from .grasps import Grasp, Site
+from .fingers import MIRROR, RADII, RELAXED, points_of_fingers
+from .fingers import posture_to_mat, to_mat
 from .curves import ZERO, evaluate, interpolate, minimum_jerk, motion_segment
 from .curves import smooth_noise
 
@@ -85,7 +86,7 @@ class _Carriers(_Hands):
         self.look(t0-.2, t + [0,0,o.size[2]/2])
         avoid = next((self._around(h) for h in (0, 1) if h not in hands and self.holds(h, k)), None)
         for h, role in zip(hands, roles):
-            G = Grasp.plan(self.rest, o, [g for g in o.grips if g.role in role] or o.grips, R, t, h, self.rng, avoid)
+            G = Grasp.plan(self.rest, Site(o, R, t, h, avoid), [g for g in o.grips if g.role in role] or o.grips, self.rng)
             self.leave[h] = self.leave[h] - G.approach*.05*(G.grip.style!='flat') - G.approach*.03
             a, b = self.go(h, G.R, G.p)
             self.fingers(h, a+(b-a)*self.rng.uniform(.55,.7), G.opened, since=a)

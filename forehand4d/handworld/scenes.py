@@ -14,7 +14,8 @@ from ..geometry.cameras import look_at
 from ..drawing.render import Mesh, Light
 from .shapes import WORLD, Part
 from .objects import make_object
-from .grasps import ELBOW, to_mat
+from .grasps import ELBOW
+from .fingers import to_mat
 from .curves import interpolate, smooth_noise
 
 # %% ../../nbs/library/4_handworld/47_scenes.ipynb #e2e356f9

@@ -15,7 +15,7 @@ from ..geometry.motion import HandMotion
 from ..drawing.render import render
 from .shapes import WORLD, unit
 from .objects import make_object
-from .grasps import rest_joints
+from .fingers import rest_joints
 from .plans import Plan, yaw
 from .activities import compose_plan
 from .scenes import Person, Room, path_of_camera

@@ -11,7 +11,7 @@ import numpy as np, torch
 from ..geometry.cameras import look_at
 from ..drawing.render import Mesh, Scene
 from .shapes import WORLD, Part, unit
-from .grasps import MIRROR
+from .fingers import MIRROR
 from .curves import interpolate, smooth_noise
 from .scenes import PATTERNS, Person, surface_pattern
 from .arms import NECK, Build

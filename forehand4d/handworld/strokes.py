@@ -9,7 +9,7 @@ __all__ = ['FreePlan']
 import numpy as np
 from scipy.spatial.transform import Rotation
 from .shapes import unit
-from .grasps import MIRROR, posture_to_mat, to_mat
+from .fingers import MIRROR, posture_to_mat, to_mat
 from .curves import evaluate, interpolate, motion_segment, smooth_noise
 from .arms import HIGH, LOW, Beat, Build, draw_pose
 
