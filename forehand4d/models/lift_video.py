@@ -17,7 +17,7 @@ from ..geometry.motion import HandMotion
 from ..data.clips import Clip
 from ..datasets.windows import windows
 from ..drawing.forecasts import motion_frames
-from ..video.images import read_frames
+from ..video.videos import read_frames
 from ..video.tracks import Tracks
 from ..video.footage import film_sequence
 
