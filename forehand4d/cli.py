@@ -7,12 +7,12 @@ __all__ = ['Settings', 'Folder', 'Profile', 'Text', 'Degrees', 'FourNumbers', 'B
            'ABOUT', 'Run', 'Prepare', 'Parameters', 'Runs', 'Bench', 'Forecast', 'Paper', 'Demo', 'ImportOfficial',
            'CheckData', 'main']
 
-# %% ../nbs/library/8_cli/81_cli.ipynb #ece1ad7a
+# %% ../nbs/library/8_cli/81_cli.ipynb #e266f03d
 import difflib, os, sys, traceback
 from collections.abc import Callable
 from dataclasses import dataclass
 from glob import glob
-from functools import lru_cache, partial
+from functools import lru_cache
 from importlib.metadata import version
 from itertools import product
 from pathlib import Path
@@ -20,13 +20,12 @@ from typing import Annotated, Literal
 import tyro
 from tyro.conf import Positional, UseAppendAction, arg
 from .core.paths import outputs_root, project_root
-from .core.checks import distinct_names
 from .runs.launch import NotebookError, check_parameters, notebook_parameters
 from .runs.launch import run_notebook
 from .runs.record import list_runs, relative
 from .study.plan import clock_text, list_unfinished, run_steps, study, with_needs
 
-# %% ../nbs/library/8_cli/81_cli.ipynb #413fee86
+# %% ../nbs/library/8_cli/81_cli.ipynb #68f71dd8
 Settings = Annotated[
     UseAppendAction[tuple[tuple[str, str], ...]],
     arg(name='parameter', aliases=['-p'], metavar='NAME VALUE')]
@@ -37,7 +36,7 @@ Degrees = Annotated[float|None, arg(metavar='DEG')]
 FourNumbers = Annotated[
     tuple[float, float, float, float]|None, arg(metavar='FX FY CX CY')]
 
-# %% ../nbs/library/8_cli/81_cli.ipynb #5c1324d6
+# %% ../nbs/library/8_cli/81_cli.ipynb #b4c1ad3c
 def _finish(
     notebook:str, # such as train_forecast
     settings:dict, # name → value of its parameters
@@ -101,7 +100,7 @@ class Runs:
             print(f'{began}  {state:<8} {took:>8}  {run.notebook}/{run.name}')
         return 0
 
-# %% ../nbs/library/8_cli/81_cli.ipynb #fd6b082e
+# %% ../nbs/library/8_cli/81_cli.ipynb #07b1a64f
 BENCHMARKS = ('benchmark_geometry', 'benchmark_samplers', 'benchmark_speed')
 
 @dataclass
@@ -126,7 +125,7 @@ class Bench:
             _finish(notebook, own, self.name)
         return 0
 
-# %% ../nbs/library/8_cli/81_cli.ipynb #575f7b60
+# %% ../nbs/library/8_cli/81_cli.ipynb #66f51798
 @dataclass
 class Forecast:
     """Forecast the motion of the hands in photographs, or from moments of videos
@@ -150,20 +149,30 @@ class Forecast:
     def __call__(self)->int:
         "Forecast each, and say which could not be used"
         self._check()
-        jobs = (_moment_jobs if self.at else _photo_jobs)(self, self._forecaster())
-        _check_names([name for _, name, _ in jobs])
+        jobs = self.jobs()
         failed = 0
-        for what, _, work in jobs:
+        for job in jobs:
             try:
-                print(work())
+                print(job.work())
             except (ValueError, OSError) as error:
                 if len(jobs) == 1:
                     raise
                 failed += 1
-                print(f'forehand4d: {_one_line(what)}: {_one_line(error)}', file=sys.stderr)
+                print(f'forehand4d: {_one_line(job.what)}: {_one_line(error)}', file=sys.stderr)
         if failed:
             raise ValueError(f'{failed} of {len(jobs)} images could not be used')
         return 0
+
+    def jobs(self)->list: # of `Job`
+        "What there is to do"
+        from forehand4d.models.photo import ForecastOptions
+        from forehand4d.models.photo_jobs import Place, moment_jobs, photo_jobs
+        camera = self.intrinsics, self.fov, self.samples, self.seed, self.detector
+        options = ForecastOptions(*camera, past=1. if self.past else 0.)
+        place, forecaster = Place(self.out, self.overwrite), self._forecaster()
+        if self.at:
+            return moment_jobs(product(self.images, self.at), place, options, forecaster)
+        return photo_jobs(self.images, place, options, forecaster)
 
     def _check(self):
         "Raise a ValueError where options contradict each other or a file is not there"
@@ -187,55 +196,7 @@ class Forecast:
             return loaded()(*images, **given)
         return forecaster
 
-    @property
-    def camera(self)->tuple: # intrinsics, field of view, samples, seed, detect?
-        "What photographs and moments of videos are both told"
-        return self.intrinsics, self.fov, self.samples, self.seed, self.detector
-
-# %% ../nbs/library/8_cli/81_cli.ipynb #eea9b66e
-def _check_names(
-    names:list, # of results
-):
-    "Raise a ValueError where two results would have the same name"
-    twice = {name for name in names if names.count(name) > 1}
-    if twice:
-        listed = ', '.join(sorted(twice))
-        raise ValueError(f'several images are named {listed}: '
-                         'their results would overwrite each other')
-
-def _photo_jobs(
-    asked:Forecast, # options
-    forecaster:Callable, # that loads itself
-)->list: # (what is forecast, name of its results, function that does it)
-    "A job for each photograph"
-    from forehand4d.video.images import VIDEO_SUFFIXES
-    from forehand4d.models.photo import Results, forecast_photo
-    for path in asked.images:
-        if Path(path).suffix.lower() in VIDEO_SUFFIXES:
-            raise ValueError(f'{path} is a video: say which moment of it, such as --at 2.5')
-    jobs = []
-    names = distinct_names(asked.images)
-    for path, name in zip(asked.images, names, strict=True):
-        place = Results(asked.out, name, asked.overwrite)
-        work = partial(forecast_photo, path, place, forecaster, *asked.camera)
-        jobs.append((path, name, work))
-    return jobs
-
-def _moment_jobs(
-    asked:Forecast, # options
-    forecaster:Callable, # that loads itself
-)->list: # (what is forecast, name of its results, function that does it)
-    "A job for each moment of each video"
-    from forehand4d.models.photo import ForecastOptions, Results, forecast_moment, moment_name
-    options = ForecastOptions(*asked.camera, past=1. if asked.past else 0.)
-    jobs = []
-    for video, second in product(asked.images, asked.at):
-        place = Results(asked.out, overwrite=asked.overwrite)
-        work = partial(forecast_moment, video, second, place, forecaster, options)
-        jobs.append((f'{video} at {second:g} s', moment_name(video, second), work))
-    return jobs
-
-# %% ../nbs/library/8_cli/81_cli.ipynb #416e6fed
+# %% ../nbs/library/8_cli/81_cli.ipynb #0ebd0584
 SHOWN = ('.md', '.png', '.pdf', '.gif', '.mp4', '.html') # kinds of files that people look at
 MOST_SHOWN = 12 # files of a run that are listed
 
@@ -300,7 +261,7 @@ class Demo(Paper):
         "The steps of the demo"
         return [step for step in super().all_steps() if step.demo]
 
-# %% ../nbs/library/8_cli/81_cli.ipynb #76c30fa7
+# %% ../nbs/library/8_cli/81_cli.ipynb #59d3b297
 @dataclass
 class ImportOfficial:
     "Convert the authors' checkpoint (forecasting, lifting, regressor, hybrid)"
@@ -342,7 +303,7 @@ class CheckData:
               f'labels on images: {relative(folder)}')
         return int(bool(wrong))
 
-# %% ../nbs/library/8_cli/81_cli.ipynb #f56e3c7f
+# %% ../nbs/library/8_cli/81_cli.ipynb #dedc2a26
 COMMANDS = { # name → class of the command
     'forecast': Forecast,
     'demo': Demo,
