@@ -29,12 +29,12 @@ def brown_conrady(
     above = 1 + r2*(k1 + r2*(k2 + r2*k3))
     below = 1 + r2*(k4 + r2*(k5 + r2*k6))
     radial = above/below
-    tangential_x = 2*p1*x*y
-    tangential_y = 2*p2*x*y
-    across = r2 + 2*x*x
-    down = r2 + 2*y*y
-    bent_x = x*radial + tangential_x + p2*across
-    bent_y = y*radial + p1*down + tangential_y
+    bent_x = x*radial
+    bent_x = bent_x + 2*p1*x*y
+    bent_x = bent_x + p2*(r2 + 2*x*x)
+    bent_y = y*radial
+    bent_y = bent_y + p1*(r2 + 2*y*y)
+    bent_y = bent_y + 2*p2*x*y
     bent = torch.stack([bent_x, bent_y, torch.ones_like(x)], -1)
     return project(bent, K)
 
@@ -101,14 +101,15 @@ def fisheye624(
     if count == 15:
         params = torch.cat([params[..., :1], params], -1)
     focal, centre, k, p, s = params.split([2, 2, 6, 2, 4], -1)
-    sideways = points[..., :2]
-    distance = sideways.norm(dim=-1, keepdim=True).clamp(min=1e-9)
+    distance = points[..., :2].norm(dim=-1, keepdim=True)
+    distance = distance.clamp(min=1e-9)
     theta = torch.atan2(distance, points[..., 2:])
     series = 1 + _series(k, theta)
-    ray = sideways/distance*theta*series
+    ray = points[..., :2]/distance*theta*series
     squared = (ray*ray).sum(-1, keepdim=True)
+    bent = ray + p*squared
     along = (ray*p).sum(-1, keepdim=True)
-    bent = ray + p*squared + 2*ray*along
+    bent = bent + 2*ray*along
     bent = bent + s[..., ::2]*squared
     bent = bent + s[..., 1::2]*squared*squared
     return focal*bent + centre
