@@ -32,7 +32,9 @@ _HOMES = { # public name → module that defines it; loaded when it is asked for
 __all__ = sorted(_HOMES)
 
 
-def __getattr__(name: str):
+def __getattr__(
+    name: str, # asked for
+):
     "A public name, from its module"
     if name not in _HOMES:
         public = ', '.join(__all__)

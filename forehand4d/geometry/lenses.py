@@ -104,8 +104,8 @@ def fisheye624(
     distance = points[..., :2].norm(dim=-1, keepdim=True)
     distance = distance.clamp(min=1e-9)
     theta = torch.atan2(distance, points[..., 2:])
-    series = 1 + _series(k, theta)
-    ray = points[..., :2]/distance*theta*series
+    ray = points[..., :2]/distance*theta
+    ray = ray*(1 + _series(k, theta))
     squared = (ray*ray).sum(-1, keepdim=True)
     bent = ray + p*squared
     along = (ray*p).sum(-1, keepdim=True)
