@@ -173,6 +173,7 @@ def _all_finite(value:Any)->bool: # of nested lists
         return all(map(_all_finite, value))
     return not isinstance(value, float) or math.isfinite(value)
 
+# %% ../../nbs/library/1_core/15_checks.ipynb #4ebc4b17
 def _check_names(
     given:dict, # names and values
     wanted:dict, # name → field of the dataclass

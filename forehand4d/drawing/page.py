@@ -28,6 +28,7 @@ def _rgb(color:np.ndarray)->str: # (3,) in 0..1 → as CSS writes it
     levels = np.round(255*np.asarray(color))
     return 'rgb({:.0f},{:.0f},{:.0f})'.format(*levels)
 
+# %% ../../nbs/library/3_drawing/35_page.ipynb #dcf2450c
 @dataclass
 class _Drawn:
     "Samples of a motion as they are drawn"
