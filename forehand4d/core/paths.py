@@ -6,8 +6,9 @@
 __all__ = ['in_test', 'project_root', 'outputs_root', 'data_root']
 
 # %% ../../nbs/library/1_core/11_paths.ipynb #b453c706
-import os, tempfile
-from functools import lru_cache
+import os
+import tempfile
+from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -17,21 +18,38 @@ def in_test()->bool: # is `nbdev_test` running this notebook?
     return os.environ.get('IN_TEST', '') not in ('', '0')
 
 # %% ../../nbs/library/1_core/11_paths.ipynb #1a489513
-def _given(variable:str)->Path|None: return Path(p).expanduser().resolve() if (p := os.environ.get(variable)) else None
+def _given(variable:str)->Path|None: # name of an environment variable
+    "The folder that a variable names, absolute"
+    given = os.environ.get(variable)
+    if not given:
+        return None
+    return Path(given).expanduser().resolve()
 
 def project_root()->Path: # absolute folder of the project
-    "`FOREHAND4D_ROOT`, else the folder of `settings.ini` around this package, else the working directory"
-    beside = Path(find_spec('forehand4d').origin).resolve().parent.parent
-    return _given('FOREHAND4D_ROOT') or (beside if (beside/'settings.ini').is_file() else Path.cwd())
+    "`FOREHAND4D_ROOT`, else the folder of `settings.ini` around this package, else the working one"
+    given = _given('FOREHAND4D_ROOT')
+    if given:
+        return given
+    package = Path(find_spec('forehand4d').origin).resolve().parent
+    beside = package.parent
+    is_project = (beside/'settings.ini').is_file()
+    return beside if is_project else Path.cwd()
 
 # %% ../../nbs/library/1_core/11_paths.ipynb #505211f9
-@lru_cache(maxsize=None)
-def _test_folder(pid:int): return tempfile.TemporaryDirectory(prefix='forehand4d-test-', ignore_cleanup_errors=True)
+@cache
+def _test_folder(pid:int): # process, so that a forked one has its own
+    "A temporary folder for as long as the process lives"
+    return tempfile.TemporaryDirectory(prefix='forehand4d-test-', ignore_cleanup_errors=True)
 
 # %% ../../nbs/library/1_core/11_paths.ipynb #6b559017
 def outputs_root()->Path: # absolute folder of the run records
-    "`FOREHAND4D_OUTPUTS`, else a temporary folder under `nbdev_test`, else `outputs/` of the project"
-    return _given('FOREHAND4D_OUTPUTS') or (Path(_test_folder(os.getpid()).name) if in_test() else project_root())/'outputs'
+    "`FOREHAND4D_OUTPUTS`, else `outputs/` of the project, of a temporary one under `nbdev_test`"
+    given = _given('FOREHAND4D_OUTPUTS')
+    if given:
+        return given
+    if in_test():
+        return Path(_test_folder(os.getpid()).name)/'outputs'
+    return project_root()/'outputs'
 
 # %% ../../nbs/library/1_core/11_paths.ipynb #67e73457
 def data_root()->Path: # absolute folder of the prepared data

@@ -7,110 +7,158 @@ __all__ = ['NEAR', 'make_T', 'invert', 'transform', 'look_at', 'project', 'unpro
            'resize_intrinsics', 'kpe_angles', 'fourier', 'plucker_rays']
 
 # %% ../../nbs/library/2_geometry/22_cameras.ipynb #80a98852
-import math, torch
+import math
+import torch
 from torch import Tensor
+from torch.nn.functional import normalize
 
 # %% ../../nbs/library/2_geometry/22_cameras.ipynb #4931e6f6
-def make_T(R:Tensor, # (..., 3, 3) rotation
+def make_T(
+    R:Tensor, # (..., 3, 3) rotation
     t:Tensor, # (..., 3) translation in metres
 )->Tensor: # (..., 4, 4)
     "Rigid transform `x -> R x + t` as a 4x4 matrix"
     T = torch.zeros(*t.shape[:-1], 4, 4, dtype=t.dtype, device=t.device)
-    T[..., :3, :3], T[..., :3, 3], T[..., 3, 3] = R, t, 1
+    T[..., :3, :3] = R
+    T[..., :3, 3] = t
+    T[..., 3, 3] = 1
     return T
 
 def invert(T:Tensor)->Tensor: # (..., 4, 4) rigid transforms → (..., 4, 4)
     "Inverse of a rigid transform, exact: transpose, no solver"
     R = T[..., :3, :3].mT
-    return make_T(R, -(R@T[..., :3, 3:]).squeeze(-1))
+    back = R@T[..., :3, 3:]
+    return make_T(R, -back.squeeze(-1))
 
-def transform(T:Tensor, # (..., 4, 4) rigid transforms
+def transform(
+    T:Tensor, # (..., 4, 4) rigid transforms
     points:Tensor, # (..., N, 3) points, leading dimensions broadcast against T's
 )->Tensor: # (..., N, 3)
     "Apply a rigid transform to points"
-    return points@T[..., :3, :3].mT + T[..., None, :3, 3]
+    rotation = T[..., :3, :3]
+    shift = T[..., None, :3, 3]
+    return points@rotation.mT + shift
 
 # %% ../../nbs/library/2_geometry/22_cameras.ipynb #2501217b
-def look_at(eye:Tensor, # (..., 3) camera centre in the world, metres
+def look_at(
+    eye:Tensor, # (..., 3) camera centre in the world, metres
     target:Tensor, # (..., 3) point in the middle of the image
     up:Tensor, # (..., 3) world direction that points up in the image
 )->Tensor: # (..., 4, 4) `cam_from_world`
     "Camera that stands at `eye` and looks at `target`"
-    z = torch.nn.functional.normalize(target - eye, dim=-1)
-    x = torch.nn.functional.normalize(torch.linalg.cross(z, up.expand_as(z)), dim=-1)
-    R = torch.stack([x, torch.linalg.cross(z, x), z], -2)
-    return make_T(R, -(R@eye[..., None]).squeeze(-1))
+    z = normalize(target - eye, dim=-1)
+    across = torch.linalg.cross(z, up.expand_as(z))
+    x = normalize(across, dim=-1)
+    y = torch.linalg.cross(z, x)
+    R = torch.stack([x, y, z], -2)
+    centre = R@eye[..., None]
+    return make_T(R, -centre.squeeze(-1))
 
 # %% ../../nbs/library/2_geometry/22_cameras.ipynb #98192321
 NEAR = 1e-2 # metres; nearer points are projected as if they were this far
 
-def project(points:Tensor, # (..., 3) points in the camera frame, metres
+def project(
+    points:Tensor, # (..., 3) points in the camera frame, metres
     K:Tensor, # (..., 3, 3) intrinsics, leading dimensions broadcast against the points'
 )->Tensor: # (..., 2) pixels
     "Pinhole projection; depth is clamped at 1 cm"
-    p = points/points[..., 2:].clamp(min=NEAR)
-    return (K[..., :2, :2]@p[..., :2, None]).squeeze(-1) + K[..., :2, 2]
+    depth = points[..., 2:].clamp(min=NEAR)
+    slope = points/depth
+    slope = slope[..., :2]
+    focal = K[..., :2, :2]
+    offset = (focal@slope[..., None]).squeeze(-1)
+    return offset + K[..., :2, 2]
 
-def unproject(px:Tensor, # (..., 2) pixels
+def unproject(
+    px:Tensor, # (..., 2) pixels
     K:Tensor, # (..., 3, 3) intrinsics
     depth:Tensor, # (...) depth along z in metres
 )->Tensor: # (..., 3) points in the camera frame
     "Point at a given depth behind a pixel"
-    y = (px[..., 1] - K[..., 1, 2])/K[..., 1, 1]
-    x = (px[..., 0] - K[..., 0, 2] - K[..., 0, 1]*y)/K[..., 0, 0]
-    return torch.stack([x, y, torch.ones_like(x)], -1)*depth[..., None]
+    column, row = px.unbind(-1)
+    y = row - K[..., 1, 2]
+    y = y/K[..., 1, 1]
+    skew = K[..., 0, 1]*y
+    x = column - K[..., 0, 2] - skew
+    x = x/K[..., 0, 0]
+    ray = torch.stack([x, y, torch.ones_like(x)], -1)
+    return ray*depth[..., None]
 
 # %% ../../nbs/library/2_geometry/22_cameras.ipynb #c08c5fbc
-def intrinsics_from_fov(fov:float, # field of view of the longer side, degrees
+def intrinsics_from_fov(
+    fov:float, # field of view of the longer side, degrees
     width:int, # pixels
     height:int, # pixels
 )->Tensor: # (3, 3)
     "Intrinsics of an ideal camera with its axis through the middle of the image"
-    if not 1 < fov < 179: raise ValueError(f'field of view must lie between 1 and 179 degrees, got {fov}')
+    if not 1 < fov < 179:
+        raise ValueError(f'field of view must lie between 1 and 179 degrees, got {fov}')
     f = max(width, height)/2/math.tan(math.radians(fov)/2)
-    return torch.tensor([[f, 0, (width - 1)/2], [0, f, (height - 1)/2], [0, 0, 1]])
+    across = [f, 0, (width - 1)/2]
+    down = [0, f, (height - 1)/2]
+    return torch.tensor([across, down, [0, 0, 1]])
 
-def crop_intrinsics(K:Tensor, # (..., 3, 3) intrinsics of the full image
+def crop_intrinsics(
+    K:Tensor, # (..., 3, 3) intrinsics of the full image
     x0:float|Tensor, # first column kept (negative: padding is added on the left)
     y0:float|Tensor, # first row kept
 )->Tensor: # (..., 3, 3) intrinsics of the crop
     "Shift the principal point by the corner of a crop"
     K = K.clone()
-    for i, corner in enumerate((x0, y0)): K[..., i, 2] -= corner
+    K[..., 0, 2] -= x0
+    K[..., 1, 2] -= y0
     return K
 
-def resize_intrinsics(K:Tensor, # (..., 3, 3) intrinsics
+def resize_intrinsics(
+    K:Tensor, # (..., 3, 3) intrinsics
     sx:float|Tensor, # new width / old width
     sy:float|Tensor, # new height / old height
 )->Tensor: # (..., 3, 3)
     "Intrinsics after resizing: pixel `u` moves to `(u + 0.5) s - 0.5`"
     K = K.clone()
-    for i, s in enumerate((sx, sy)):
-        K[..., i, :] *= s
-        K[..., i, 2] += 0.5*s - 0.5
+    for axis, scale in enumerate((sx, sy)):
+        K[..., axis, :] *= scale
+        K[..., axis, 2] += 0.5*scale - 0.5
     return K
 
 # %% ../../nbs/library/2_geometry/22_cameras.ipynb #d0497fd3
-def kpe_angles(px:Tensor, # (..., 2) pixels
+def _rays(
+    px:Tensor, # (..., 2) pixels
+    K:Tensor, # (..., 3, 3) intrinsics
+)->Tensor: # (..., 3)
+    "Points at depth 1 behind pixels"
+    depth = torch.ones_like(px[..., 0])
+    return unproject(px, K, depth)
+
+def kpe_angles(
+    px:Tensor, # (..., 2) pixels
     K:Tensor, # (..., 3, 3) intrinsics
 )->Tensor: # (..., 2) horizontal and vertical angle in radians
     "Angles of a pixel from the optical axis"
-    return torch.atan(unproject(px, K, torch.ones_like(px[..., 0]))[..., :2])
+    slopes = _rays(px, K)[..., :2]
+    return torch.atan(slopes)
 
-def fourier(x:Tensor, # (..., C) values
+def fourier(
+    x:Tensor, # (..., C) values
     octaves:int=4, # frequencies 1, 2, 4, …
 )->Tensor: # (..., octaves * C * 2), frequency outermost, then channel, then (sin, cos)
     "Sinusoidal features of increasing frequency"
-    y = x[..., None, :]*2.0**torch.arange(octaves, device=x.device, dtype=x.dtype)[:, None]
-    return torch.stack([y.sin(), y.cos()], -1).flatten(-3)
+    octave = torch.arange(octaves, device=x.device, dtype=x.dtype)
+    phase = x[..., None, :]*2.0**octave[:, None]
+    waves = torch.stack([phase.sin(), phase.cos()], -1)
+    return waves.flatten(-3)
 
 # %% ../../nbs/library/2_geometry/22_cameras.ipynb #a49c0f0a
-def plucker_rays(px:Tensor, # (..., N, 2) pixels in each camera
+def plucker_rays(
+    px:Tensor, # (..., N, 2) pixels in each camera
     K:Tensor, # (..., 3, 3) intrinsics
     cam_from_view:Tensor, # (..., 4, 4) extrinsics
 )->Tensor: # (..., N, 6) unit direction and moment, view frame
     "Pluecker coordinates of the rays behind pixels"
-    d = unproject(px, K[..., None, :, :], torch.ones_like(px[..., 0]))
-    n = torch.nn.functional.normalize(d@cam_from_view[..., :3, :3], dim=-1)  # row vectors: d R = (R^T d)^T
-    C = invert(cam_from_view)[..., None, :3, 3]
-    return torch.cat([n, torch.linalg.cross(C.expand_as(n), n)], -1)
+    inside = _rays(px, K[..., None, :, :])
+    rotation = cam_from_view[..., :3, :3]
+    turned = inside@rotation # row vectors: d R = (R^T d)^T
+    direction = normalize(turned, dim=-1)
+    centre = invert(cam_from_view)[..., None, :3, 3]
+    moment = torch.linalg.cross(centre.expand_as(direction), direction)
+    return torch.cat([direction, moment], -1)

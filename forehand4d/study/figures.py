@@ -19,7 +19,7 @@ from .paper import SHOWN, TableSpec
 from ..evaluation.records import SampleClip
 from .sources import Sources
 from .plan import how_to_get
-from ..drawing.forecasts import PAPER, closed_mesh, draw_panel, draw_two_views
+from ..drawing.forecasts import PAPER, TwoViews, closed_mesh, draw_panel, draw_two_views
 
 # %% ../../nbs/library/7_study/75_figures.ipynb #22db21df
 def missing_figure(profile:str, # size
@@ -116,7 +116,7 @@ def clips_figure(clips:list)->Figure: # pairs of a `SampleClip` and what to draw
         small, K = _enlarged(s)
         plain = np.full((int(.8 * len(small)), small.shape[1], 3), PAPER, np.uint8)
         draw_panel(ax[0, 0], small, f'input: {s.dataset}')
-        draw_two_views(ax, small, K, plain, there, (len(s.valid) - 1) / s.fps, first=1)
+        draw_two_views(ax, TwoViews(small, K, plain, (len(s.valid) - 1)/s.fps), there, first=1)
         for a in ax[:, len(there) + 1:].ravel(): a.axis('off')
     return closed_mesh(fig)
 
