@@ -35,7 +35,8 @@ def _kind_of(
     if has('tf_model.'): return 'hybrid'
     if has('spatial_conditioner.'):
         return 'forecasting' if has('ddp_model.') else 'regressor'
-    if any(has(f'{name}_conditioner.') for name in _CONDITIONERS): return 'lifting'
+    if any(has(f'{name}_conditioner.') for name in _CONDITIONERS):
+        return 'lifting'
     there = sorted({name.split('.')[0] for name in state})
     raise ValueError('not a checkpoint of ForeHand4D: its weights start with '
                      f'{", ".join(there[:5])}')
@@ -119,7 +120,9 @@ def _sorted_state(
     state:dict, # name → tensor of a released checkpoint
 )->tuple[dict,list,int]: # our name → tensor, names left over, number of tensors dropped
     "Tensors of the transformers and conditions, under our names"
-    found, left, dropped = {}, [], 0
+    found = {}
+    left = []
+    dropped = 0
     for name, tensor in state.items():
         if name.startswith(f'model.{_VIT}'): continue
         if _is_dropped(name):
@@ -134,6 +137,7 @@ def _sorted_state(
             found[place] = tensor
     return found, left, dropped
 
+# %% ../../nbs/library/5_released/54_checkpoints.ipynb #7632fbc3
 def _config_of(
     kind:str, # which network it is
     found:dict, # our name → tensor
@@ -164,12 +168,14 @@ def _check_complete(
     bad = [f'{name} missing' for name in want if name not in found]
     for name, tensor in want.items():
         if name in found and found[name].shape != tensor.shape:
-            has, needs = tuple(found[name].shape), tuple(tensor.shape)
+            has = tuple(found[name].shape)
+            needs = tuple(tensor.shape)
             bad.append(f'{name} is {has}, expected {needs}')
     if bad:
         raise ValueError(f'not a complete {kind} checkpoint: {len(bad)} tensors, '
                          f'e.g. {"; ".join(bad[:3])}')
 
+# %% ../../nbs/library/5_released/54_checkpoints.ipynb #1a8181af
 def _convert_official(
     state:dict, # name → tensor of a released checkpoint
     num_heads:int=4, # of the transformer

@@ -150,16 +150,18 @@ class LegacyModel(nn.Module):
             return self.net.regress(tokens, xt.shape[1])
         return self.net(xt, t, tokens)
 
-    @torch.no_grad()
-    def predict_x0(self,
-        x_t:Tensor, # (B, T, 198) noisy motion, `legacy198`; a regressor reads only its length
-        t:Tensor, # (B,) diffusion step
-        **cond:Tensor, # see `tokens`
-    )->Tensor: # (B, T, 198) clean motion
-        "One call of the network from raw conditions"
-        if x_t.dim() != 3 or x_t.shape[-1] != CHANNELS:
-            raise ValueError(f'x_t should be (B, T, 198), is {tuple(x_t.shape)}')
-        return self(x_t, t, self.tokens(cond))
+# %% ../../nbs/library/5_released/52_networks.ipynb #d9b508b2
+@patch
+@torch.no_grad()
+def predict_x0(self:LegacyModel,
+    x_t:Tensor, # (B, T, 198) noisy motion, `legacy198`; a regressor reads only its length
+    t:Tensor, # (B,) diffusion step
+    **cond:Tensor, # see `tokens`
+)->Tensor: # (B, T, 198) clean motion
+    "One call of the network from raw conditions"
+    if x_t.dim() != 3 or x_t.shape[-1] != CHANNELS:
+        raise ValueError(f'x_t should be (B, T, 198), is {tuple(x_t.shape)}')
+    return self(x_t, t, self.tokens(cond))
 
 # %% ../../nbs/library/5_released/52_networks.ipynb #f19e6990
 LEGACY_BETAS = torch.tensor([ # (2, 10), where no shape is known

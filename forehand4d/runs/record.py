@@ -47,6 +47,7 @@ def _manifest(path:Path)->dict: # manifest.json → its content
         raise ValueError(f'{path}: duration should be seconds, is {duration!r}')
     return found
 
+# %% ../../nbs/library/2_runs/21_record.ipynb #e1b70ccd
 class Run:
     "A run folder and its manifest; made by `start_run` for writing and by `find_run` for reading"
     def __init__(self,

@@ -124,6 +124,7 @@ def _full_precision(
         found[name] = tensor
     return found
 
+# %% ../../nbs/library/4_training/44_weights.ipynb #935a2d3d
 def read_weights(
     path:str|Path, # `.safetensors` written by `save_weights`
     kind:str|tuple, # expected kind of model, or several
