@@ -10,6 +10,7 @@ import math
 from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
+from fastcore.basics import patch
 from .transformer import Block
 
 # %% ../../nbs/library/3_networks/35_denoiser.ipynb #96e6dc0b
@@ -67,6 +68,7 @@ def _kept(
         return tokens*keep[name][..., None]
     return tokens
 
+# %% ../../nbs/library/3_networks/35_denoiser.ipynb #c059149b
 class Denoiser(nn.Module):
     "Transformer encoder from noisy to clean motion"
     def __init__(self,
@@ -92,26 +94,6 @@ class Denoiser(nn.Module):
         if cfg.layout == 'concatenated':
             self.marks = nn.Parameter(torch.randn(len(cfg.conditions), width)*0.02)
 
-    def embed_context(self,
-        context:dict, # name → (B, N, channels)
-        keep:dict|None=None, # name → (B, N) bool, false for tokens that are dropped
-    )->Tensor: # (B, sum of N, width)
-        "Prefix tokens; the same for all sampling steps"
-        tokens = []
-        for name, embed in self.ctx.items():
-            tokens.append(_kept(embed(context[name]), keep, name))
-        return torch.cat(tokens, 1)
-
-    def embed_frames(self,
-        conditions:dict, # name → (B, T, channels)
-        keep:dict|None=None, # name → (B, T) bool, false for frames that are dropped
-    )->Tensor: # (B, T, width), when concatenated (B, K, T, width) for K conditions
-        "The per-frame conditions, summed up when fused; the same for all sampling steps"
-        tokens = []
-        for name, embed in self.cond.items():
-            tokens.append(_kept(embed(conditions[name]), keep, name))
-        return sum(tokens) if self.cfg.layout == 'fused' else torch.stack(tokens, 1)
-
     def _tokens(self,
         frames:Tensor, # (..., T, width)
     )->Tensor: # (..., T/p, width)
@@ -134,38 +116,63 @@ class Denoiser(nn.Module):
         always = real.new_ones(len(real), others)
         return torch.cat([always, some.repeat(1, kinds + 1)], 1)
 
-    def forward(self,
-        xt:Tensor, # (B, T, channels) noisy motion
-        t:Tensor, # (B,) diffusion step
-        frames:Tensor|None=None, # conditions from `embed_frames`
-        prefix:Tensor|None=None, # (B, N, width) context from `embed_context`
-        real:Tensor|None=None, # (B, T) bool, false on padding
-    )->Tensor: # (B, T, channels) clean motion
-        "Predict the clean motion"
-        length, patch = xt.shape[1], self.cfg.patch
-        if length % patch:
-            raise ValueError(f'{length} frames do not fill tokens of {patch} frames; pad the clip')
-        # 1. tokens
-        noisy = self.inp(xt)
-        is_beside = frames is not None and frames.dim() == 4
-        if frames is not None and not is_beside:
-            noisy = noisy + frames
-        time = self.time(sinusoid(t, self.cfg.width))[:, None]
-        parts = [time]
-        if prefix is not None:
-            parts.append(prefix)
-        others = sum(part.shape[1] for part in parts)
-        if is_beside:
-            marked = self._tokens(frames) + self.marks[:, None]
-            parts.append(marked.flatten(1, 2))
-        parts.append(self._tokens(noisy) + time)
-        x = torch.cat(parts, 1)
-        # 2. transformer layers
-        mask = self._mask(real, len(self.marks) if is_beside else 0, others)
-        for block in self.blocks:
-            x = block(x, mask)
-        # 3. back to frames, with a skip around the transformer
-        motion = self.norm(x[:, -(length//patch):])
-        clean = self.split(motion).unflatten(-1, (patch, -1)).flatten(1, 2)
-        clean = self.norm_frame(clean + noisy)
-        return self.out(nn.functional.gelu(clean))
+# %% ../../nbs/library/3_networks/35_denoiser.ipynb #9b6258f8
+@patch
+def embed_context(self:Denoiser,
+    context:dict, # name → (B, N, channels)
+    keep:dict|None=None, # name → (B, N) bool, false for tokens that are dropped
+)->Tensor: # (B, sum of N, width)
+    "Prefix tokens; the same for all sampling steps"
+    tokens = []
+    for name, embed in self.ctx.items():
+        tokens.append(_kept(embed(context[name]), keep, name))
+    return torch.cat(tokens, 1)
+
+@patch
+def embed_frames(self:Denoiser,
+    conditions:dict, # name → (B, T, channels)
+    keep:dict|None=None, # name → (B, T) bool, false for frames that are dropped
+)->Tensor: # (B, T, width), when concatenated (B, K, T, width) for K conditions
+    "The per-frame conditions, summed up when fused; the same for all sampling steps"
+    tokens = []
+    for name, embed in self.cond.items():
+        tokens.append(_kept(embed(conditions[name]), keep, name))
+    return sum(tokens) if self.cfg.layout == 'fused' else torch.stack(tokens, 1)
+
+# %% ../../nbs/library/3_networks/35_denoiser.ipynb #e55c8779
+@patch
+def forward(self:Denoiser,
+    xt:Tensor, # (B, T, channels) noisy motion
+    t:Tensor, # (B,) diffusion step
+    frames:Tensor|None=None, # conditions from `embed_frames`
+    prefix:Tensor|None=None, # (B, N, width) context from `embed_context`
+    real:Tensor|None=None, # (B, T) bool, false on padding
+)->Tensor: # (B, T, channels) clean motion
+    "Predict the clean motion"
+    length, patch = xt.shape[1], self.cfg.patch
+    if length % patch:
+        raise ValueError(f'{length} frames do not fill tokens of {patch} frames; pad the clip')
+    # 1. tokens
+    noisy = self.inp(xt)
+    is_beside = frames is not None and frames.dim() == 4
+    if frames is not None and not is_beside:
+        noisy = noisy + frames
+    time = self.time(sinusoid(t, self.cfg.width))[:, None]
+    parts = [time]
+    if prefix is not None:
+        parts.append(prefix)
+    others = sum(part.shape[1] for part in parts)
+    if is_beside:
+        marked = self._tokens(frames) + self.marks[:, None]
+        parts.append(marked.flatten(1, 2))
+    parts.append(self._tokens(noisy) + time)
+    x = torch.cat(parts, 1)
+    # 2. transformer layers
+    mask = self._mask(real, len(self.marks) if is_beside else 0, others)
+    for block in self.blocks:
+        x = block(x, mask)
+    # 3. back to frames, with a skip around the transformer
+    motion = self.norm(x[:, -(length//patch):])
+    clean = self.split(motion).unflatten(-1, (patch, -1)).flatten(1, 2)
+    clean = self.norm_frame(clean + noisy)
+    return self.out(nn.functional.gelu(clean))

@@ -26,6 +26,7 @@ _PLAIN = { # builtins that are types of values
     'dict', 'list', 'tuple', 'set', 'frozenset', 'int', 'float', 'complex', 'str', 'bool',
     'bytes', 'bytearray', 'object', 'slice', 'range'}
 
+# %% ../../nbs/library/3_networks/33_pretrained.ipynb #e7b9d97c
 class _Skipped:
     "Stands for an object of a foreign class: takes whatever is given to it, and does nothing"
     def __new__(cls, *args, **kwargs):

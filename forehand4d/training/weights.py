@@ -124,17 +124,18 @@ def _full_precision(
         found[name] = tensor
     return found
 
+# %% ../../nbs/library/4_training/44_weights.ipynb #935a2d3d
 def read_weights(
     path:str|Path, # `.safetensors` written by `save_weights`
     kind:str|tuple, # expected kind of model, or several
     hand_id:str|None=None, # refuse weights of another hand model
 )->tuple[dict,dict]: # state (float32) and configuration
     "Read weights and configuration"
-    with reading(path, 'checkpoint of this project', 'complete') as path:
-        with safe_open(str(path), 'pt') as file:
-            header = file.metadata() or {}
-            cfg = json.loads(header['config'])
-            state = {name: file.get_tensor(name) for name in file.keys()} # noqa: SIM118
+    opened = reading(path, 'checkpoint of this project', 'complete')
+    with opened as path, safe_open(str(path), 'pt') as file:
+        header = file.metadata() or {}
+        cfg = json.loads(header['config'])
+        state = {name: file.get_tensor(name) for name in file.keys()} # noqa: SIM118
     kinds = (kind,) if isinstance(kind, str) else tuple(kind)
     _check_kind(cfg, path)
     _check_sizes(cfg, len(state), path)
