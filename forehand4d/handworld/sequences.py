@@ -16,7 +16,8 @@ from ..drawing.render import render
 from .shapes import WORLD, unit
 from .objects import make_object
 from .fingers import rest_joints
-from .plans import Plan, yaw
+from .plans import Worker, yaw
+from .frames import Plan
 from .activities import compose_plan
 from .scenes import Person, Room, path_of_camera
 from .domains import Domain, FPS, SPLITS, domain_named, domain_rng
@@ -73,7 +74,7 @@ def make_sequence(domain:str, split:str, index:int, frames:int, seed:int=0, atte
     objects, poses = _things(d, g)
     present = (True, True) if g.random()>=d.one_hand else (True, False) if g.random()<.75 else (False, True)
     tempo = float(np.exp(g.uniform(*np.log(d.tempo))))
-    plan = Plan(rest_joints(person.betas), objects, poses, g, tempo, eye, _target(room), present)
+    plan = Plan(rest_joints(person.betas), objects, poses, g, Worker(tempo, eye, _target(room), present))
     compose_plan(plan, g.uniform(.5, 4.5), d.both, d.only)
     start = _moment(plan, domain_rng(*key, 'moment'))
     compose_plan(plan, start + frames/FPS, d.both, d.only)
