@@ -15,7 +15,8 @@ from ..drawing.render import Light
 from .shapes import Part, unit
 from .fingers import to_mat
 from .objects import FAMILIES, make_object
-from .scenes import PATTERNS, Room, textured_mesh
+from .rooms import Room, textured_mesh
+from .patterns import PATTERNS
 
 # %% ../../nbs/library/4_handworld/48d_backdrops.ipynb #f20f1943
 def draw_color(rng)->np.ndarray: # (3,) of any hue, mostly muted

@@ -19,7 +19,9 @@ from .fingers import rest_joints
 from .plans import Worker, yaw
 from .frames import Plan
 from .activities import compose_plan
-from .scenes import Person, Room, path_of_camera
+from .scenes import Viewer, path_of_camera
+from .people import Person
+from .rooms import Room
 from .domains import Domain, FPS, SPLITS, domain_named, domain_rng
 from .arms import NECK
 from .strokes import FreePlan
@@ -84,7 +86,7 @@ def make_sequence(domain:str, split:str, index:int, frames:int, seed:int=0, atte
     motion = HandMotion(f(rot), f(wrist), f(person.betas).expand(2, 10).clone(), torch.tensor(present).expand(len(t), 2).clone())
     rig = domain_rng(*(room if d.rooms else key), 'rig')
     fov = rig.uniform(*d.fov) if view=='ego' else min(rig.uniform(*d.fov), rig.uniform(40,52))
-    cam = path_of_camera(t, plan.gaze, view, eye, d.head, domain_rng(*key, 'camera'), rig)
+    cam = path_of_camera(t, Viewer(view, eye, plan.gaze, d.head), domain_rng(*key, 'camera'), rig)
     return Sequence(f'{domain}/{split}/{index:06d}', plan, person, room, t, motion, cam, fov, view)
 
 def _target(key): return domain_rng(*key, 'target').uniform([-.12,.1,0], [.12,.22,1e-9])

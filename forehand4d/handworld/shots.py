@@ -13,7 +13,8 @@ from ..drawing.render import Mesh, Scene
 from .shapes import WORLD, Part, unit
 from .fingers import MIRROR
 from .curves import interpolate, smooth_noise
-from .scenes import PATTERNS, Person, surface_pattern
+from .people import Person
+from .patterns import PATTERNS, surface_pattern
 from .arms import NECK, Build
 from .backdrops import draw_color
 
