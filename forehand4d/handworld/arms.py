@@ -32,7 +32,8 @@ def make_posture(
     "Posture from a few numbers"
     if thumb not in THUMBS:
         raise ValueError(f'thumb must be one of {", ".join(THUMBS)}, got {thumb!r}')
-    curl = np.asarray(curls, float)[[0, 1, 3, 2]]
+    curl = np.asarray(curls, float)
+    curl = curl[[0, 1, 3, 2]] # in the order of the joints
     bend = EXTENDED + curl[:, None]*(CURLED - EXTENDED)
     aside = FAN*spread*(1 - .8*curl)
     fingers = np.concatenate([bend, aside[:, None]], 1)
@@ -67,10 +68,16 @@ def random_posture(
     "Half of the time one that people know, otherwise any that a hand can do"
     if rng.random() < .5:
         name = rng.choice(list(POSTURES))
-        return np.clip(POSTURES[name] + rng.normal(0, .05, (5, 4)), LOW, HIGH)
-    curls = np.clip(rng.uniform(-.05, .9) + rng.normal(0, .22, 4), -.08, 1.05)
-    posture = make_posture(curls, rng.uniform(-.3, 1.2), rng.choice(list(THUMBS)))
-    return np.clip(posture + rng.normal(0, .09, (5, 4)), LOW, HIGH)
+        own = rng.normal(0, .05, (5, 4))
+        return np.clip(POSTURES[name] + own, LOW, HIGH)
+    common = rng.uniform(-.05, .9)
+    curls = common + rng.normal(0, .22, 4)
+    curls = np.clip(curls, -.08, 1.05)
+    spread = rng.uniform(-.3, 1.2)
+    thumb = rng.choice(list(THUMBS))
+    posture = make_posture(curls, spread, thumb)
+    own = rng.normal(0, .09, (5, 4))
+    return np.clip(posture + own, LOW, HIGH)
 
 # %% ../../nbs/library/4_handworld/48a_arms.ipynb #8026b063
 NECK = np.array([0, -.5, .36]) # of everybody, metres
@@ -84,14 +91,27 @@ class Build:
     def shoulder(self)->np.ndarray: # (3,) the right one
         return NECK + self.scale*np.array([.18, 0, -.03])
 
-    forearm = property(lambda self: .25*self.scale) # metres
-    upper_arm = property(lambda self: .29*self.scale) # metres
+    @property
+    def forearm(self)->float: # metres
+        return .25*self.scale
+
+    @property
+    def upper_arm(self)->float: # metres
+        return .29*self.scale
 
     @property
     def eyes(self)->np.ndarray: # (3,) between them
         return NECK + self.scale*np.array([0, .09, .2])
 
 EASY = 5. # effort up to which a pose is drawn
+
+def _trunk(build, elbow): # `Build`, (N, 3) elbows → (N,) effort of one in the chest, behind or raised
+    shoulder = build.shoulder
+    x, y, z = elbow.T
+    inside = np.maximum(.08*build.scale - x, 0)/.04
+    behind = np.maximum(shoulder[1] - .2 - y, 0)/.05
+    raised = np.maximum(z - shoulder[2], 0)/.08
+    return inside**2 + behind**2 + raised**2
 
 def arm_effort(
     build:Build, # of the person
@@ -100,9 +120,13 @@ def arm_effort(
     bend:np.ndarray, # (N, 2) of the wrist: towards the palm, towards the little finger; radians
 )->tuple: # (N,) effort, above 3 at the limits; (N, 3) elbows
     "How an arm feels that holds a hand like this"
-    a, b = bend.T
-    back = np.stack([np.cos(a)*np.cos(b), np.sin(a)*np.cos(b), np.sin(b)], -1)
-    fore = -(R@back[..., None])[..., 0]
+    down, aside = bend.T
+    level = np.cos(aside)
+    x = np.cos(down)*level
+    y = np.sin(down)*level
+    back = np.stack([x, y, np.sin(aside)], -1)
+    turned = R@back[..., None]
+    fore = -turned[..., 0]
     elbow = p - build.forearm*fore
     upper = elbow - build.shoulder
     length = np.linalg.norm(upper, axis=-1)
@@ -110,12 +134,11 @@ def arm_effort(
     hinge = np.cross(upper/length[:, None], fore)
     palm = -R[..., 1]
     turned = (palm*hinge).sum(-1) # negative: the thumb points up
-    inside = np.maximum(.08*build.scale - elbow[:, 0], 0)/.04
-    behind = np.maximum(build.shoulder[1] - .2 - elbow[:, 1], 0)/.05
-    raised = np.maximum(elbow[:, 2] - build.shoulder[2], 0)/.08
-    wrist = (a/.7)**2 + (b/.3)**2
-    trunk = inside**2 + behind**2 + raised**2
-    return stretch**2 + 3*np.maximum(turned, 0) + trunk + .5*wrist, elbow
+    twist = 3*np.maximum(turned, 0)
+    wrist = (down/.7)**2 + (aside/.3)**2
+    trunk = _trunk(build, elbow)
+    effort = stretch**2 + twist + trunk + .5*wrist
+    return effort, elbow
 
 def draw_pose(
     build:Build, # of the person
@@ -128,8 +151,10 @@ def draw_pose(
     bend = rng.normal(0, (.55, .2), (len(p), 2))
     effort, elbow = arm_effort(build, p, R, bend)
     cost = effort - 1.5*rng.gumbel(size=len(p))
-    if wish is not None: cost = cost + 6*(1 + R[..., 0]@wish)
-    k = int(np.argmin(np.where(effort < EASY, cost, 1e3 + effort)))
+    if wish is not None:
+        cost = cost + 6*(1 + R[..., 0]@wish)
+    cost = np.where(effort < EASY, cost, 1e3 + effort)
+    k = int(np.argmin(cost))
     return p[k], R[k], elbow[k]
 
 # %% ../../nbs/library/4_handworld/48a_arms.ipynb #046db926
@@ -146,17 +171,23 @@ class Beat:
     one_sided:bool=False # from 0 to 1 rather than from -1 to 1
 
     def signal(self, t:np.ndarray)->np.ndarray: # (T,) of times (T,)
-        rise, fall = minimum_jerk((t - self.start)/.25), minimum_jerk((self.stop - t)/.25)
+        rise = minimum_jerk((t - self.start)/.25)
+        fall = minimum_jerk((self.stop - t)/.25)
         angle = 2*np.pi*self.hz*(t - self.start) + self.phase
-        wave = (1 - np.cos(angle))/2 if self.one_sided else np.sin(angle)
+        if self.one_sided:
+            wave = (1 - np.cos(angle))/2
+        else:
+            wave = np.sin(angle)
         return rise*fall*wave
 
     def signals(self,
         t:np.ndarray, # (T,) seconds
     )->tuple: # (T, 3) shift, (T, 3) turn, (T, 5, 4) bending
         "What is added to a hand's motion"
-        wave = self.signal(t)[:, None]
-        bend = wave[..., None]*np.broadcast_to(self.bend, (5, 4))
+        wave = self.signal(t)
+        wave = wave[:, None]
+        posture = np.broadcast_to(self.bend, (5, 4))
+        bend = wave[..., None]*posture
         return wave*self.shift, wave*self.turn, bend
 
 @dataclass(frozen=True)
@@ -173,12 +204,19 @@ class Wander:
         t:np.ndarray, # (T,) seconds
     )->tuple: # (T, 3) shift, (T, 3) turn, (T, 5, 4) bending
         "What is added to a hand's motion"
-        ease = minimum_jerk((t - self.start)/.8)*minimum_jerk((self.stop - t)/.8)
-        noise = smooth_noise(np.random.default_rng(self.seed), t, 26, (.12, .9))*ease[:, None]
-        fingers = self._fingers(noise[:, 6:])
-        return noise[:, :3]*self.reach, noise[:, 3:6]*self.turn, fingers
+        rise = minimum_jerk((t - self.start)/.8)
+        fall = minimum_jerk((self.stop - t)/.8)
+        ease = rise*fall
+        rng = np.random.default_rng(self.seed)
+        noise = smooth_noise(rng, t, 26, (.12, .9))
+        noise = noise*ease[:, None]
+        shift = noise[:, :3]*self.reach
+        turn = noise[:, 3:6]*self.turn
+        return shift, turn, self._fingers(noise[:, 6:])
 
     def _fingers(self, noise): # fingers curl together, and each a little on its own
-        own = noise.reshape(-1, 5, 4)*[.35, .35, .2, .25]
-        common = noise[:, :1, None]*np.array([.5, .6, .4, 0])
+        joints = noise.reshape(-1, 5, 4)
+        own = joints*[.35, .35, .2, .25]
+        first = noise[:, :1, None]
+        common = first*np.array([.5, .6, .4, 0])
         return (own + common)*self.bend

@@ -15,7 +15,8 @@ from ..drawing.render import Light
 from .shapes import Part, unit
 from .fingers import to_mat
 from .objects import FAMILIES, make_object
-from .scenes import PATTERNS, Room, textured_mesh
+from .rooms import Room, textured_mesh
+from .patterns import PATTERNS
 
 # %% ../../nbs/library/4_handworld/48d_backdrops.ipynb #f20f1943
 def draw_color(rng)->np.ndarray: # (3,) of any hue, mostly muted
@@ -52,7 +53,8 @@ def _noise(
     "Noise at many scales"
     table = rng.uniform(-1, 1, (16, 16, 16)).astype(np.float32)
     turn = to_mat(unit(rng.normal(size=3))*rng.uniform(.3, 2.5)).astype(np.float32)
-    x, total = d*np.float32(scale) + rng.uniform(0, 16, 3).astype(np.float32), 0.
+    x = d*np.float32(scale) + rng.uniform(0, 16, 3).astype(np.float32)
+    total = 0.
     for k in range(octaves):
         total = total + .6**k*_lattice(x, table)
         x = x@turn*np.float32(2.03)
@@ -110,7 +112,8 @@ def _patch(
     near = np.flatnonzero(d@center > np.cos(min(1.4*max(size), 1.4)))
     side = unit(np.cross(center, [.1, .2, 1.]))
     up = np.cross(side, center)
-    c, s = np.cos(angle), np.sin(angle)
+    c = np.cos(angle)
+    s = np.sin(angle)
     axes = np.stack([c*side + s*up, c*up - s*side], -1)
     return near, d[near]@axes/size
 
@@ -133,9 +136,12 @@ def _add_shapes(
     kinds = ('ellipse', 'box', 'box', 'triangle', 'bar', 'ring')
     for _ in range(count):
         size = np.exp(rng.uniform(np.log(.02), np.log(largest)))*rng.uniform(.5, 1, 2)
-        center, angle = unit(rng.normal(size=3)), rng.choice([0, rng.uniform(0, 3)])
+        center = unit(rng.normal(size=3))
+        angle = rng.choice([0, rng.uniform(0, 3)])
         near, xy = _patch(d, center, size, angle)
-        paint, slope, kind = draw_color(rng), rng.normal(0, .25, 2), rng.choice(kinds)
+        paint = draw_color(rng)
+        slope = rng.normal(0, .25, 2)
+        kind = rng.choice(kinds)
         inside = _shape(xy, kind)
         color[near[inside]] = paint*(1 + xy[inside]@slope)[:, None]
     return color
@@ -151,15 +157,19 @@ def _add_text(
     for _ in range(count):
         size = rng.uniform(.06, .4)*rng.uniform(.4, 1, 2)
         near, xy = _patch(d, unit(rng.normal(size=3)*[1, 1, .5]), size, rng.normal(0, .15))
-        lines, letters = rng.integers(2, 9), rng.integers(6, 24)
-        ink, sheet = draw_color(rng)*.4, draw_color(rng)
-        row, column = np.floor(xy[:, 1]*lines), np.floor(xy[:, 0]*letters)
+        lines = rng.integers(2, 9)
+        letters = rng.integers(6, 24)
+        ink = draw_color(rng)*.4
+        sheet = draw_color(rng)
+        row = np.floor(xy[:, 1]*lines)
+        column = np.floor(xy[:, 0]*letters)
         word = np.sin(12.9*row + 3.7*column + 78.2*rng.random()) > -.5
         stroke = np.sin(xy[:, 0]*letters*2*np.pi + row)
         stroke = stroke + np.sin(xy[:, 1]*lines*9 + column) > -.2
         mark = word & stroke & (xy[:, 1]*lines - row < .6)
         inside = _shape(xy, 'box')
-        if rng.random() < .6: color[near[inside]] = sheet
+        if rng.random() < .6:
+            color[near[inside]] = sheet
         color[near[inside & mark]] = ink
     return color
 
@@ -172,9 +182,11 @@ def paint(
     color = PAINTINGS[kind](d.astype(np.float32), rng)
     clutter = rng.random()
     if clutter < .55:
-        count, largest = int(rng.integers(3, 60)), rng.uniform(.1, .8)
+        count = int(rng.integers(3, 60))
+        largest = rng.uniform(.1, .8)
         color = _add_shapes(color, d, rng, count, largest)
-    if clutter < .3: color = _add_text(color, d, rng, int(rng.integers(1, 8)))
+    if clutter < .3:
+        color = _add_text(color, d, rng, int(rng.integers(1, 8)))
     return np.clip(color, 0, 1)
 
 # %% ../../nbs/library/4_handworld/48d_backdrops.ipynb #f1c4b8ab
@@ -184,12 +196,15 @@ Stage = namedtuple('Stage', 'key center eye')
 def _box_room(rng, stage): # of `Part`: floor, ceiling and four walls that hold the stage
     low = np.minimum(stage.center, stage.eye) - rng.uniform(.9, 3, 3)
     high = np.maximum(stage.center, stage.eye) + rng.uniform(.9, 3, 3)
-    size, middle = high - low, (low + high)/2
+    size = high - low
+    middle = (low + high)/2
     parts = []
     for axis in range(3):
         for side in (low, high):
-            thick, center = size.copy(), middle.copy()
-            thick[axis], center[axis] = .02, side[axis]
+            thick = size.copy()
+            center = middle.copy()
+            thick[axis] = .02
+            center[axis] = side[axis]
             texture = rng.choice(['plain', 'plain', 'tiles', 'stripes', 'speckle', 'wood'])
             color = np.clip(draw_color(rng)*.8 + rng.uniform(.05, .35), 0, 1)
             parts.append(Part.cuboid(thick, center, color, texture))
@@ -210,7 +225,8 @@ def _behind(rng, stage): # (3,) a place behind the hands, as the camera sees the
 def _clutter(rng, stage): # meshes of things behind the hands
     meshes = []
     for _ in range(rng.integers(0, 9)):
-        at, seed = _behind(rng, stage), int(rng.integers(1000))
+        at = _behind(rng, stage)
+        seed = int(rng.integers(1000))
         R = to_mat(unit(rng.normal(size=3))*rng.uniform(0, 3))
         if rng.random() < .4:
             parts = make_object(rng.choice(list(FAMILIES)), rng).parts
@@ -226,12 +242,15 @@ def _lamps(rng, stage): # lights, and the light from everywhere; a tenth is lit 
     away = unit(np.subtract(stage.center, stage.eye))
     mood = rng.random()
     toward = unit(rng.normal(size=3) + [0, 0, .9] - .5*away)
-    if mood < .1: toward = unit(away + [0, 0, .6] + rng.normal(0, .3, 3))
+    if mood < .1:
+        toward = unit(away + [0, 0, .6] + rng.normal(0, .3, 3))
     warmth = 1 + rng.uniform(-.25, .25)*np.array([1, .1, -1])
     strength = np.exp(rng.uniform(np.log(.3), np.log(1.2)))
-    color, place = tuple(strength*warmth), stage.center + toward*rng.uniform(.7, 3)
+    color = tuple(strength*warmth)
+    place = stage.center + toward*rng.uniform(.7, 3)
     lamp = Light(position=tuple(place), color=color)
-    if rng.random() < .4: lamp = Light(direction=tuple(-toward), color=color)
+    if rng.random() < .4:
+        lamp = Light(direction=tuple(-toward), color=color)
     second = tuple(rng.uniform(.02, .3)*np.clip(1 + rng.normal(0, .25, 3), .3, 1.7))
     fill = Light(direction=tuple(unit(rng.normal(size=3) - [0, 0, .5])), color=second)
     return [lamp, fill], rng.uniform(.15, .7) if mood >= .1 else rng.uniform(.12, .3)
@@ -259,11 +278,14 @@ class Backdrop(Room):
         stage:Stage, # where it is
     )->'Backdrop':
         "Draw surroundings"
-        seed, kind = int(rng.integers(1 << 30)), rng.random()
+        seed = int(rng.integers(1 << 30))
+        kind = rng.random()
         meshes = _clutter(rng, stage) if rng.random() < .6 else []
-        if kind < .33: meshes += [textured_mesh(p, seed) for p in _box_room(rng, stage)]
+        if kind < .33:
+            meshes += [textured_mesh(p, seed) for p in _box_room(rng, stage)]
         above = stage.eye[2] > stage.center[2] - .15 # else a table would hide the hands
-        if rng.random() < .35 and above: meshes.append(textured_mesh(_table(rng, stage), seed))
+        if rng.random() < .35 and above:
+            meshes.append(textured_mesh(_table(rng, stage), seed))
         lights, ambient = _lamps(rng, stage)
         gain = 1 + rng.uniform(-.14, .14)*np.array([1, 0, -1]) + rng.normal(0, .03, 3)
         light = np.exp(rng.uniform(np.log(.35), np.log(1.3)))

@@ -48,20 +48,25 @@ def _gesture(plan, hands): # strokes of talking hands: a few centimetres, other 
     for _ in range(g.integers(1, 4)):
         start = plan.together(hands)
         stop = _copy_pose(plan, hands, *plan.elsewhere(hands[0], g.uniform(.04, .2), 1.2))
-        if g.random() < .6: _all_fingers(plan, hands, start, stop, random_posture(g))
+        if g.random() < .6:
+            _all_fingers(plan, hands, start, stop, random_posture(g))
         plan.wait(hands, .02, .7)
 
 # %% ../../nbs/library/4_handworld/48c_gestures.ipynb #df3cd789
 def _reach(plan, hands): # far away and, mostly, back
-    g, h = plan.rng, hands[0]
-    back, start = (plan.p[h], plan.R[h]), plan.together(hands)
+    g = plan.rng
+    h = hands[0]
+    back = (plan.p[h], plan.R[h])
+    start = plan.together(hands)
     stop = _copy_pose(plan, hands, *plan.elsewhere(h, g.uniform(.2, .4), 1.3))
     _all_fingers(plan, hands, start + .3*(stop - start), stop + .1, random_posture(g))
     plan.wait(hands, .05, 1.)
-    if g.random() < .75: _copy_pose(plan, hands, *back)
+    if g.random() < .75:
+        _copy_pose(plan, hands, *back)
 
 def _turn(plan, hands): # the forearm turns, once or to and fro
-    g, angle = plan.rng, plan.rng.uniform(.4, 1.2)
+    g = plan.rng
+    angle = plan.rng.uniform(.4, 1.2)
     axis = unit(np.array([1, g.normal(0, .15), g.normal(0, .15)]))
     plan.beat(hands, g.uniform(.8, 3), g.uniform(.4, 1.8), turn=axis*angle)
 
@@ -85,15 +90,18 @@ def _point(plan, hands): # somewhere, with the index finger
     _all_fingers(plan, hands, start, stop, POSTURES['point'])
     plan.wait(hands, .2, 1.2)
 def _wave(plan, hands): # with the hand or with the forearm
-    g, start = plan.rng, plan.together(hands)
+    g = plan.rng
+    start = plan.together(hands)
     _all_fingers(plan, hands, start, start + .3, POSTURES[g.choice(['flat', 'spread', 'loose'])])
-    hz, far = g.uniform(1, 3), g.uniform(0, .07)
+    hz = g.uniform(1, 3)
+    far = g.uniform(0, .07)
     side = plan.R[hands[0]][:, 2]
     turn = np.array([0, -g.uniform(.15, .4), 0])
     plan.beat(hands, g.uniform(1, 3.5), hz, shift=side*far, turn=turn)
 
 def _beckon(plan, hands): # fingers call somebody
-    g, start = plan.rng, plan.together(hands)
+    g = plan.rng
+    start = plan.together(hands)
     one = g.random() < .4
     _all_fingers(plan, hands, start, start + .25, POSTURES['point' if one else 'loose'])
     bend = np.zeros((5, 4))
@@ -101,7 +109,9 @@ def _beckon(plan, hands): # fingers call somebody
     plan.beat(hands, g.uniform(.8, 2.5), g.uniform(1, 3), bend=bend, one_sided=True)
 
 def _wiggle(plan, hands): # fingers one after the other, as on a keyboard
-    g, hz, start = plan.rng, plan.rng.uniform(.8, 3.5), plan.together(hands)
+    g = plan.rng
+    hz = plan.rng.uniform(.8, 3.5)
+    start = plan.together(hands)
     time = g.uniform(1, 3.5)
     for f, order in enumerate((0, 1, 3, 2, 4)):
         bend = np.zeros((5, 4))
@@ -110,20 +120,25 @@ def _wiggle(plan, hands): # fingers one after the other, as on a keyboard
             phase = order*g.uniform(.9, 1.3)
             beat = Beat(start, start + time, hz, bend=bend, phase=phase, one_sided=True)
             plan.beats[h].append(beat)
-    for h in hands: plan.t[h] = start + time
+    for h in hands:
+        plan.t[h] = start + time
 
 def _count(plan, hands): # from one to five, or back
     g = plan.rng
-    names, pace = list(COUNT)[::g.choice([1, -1])], g.uniform(.3, .9)
+    names = list(COUNT)[::g.choice([1, -1])]
+    pace = g.uniform(.3, .9)
     for name in names[:g.integers(2, 6)]:
         start = plan.together(hands)
         _all_fingers(plan, hands, start, start + min(.3, pace*.6), POSTURES[name])
-        for h in hands: plan.t[h] = start + pace
+        for h in hands:
+            plan.t[h] = start + pace
 
 # %% ../../nbs/library/4_handworld/48c_gestures.ipynb #d759d6ed
 def _sign(plan, hands): # a posture that people know, shown and held; sometimes shaken
-    g, start = plan.rng, plan.together(hands)
-    if g.random() < .6: _copy_pose(plan, hands, *plan.elsewhere(hands[0], g.uniform(.03, .15), 1.4))
+    g = plan.rng
+    start = plan.together(hands)
+    if g.random() < .6:
+        _copy_pose(plan, hands, *plan.elsewhere(hands[0], g.uniform(.03, .15), 1.4))
     name = g.choice(['thumb', 'two', 'fist', 'flat', 'pinch', 'horns', 'call', 'gun', 'claw'])
     _all_fingers(plan, hands, start, plan.t[hands[0]] + .15, POSTURES[name])
     if g.random() < .3:
@@ -138,7 +153,8 @@ def _shake(plan, hands): # a hand that stresses words: short beats along one dir
     plan.beat(hands, g.uniform(.6, 2), g.uniform(1, 3), shift=way*g.uniform(.01, .05), turn=spin)
 
 def _wander(plan, hands): # anything, slowly
-    g, start = plan.rng, plan.together(hands)
+    g = plan.rng
+    start = plan.together(hands)
     time = g.uniform(1.5, 6)
     amount = g.uniform((.015, .1, .1), (.08, .45, .5))
     for h in hands:
@@ -156,7 +172,8 @@ def _palms(
     tilt:float, # of the fingers from forward to upward, radians
 )->tuple: # seconds when hands leave and arrive
     "Bring both hands to where their palms face each other"
-    g, h = plan.rng, 0
+    g = plan.rng
+    h = 0
     fingers = np.array([0, np.cos(tilt), np.sin(tilt)])
     back = np.array([1., 0, 0])
     R = np.stack([-fingers, back, np.cross(-fingers, back)], -1)
@@ -173,7 +190,8 @@ def _palms(
 
 def _clap(plan, hands): # claps or applause
     g = plan.rng
-    apart, hz = g.uniform(.05, .14), g.uniform(2, 4)
+    apart = g.uniform(.05, .14)
+    hz = g.uniform(2, 4)
     apart = min(apart, 1.6/(np.pi*hz))
     touch = g.uniform(.024, .03)
     start, stop = _palms(plan, touch + apart, g.uniform(.1, 1.4))
@@ -188,7 +206,9 @@ def _rub(plan, hands): # palms that rub each other, or rest together
     start, _ = _palms(plan, g.uniform(.026, .034), tilt)
     way = np.array([0, np.cos(tilt), np.sin(tilt)])*g.uniform(0, .035)
     across = np.array([0, -np.sin(tilt), np.cos(tilt)])*g.uniform(0, .012)
-    hz, time, now = g.uniform(.7, 2.5), g.uniform(1, 3.5), plan.together([0, 1])
+    hz = g.uniform(.7, 2.5)
+    time = g.uniform(1, 3.5)
+    now = plan.together([0, 1])
     for h, sign in enumerate((1, -1)):
         plan.beats[h].append(Beat(now, now + time, hz, shift=sign*(way + across)))
         plan.t[h] = now + time
@@ -198,7 +218,9 @@ def _rub(plan, hands): # palms that rub each other, or rest together
 def _wring(plan, hands): # one hand in the other, turning about each other
     g = plan.rng
     start, stop = _palms(plan, g.uniform(.034, .042), g.uniform(.1, 1.2))
-    hz, time, now = g.uniform(.6, 2), g.uniform(1, 3.5), plan.together([0, 1])
+    hz = g.uniform(.6, 2)
+    time = g.uniform(1, 3.5)
+    now = plan.together([0, 1])
     bent = make_posture((.12, .12, .12, .12), 0, 'side')
     _all_fingers(plan, [0, 1], stop, stop + .3, bent)
     axis = np.array([g.uniform(.1, .3), g.uniform(.1, .35), 0])
@@ -237,12 +259,14 @@ class Region:
     lean:np.ndarray # (3,) where fingers should rather point
 
 def _settle(plan, first): # put the hands that are there somewhere in a `Region`
-    g, n = plan.rng, 600
+    g = plan.rng
+    n = 600
     place = None
     wish = unit(g.normal(size=3) + first.lean) # arms point forward, fingers shall point everywhere
     for h in plan.hands:
         p = g.uniform(first.low, first.high, (n, 3))
-        if place is not None: p = place + g.normal(0, .07, (n, 3))
+        if place is not None:
+            p = place + g.normal(0, .07, (n, 3))
         p[:, 0] = np.maximum(p[:, 0], .06 if all(plan.present) else -.1)
         R = Rotation.from_quat(g.normal(size=(n, 4))).as_matrix()
         place, R, elbow = draw_pose(plan.build, p, R, g, wish)
@@ -267,14 +291,18 @@ def plan_freely(
     plan = FreePlan(build, rng, present, float(np.exp(rng.normal(0, .2))))
     _settle(plan, first)
     same = all(present) and rng.random() < .5
-    if same: _mirror_pose(plan)
+    if same:
+        _mirror_pose(plan)
     until = float(np.clip(np.exp(rng.normal(1.5, .6)), .8, 12))
     if still:
         plan.t = [until]*2
         return plan
     alternate = not same and rng.random() < .6
     while max(plan.t[h] for h in plan.hands) < until:
-        if same: _perform(plan, plan.hands, names)
-        elif alternate: _perform(plan, [min(plan.hands, key=plan.t.__getitem__)], names)
-        else: _perform(plan, plan.hands[:1], names)
+        if same:
+            _perform(plan, plan.hands, names)
+        elif alternate:
+            _perform(plan, [min(plan.hands, key=plan.t.__getitem__)], names)
+        else:
+            _perform(plan, plan.hands[:1], names)
     return plan

@@ -38,7 +38,7 @@ def _fan(
     third = cosine*aside - sine*start
     return np.stack([along, second, third], -1)
 
-# %% ../../nbs/library/4_handworld/43_grasps.ipynb #cd94adf4
+# %% ../../nbs/library/4_handworld/43_grasps.ipynb #daba7015
 WIDTHS = (.004, .10) # of the narrowest and the widest pinch, metres
 _ACROSS_PALM = _columns(unit(np.array([-.2, 0, 1])), [0, -1., 0])
 _PALM = _columns([0, -1., 0], [-1., 0, 0])

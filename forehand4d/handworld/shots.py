@@ -13,7 +13,8 @@ from ..drawing.render import Mesh, Scene
 from .shapes import WORLD, Part, unit
 from .fingers import MIRROR
 from .curves import interpolate, smooth_noise
-from .scenes import PATTERNS, Person, surface_pattern
+from .people import Person
+from .patterns import PATTERNS, surface_pattern
 from .arms import NECK, Build
 from .backdrops import draw_color
 
@@ -83,7 +84,8 @@ def _size(rng): # first shape parameter: adults, children, large people
 
 def _skin(rng): # (3,) between two of the tones, in any light
     tones = np.array(WORLD['skin'])
-    k, part = rng.integers(len(tones) - 1), rng.random()
+    k = rng.integers(len(tones) - 1)
+    part = rng.random()
     tone = tones[k]*part + tones[k + 1]*(1 - part)
     return np.clip(tone*rng.uniform(.9, 1.07)*(1 + rng.normal(0, .03, 3)), .05, 1)
 
@@ -95,7 +97,8 @@ def _merge(parts, weave): # one `Mesh` of parts in their colours
     pattern = surface_pattern(weave, 2, vertices)
     cloth = np.arange(len(vertices)) < start[1] # the first part wears the pattern
     uv = np.concatenate([vertices, cloth[:, None]], 1)
-    def texture(uv): return np.where(uv[:, 3:] > .5, pattern(uv[:, :3]), 1)
+    def texture(uv):
+        return np.where(uv[:, 3:] > .5, pattern(uv[:, :3]), 1)
     return Mesh(vertices, faces, colors, texture=texture, uv=uv, specular=.02)
 
 # %% ../../nbs/library/4_handworld/48e_shots.ipynb #dbbd5a62
@@ -121,7 +124,8 @@ class Shot:
         way = 2*np.tanh((t - self.start)/2)[:, None]*self.drift # does not get far in long clips
         eyes = self.eye + moving[:, :3]*self.sway[0] + way
         looks = self.target + moving[:, 3:]*self.sway[1]
-        if self.turns: looks = looks + interpolate(self.turns, t)
+        if self.turns:
+            looks = looks + interpolate(self.turns, t)
         vectors = (np.ascontiguousarray(x) for x in (eyes, looks, self.up))
         return look_at(*(torch.from_numpy(x).float() for x in vectors))
 
@@ -146,14 +150,17 @@ def _first_eye(
 )->np.ndarray: # (3,)
     "Where a camera is worn or held"
     place = rng.random()
-    if alone and place < .5: return center + unit(rng.normal(size=3))*rng.uniform(.22, .5)
+    if alone and place < .5:
+        return center + unit(rng.normal(size=3))*rng.uniform(.22, .5)
     if place < .8: return build.eyes + rng.normal(0, .03, 3)
-    forehead, chest = np.array([0, .13, .3]), np.array([0, .15, -.18])
+    forehead = np.array([0, .13, .3])
+    chest = np.array([0, .15, -.18])
     if place < .9: return NECK + build.scale*forehead + rng.normal(0, .03, 3)
     return NECK + build.scale*chest + rng.normal(0, .03, 3)
 
 def _third_eye(center, rng): # (3,) of a camera in front of somebody or beside
-    angle, height = rng.uniform(-1.9, 1.9), rng.uniform(-.5, .85)
+    angle = rng.uniform(-1.9, 1.9)
+    height = rng.uniform(-.5, .85)
     flat = np.sqrt(1 - height*height)
     direction = np.array([flat*np.sin(angle), flat*np.cos(angle), height])
     return center + direction*np.exp(rng.uniform(np.log(.24), np.log(1.2)))
@@ -176,7 +183,8 @@ def _aim(
     local = (points - eye)@R.T
     if local[:, 2].min() < .13: return None
     tangent = local[:, :2]/local[:, 2:]
-    low, high = tangent.min(0), tangent.max(0)
+    low = tangent.min(0)
+    high = tangent.max(0)
     slack = .93*wide - (high - low)/2
     if slack.min() < 0: return None
     middle = (low + high)/2 + rng.uniform(-1, 1, 2)*slack*.85
@@ -196,7 +204,8 @@ def _lens(
     "A third of the time any lens, otherwise one that gives the hand a size that is drawn"
     if rng.random() < .33: return rng.uniform(*fov)
     narrow, wide = np.tan(np.radians(np.array(fov)/2))
-    largest, smallest = min(extent/(2*narrow), .9), max(extent/(2*wide), .18)
+    largest = min(extent/(2*narrow), .9)
+    smallest = max(extent/(2*wide), .18)
     wanted = np.exp(rng.uniform(np.log(min(smallest, largest)), np.log(largest)))
     lens = 2*np.degrees(np.arctan(extent/(2*wanted)))
     return float(np.clip(lens, *fov))
@@ -206,9 +215,12 @@ def _movement(rng): # of a camera: sway, its fastest frequency, drift; does it t
     kind = rng.random()
     if kind < .25: return np.zeros(2), 1., np.zeros(3), False
     if kind < .65:
-        sway, hz, drift = rng.uniform(.001, .012, 2), rng.uniform(.8, 3), rng.normal(0, .02, 3)
+        sway = rng.uniform(.001, .012, 2)
+        hz = rng.uniform(.8, 3)
+        drift = rng.normal(0, .02, 3)
         return sway, hz, drift, False
-    sway, hz = rng.uniform((.004, .01), (.03, .06)), rng.uniform(.6, 1.5)
+    sway = rng.uniform((.004, .01), (.03, .06))
+    hz = rng.uniform(.6, 1.5)
     return sway, hz, rng.normal(0, .03, 3), rng.random() < .6
 
 def _turns(
@@ -240,11 +252,14 @@ def choose_shot(
     for _ in range(30):
         focus = hands if rng.random() < .75 else hands[rng.integers(len(hands))][None]
         center = focus.mean((0, 1))
-        if view == 'ego': eye = _first_eye(person.build, len(hands) == 1, center, rng)
-        else: eye = _third_eye(center, rng)
+        if view == 'ego':
+            eye = _first_eye(person.build, len(hands) == 1, center, rng)
+        else:
+            eye = _third_eye(center, rng)
         extent = max(_extent(eye, hand) for hand in focus)
         lens = _lens(extent, fov, rng)
-        wide, up = np.tan(np.radians(lens/2)), _roll(view, rng)
+        wide = np.tan(np.radians(lens/2))
+        up = _roll(view, rng)
         if not .1 < extent/(2*wide) < .95 or _inside(person, eye): continue
         target = _aim(eye, up, focus.reshape(-1, 3), wide, rng)
         if target is None: continue
