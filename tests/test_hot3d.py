@@ -13,7 +13,7 @@ from forehand4d.geometry import hand_models as hands
 from forehand4d.geometry.cameras import invert, transform
 from forehand4d.geometry.hand_models import hand_pair, know_hands, open_hand
 from forehand4d.geometry.mano import from_mano, from_mano21, to_mano
-from forehand4d.datasets import hot3d
+from forehand4d.datasets import hot3d, hot3d_files
 from forehand4d.geometry.lenses import fisheye624
 from forehand4d.datasets.sequences import read_split
 from forehand4d.datasets.windows import windows
@@ -437,9 +437,10 @@ def test_real_recording():
     folder = REAL/'Aria/P0003_c701bd11'
     profile = json.loads((folder/'umetrack_hand_user_profile.json').read_text())['hand_model']
     mesh = profile | dict(landmark_rest_positions=profile['mesh_vertices'], landmark_rest_bone_weights=profile['dense_bone_weights'], landmark_rest_bone_indices=[list(range(17))]*788)
-    _, _, head, cams, h, *_ = hot3d._folder(folder, '214-1', True, 'umetrack')
-    v = hot3d._umetrack(mesh, h[..., 7:], hot3d._poses(h[..., :7]))
-    side = transform(invert(head@hot3d._poses(torch.from_numpy(np.stack([c[1] for c in cams]))))[:, None], v)
+    found = hot3d_files.read_recording(hot3d_files.Source(folder, '214-1', True, 'umetrack'))
+    head, cams, h = found.device, found.cameras, found.hands
+    v = hot3d_files.umetrack_landmarks(mesh, h[..., 7:], hot3d_files.pose_matrices(h[..., :7]))
+    side = transform(invert(head@hot3d_files.pose_matrices(torch.from_numpy(np.stack([c[1] for c in cams]))))[:, None], v)
     px = fisheye624(torch.tensor([c[0] for c in cams]).double()[:, None, None], side)
     mine = torch.stack([px[..., 0].amin(-1), px[..., 0].amax(-1), px[..., 1].amin(-1), px[..., 1].amax(-1)], -1).numpy()
     boxes = pd.read_csv(folder/'box2d_hands.csv').query('stream_id == "214-1"')

@@ -60,7 +60,7 @@ def test_goes_on_after_a_stop(tmp_path, download, monkeypatch):
     whole, out, done, convert = small(download, out=tmp_path/'whole'), tmp_path/'stopped', [], store._convert
     def stops(job):
         if len(done) == 2: raise KeyboardInterrupt
-        done.append(job[0][1])
+        done.append(job.name)
         return convert(job)
     monkeypatch.setattr(store, '_convert', stops)
     with pytest.raises(KeyboardInterrupt): small(download, out=out)
@@ -68,7 +68,7 @@ def test_goes_on_after_a_stop(tmp_path, download, monkeypatch):
     with pytest.raises(FileNotFoundError, match='not a clip store'): ClipStore(out)
     next(out.glob('parts-*/*/manifest.json')).unlink()     # one of them was killed before its last byte
     again = []
-    monkeypatch.setattr(store, '_convert', lambda job: again.append(job[0][1]) or convert(job))
+    monkeypatch.setattr(store, '_convert', lambda job: again.append(job.name) or convert(job))
     small(download, out=out)
     assert len(again) == 2 and len(set(again) & set(done)) == 1
     assert read_json(out/'manifest.json') == read_json(whole/'manifest.json')

@@ -9,34 +9,65 @@ __all__ = ['motion_metrics', 'clip_means', 'best_sample']
 import torch
 from torch import Tensor
 from .alignment import METRICS, MISSING, PART, PROTOCOLS, check_joints
-from .alignment import errors_of_hands
+from .alignment import errors_of_hands, hand_planes
 
 # %% ../../nbs/library/4_evaluation/42_metrics.ipynb #34bb2e9f
-def motion_metrics(pred:Tensor, # (B, T, 2, 21, 3) metres, or (B, S, T, 2, 21, 3)
+def _parts(
+    tensors:tuple, # prediction, truth, validity, lengths, with leading axis B
+)->list: # of such tuples
+    "Parts of a batch that fit into fast memory"
+    pred, gt, *_ = tensors
+    if gt.ndim == 4 or gt.device.type != 'cpu':
+        return [tensors]
+    count = min(len(gt), -(-pred.numel()//PART))
+    if count <= 1:
+        return [tensors]
+    return list(zip(*(tensor.chunk(count) for tensor in tensors), strict=True))
+
+def motion_metrics(
+    pred:Tensor, # (B, T, 2, 21, 3) metres, or (B, S, T, 2, 21, 3)
     gt:Tensor, # (B, T, 2, 21, 3) metres
     valid:Tensor, # (B, T, 2, 21) joint is labelled
     lengths:Tensor|None=None, # (B,) frames before padding; all where none
-    protocol:str='official', # "official" equals the released code, "strict" fits on valid joints only
+    protocol:str='official', # "official": as the released code; "strict": fits on valid joints
     pa:bool=False, # add per-frame Procrustes as "PA"
-)->dict[str, Tensor]: # M, M_RA, M_G, M_F, MR: (B, T) or (B, S, T) metres, float64, NaN where undefined
+)->dict[str, Tensor]: # each of `METRICS` (B, T) or (B, S, T) metres, float64, NaN: undefined
     "Per-frame errors of predicted joints, no loop over clips, samples or frames"
-    if protocol not in PROTOCOLS: raise ValueError(f'protocol must be one of {PROTOCOLS}, got {protocol!r}')
-    lengths = torch.full(gt.shape[:-4], gt.shape[-4]) if lengths is None else torch.as_tensor(lengths)
+    if protocol not in PROTOCOLS:
+        raise ValueError(f'protocol must be one of {PROTOCOLS}, got {protocol!r}')
+    frames = gt.shape[-4]
+    if lengths is None:
+        lengths = torch.full(gt.shape[:-4], frames)
+    lengths = torch.as_tensor(lengths)
     check_joints(pred, gt, valid, lengths)
-    whole, how = bool((lengths == gt.shape[-4]).all() and valid.all()), (protocol == 'strict', pa)
-    n = 1 if gt.ndim == 4 or gt.device.type != 'cpu' else min(len(gt), -(-pred.numel()//PART))
-    parts = zip(*(x.chunk(n) for x in (pred, gt, valid, lengths))) if n > 1 else [(pred, gt, valid, lengths)]
-    parts = [errors_of_hands(p, g, None if whole else v, l, *how) for p, g, v, l in parts]
-    joined = {k: torch.cat([p[k] for p in parts]) if n > 1 else x for k, x in parts[0].items()}
-    return {k: x if k == 'MR' else x.nanmean(-2) for k, x in joined.items()}
+    everything = bool((lengths == frames).all() and valid.all())
+    strict = protocol == 'strict'
+    found = []
+    for some_pred, some_gt, some_valid, some_lengths in _parts((pred, gt, valid, lengths)):
+        counted = None if everything else some_valid
+        planes = hand_planes(some_pred, some_gt, counted, some_lengths, strict)
+        found.append(errors_of_hands(planes, strict, pa))
+    metrics = {}
+    for name in found[0]:
+        errors = [part[name] for part in found]
+        whole = torch.cat(errors) if len(errors) > 1 else errors[0]
+        metrics[name] = whole if name == 'MR' else whole.nanmean(-2) # mean of the hands
+    return metrics
 
 # %% ../../nbs/library/4_evaluation/42_metrics.ipynb #aa67e615
-def clip_means(metrics:dict[str, Tensor])->dict[str, Tensor]: # per frame (..., T), from `motion_metrics` → per clip (...), NaN where no frame could be measured
+def clip_means(
+    metrics:dict[str, Tensor], # per frame (..., T), from `motion_metrics`
+)->dict[str, Tensor]: # per clip (...), NaN where no frame could be measured
     "Mean over the frames that could be measured"
-    return {k: v.nanmean(-1) for k, v in metrics.items()}
+    return {name: errors.nanmean(-1) for name, errors in metrics.items()}
 
 # %% ../../nbs/library/4_evaluation/42_metrics.ipynb #4de7ed57
-def best_sample(clips:dict[str, Tensor])->Tensor: # per clip and sample (N, S) metres, all of `METRICS` → (N,) index of the jointly best sample
+def best_sample(
+    clips:dict[str, Tensor], # per clip and sample (N, S) metres, all of `METRICS`
+)->Tensor: # (N,) index of the jointly best sample
     "Sample with the smallest sum of the five metrics"
-    if missing := [k for k in METRICS if k not in clips]: raise KeyError(f'the joint selection needs {METRICS}, missing {missing}')
-    return sum(clips[k].nan_to_num(nan=MISSING) for k in METRICS).argmin(-1)
+    missing = [name for name in METRICS if name not in clips]
+    if missing:
+        raise KeyError(f'the joint selection needs {METRICS}, missing {missing}')
+    filled = [clips[name].nan_to_num(nan=MISSING) for name in METRICS]
+    return sum(filled).argmin(-1)
