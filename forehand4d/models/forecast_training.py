@@ -7,7 +7,7 @@ __all__ = ['MARGIN', 'Encoded', 'look_at', 'encode_training', 'drop_tokens', 'Ta
            'reprojection', 'compare', 'from_nothing', 'regression_term', 'add_noise', 'denoising_term', 'found_term',
            'side_term', 'side_regression', 'side_diffusion', 'random_steps', 'training_loss']
 
-# %% ../../nbs/library/6_models/66a_forecast_training.ipynb #0f247323
+# %% ../../nbs/library/6_models/66a_forecast_training.ipynb #633a302e
 from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
@@ -21,7 +21,7 @@ from .forecast_loss import labels_of, noise_steps, simulate_detector
 from .forecast_loss import training_view
 from .forecast_model import ForecastModel
 
-# %% ../../nbs/library/6_models/66a_forecast_training.ipynb #539e4b85
+# %% ../../nbs/library/6_models/66a_forecast_training.ipynb #ef1d3201
 @dataclass(frozen=True)
 class Encoded:
     "What is known about the present, as tokens"
@@ -67,7 +67,7 @@ def encode_training(
     alone = undetected | happens(0.5, count, device, generator)
     return Encoded(tokens, found, unseen, alone)
 
-# %% ../../nbs/library/6_models/66a_forecast_training.ipynb #64cdfdda
+# %% ../../nbs/library/6_models/66a_forecast_training.ipynb #592b2fff
 def drop_tokens(
     model:ForecastModel, # that is trained
     encoded:Encoded, # the prefix of a batch
@@ -83,7 +83,7 @@ def drop_tokens(
     shown[:, parts['found']] = encoded.alone[:, None]
     return encoded.tokens*shown[..., None]
 
-# %% ../../nbs/library/6_models/66a_forecast_training.ipynb #05a15a98
+# %% ../../nbs/library/6_models/66a_forecast_training.ipynb #0e942bf7
 @dataclass(frozen=True)
 class Target:
     "What the denoiser reads, and the truth that its answer is compared with"
@@ -126,7 +126,7 @@ def clean_channels(
         return encode198(target.motion, model.stats)
     return encode_from(target.motion, model.stats, target.anchor)
 
-# %% ../../nbs/library/6_models/66a_forecast_training.ipynb #a3b54f64
+# %% ../../nbs/library/6_models/66a_forecast_training.ipynb #dfc935f5
 @dataclass(frozen=True)
 class Noisy:
     "A motion as the denoiser is given it"
@@ -158,7 +158,7 @@ def compare(
         predicted.float(), clean, target.motion, model.stats, noisy.signal, weights,
         target.weight, stride=model.net.cfg.patch, anchor=target.anchor, **reprojection(tracks))
 
-# %% ../../nbs/library/6_models/66a_forecast_training.ipynb #9262ab82
+# %% ../../nbs/library/6_models/66a_forecast_training.ipynb #f7db6848
 def from_nothing(
     clean:Tensor, # (B, T, 198) or with other channels
 )->Noisy: # zeros at step 0, which count in full
@@ -175,7 +175,7 @@ def regression_term(
     "Predict a motion out of nothing and compare"
     return compare(model, target, clean, from_nothing(clean), labels.tracks)
 
-# %% ../../nbs/library/6_models/66a_forecast_training.ipynb #537a4ea2
+# %% ../../nbs/library/6_models/66a_forecast_training.ipynb #de315f0b
 def add_noise(
     clean:Tensor, # (B, T, 198) channels of the true motion
     steps:Tensor, # (B,) diffusion steps
@@ -204,7 +204,7 @@ def denoising_term(
         target = replace(target, prefix=model.hide_image(target.prefix, hidden))
     return compare(model, target, clean, noisy)
 
-# %% ../../nbs/library/6_models/66a_forecast_training.ipynb #ae156f10
+# %% ../../nbs/library/6_models/66a_forecast_training.ipynb #baae39ea
 MARGIN = 0.25 # of the side of an image: joints so far beside it count
 
 def found_term(
@@ -222,7 +222,7 @@ def found_term(
     grid = model.backbone.grid(size)
     return found_loss(pixels, log_likely, labels.pixels, counts, size, grid)
 
-# %% ../../nbs/library/6_models/66a_forecast_training.ipynb #1e65255b
+# %% ../../nbs/library/6_models/66a_forecast_training.ipynb #26f9b256
 def side_term(
     model:ForecastModel, # with an auxiliary head
     prefix:Tensor, # (B, N, width) what is known about the present
@@ -279,7 +279,7 @@ def random_steps(
     steps = torch.randint(STEPS, count, generator=generator, device=generator.device)
     return steps.to(clean.device)
 
-# %% ../../nbs/library/6_models/66a_forecast_training.ipynb #645d7273
+# %% ../../nbs/library/6_models/66a_forecast_training.ipynb #d91298cb
 def training_loss(
     model:ForecastModel, # that is trained
     batch:dict, # from `collate` with images, or with tokens of a frozen backbone

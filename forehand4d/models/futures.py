@@ -43,18 +43,22 @@ def known_present(
     batch:dict, # from `collate` with images
     hand_id:str, # hand model of the labels
     past:bool, # tell the second before, too
-    seed:int=0, # of what is spoilt
+    seed:int=0, # seed of the noise that spoils the poses
 )->Present: # of every hand that is labelled in frame 0 and seen there
     "What a detector, a fit and a tracker would say, made from the truth"
     motion = batch_motion(batch, hand_id)
-    seen = batch['valid2d'][:, 0].float().mean(-1) > 0.5
     device = motion.wrist.device
+    share = batch['valid2d'][:, 0].float().mean(-1)
+    seen = share > 0.5
     everything = PresentNoise(drop_hand=0., drop_past=0. if past else 1., drop_frame=0.)
-    tracks = batch_past(batch, torch.zeros(len(seen), dtype=torch.bool, device=device))
+    unmirrored = torch.zeros(len(seen), dtype=torch.bool, device=device)
+    tracks = batch_past(batch, unmirrored)
     level = torch.full(seen.shape, 1 - FIT_SURE, device=device)
     draw = torch.Generator(device).manual_seed(seed)
-    return simulate_present(motion, seen & motion.valid[:, 0], tracks, draw, everything, level)
+    known = seen & motion.valid[:, 0]
+    return simulate_present(motion, known, tracks, draw, everything, level)
 
+# %% ../../nbs/library/6_models/69b_futures.ipynb #ab04edf7
 def _detected(
     batch:dict, # from `collate` with images
     size:int, # side of the network's image in pixels
@@ -62,69 +66,47 @@ def _detected(
 )->tuple: # keypoints (B, 2, 21, 2) of frame 0 in pixels of the network's image, valid (B, 2, 21)
     "What a detector would say of frame 0"
     shrink = size/image_side
-    pixels = (batch['keypoints2d'][:, 0] + 0.5)*shrink - 0.5
-    return pixels, batch['valid2d'][:, 0]
+    corner = batch['keypoints2d'][:, 0] + 0.5
+    return corner*shrink - 0.5, batch['valid2d'][:, 0]
 
 def _told(
     model, # to be asked
     batch:dict, # from `collate` with images
     told:str, # one of `TOLD`
     side:int, # longer side of the clips' images in pixels
-    seed:int, # of what is spoilt
+    seed:int, # seed of the noise that spoils the poses
 )->dict: # arguments of `forecast`
     "What the network is told beside the image"
-    if told == 'image': return {}
+    if told == 'image':
+        return {}
     hands = _detected(batch, model.cfg.image_size, side)
     present = known_present(batch, model.cfg.hand_id, told == 'past', seed)
     return {'hands': hands, 'present': present}
 
+# %% ../../nbs/library/6_models/69b_futures.ipynb #f7858d24
 def _ask(
     model, # `Forecaster`, or another network with its `forecast`
     batch:dict, # from `collate` with images
     settings:FutureSettings, # what is told and drawn
     side:int, # longer side of the clips' images in pixels
-    seed:int, # of the futures and of what is spoilt
+    seed:int, # seed of the futures and of what is spoilt
 )->tuple: # futures (B, S, T), point forecasts (B, T) or None
     "Forecast one batch"
     known = _told(model, batch, settings.told, side, seed)
-    args = dict(samples=settings.samples, rays=bool(known), seed=seed, **known, **settings.how)
+    given = dict(samples=settings.samples, rays=bool(known), seed=seed)
+    given = {**given, **known, **settings.how}
     image, K = batch['image'], batch['image_K']
     if isinstance(model, Forecaster) and model.cfg.method == 'diffusion':
-        motion, point, _ = model.forecast_likely(image, K, **args)
+        motion, point, _ = model.forecast_likely(image, K, **given)
         return motion, point
-    return model.forecast(image, K, **args), None
-
-# %% ../../nbs/library/6_models/69b_futures.ipynb #11563a46
-def forecast_clips(
-    model, # `Forecaster`, or another network with its `forecast`
-    clips:list, # with images
-    stats:MotionStats, # of the channels
-    settings:FutureSettings, # what is told and drawn
-    show:tuple=(), # clips whose motions are kept
-    seed:int=0, # of the first batch
-)->Futures:
-    "Forecast many clips"
-    if settings.told not in TOLD:
-        raise ValueError(f'told must be one of {", ".join(TOLD)}, got {settings.told!r}')
-    parts, motions = [], {}
-    for at in progress(range(0, len(clips), settings.batch), 'forecasting'):
-        some = clips[at:at + settings.batch]
-        motion, part = _forecast_some(model, some, stats, settings, seed + at)
-        parts.append(part)
-        motions |= {i: _one(motion, i - at) for i in show if at <= i < at + settings.batch}
-    joints = torch.cat([part.joints for part in parts])
-    channels = torch.cat([part.channels for part in parts])
-    likely = [part.likely for part in parts if part.likely is not None]
-    spent = sum(part.seconds for part in parts)
-    likely = torch.cat(likely) if likely else None
-    return Futures(joints, channels, likely, spent/len(clips), motions)
+    return model.forecast(image, K, **given), None
 
 def _forecast_some(
-    model, # as of `forecast_clips`
+    model, # `Forecaster`, or another network with its `forecast`
     clips:list, # one batch of them
     stats:MotionStats, # of the channels
     settings:FutureSettings, # what is told and drawn
-    seed:int, # of the batch
+    seed:int, # seed of the batch
 )->tuple[HandMotion,Futures]: # (B, S, T); the same as a part, with seconds of the whole batch
     "Forecast one batch of clips"
     device = next(model.parameters()).device
@@ -136,12 +118,56 @@ def _forecast_some(
     spent = time.time() - start
     motion = motion.slice(0, settings.frames).cpu()
     likely = None
-    if point is not None: likely = point.slice(0, settings.frames).cpu().joints()[:, None]
+    if point is not None:
+        point = point.slice(0, settings.frames).cpu()
+        likely = point.joints()[:, None]
     return motion, Futures(motion.joints(), encode198(motion, stats), likely, spent, {})
 
-def _one(
+def _motion_of(
     motion:HandMotion, # (B, S, T)
-    i:int, # which clip
+    index:int, # which clip
 )->HandMotion: # (S, T)
     "Futures of one clip of a batch"
-    return motion.map(lambda value: value[i])
+    return motion.map(lambda value: value[index])
+
+# %% ../../nbs/library/6_models/69b_futures.ipynb #11563a46
+def _check_told(
+    told:str, # to be checked
+):
+    "Raise a ValueError unless it is one of `TOLD`"
+    if told not in TOLD:
+        raise ValueError(f'told must be one of {", ".join(TOLD)}, got {told!r}')
+
+def forecast_clips(
+    model, # `Forecaster`, or another network with its `forecast`
+    clips:list, # with images
+    stats:MotionStats, # of the channels
+    settings:FutureSettings, # what is told and drawn
+    show:tuple=(), # clips whose motions are kept
+    seed:int=0, # seed of the first batch
+)->Futures:
+    "Forecast many clips"
+    _check_told(settings.told)
+    parts, motions = [], {}
+    for start in progress(range(0, len(clips), settings.batch), 'forecasting'):
+        stop = start + settings.batch
+        motion, part = _forecast_some(model, clips[start:stop], stats, settings, seed + start)
+        parts.append(part)
+        for index in show:
+            if start <= index < stop:
+                motions[index] = _motion_of(motion, index - start)
+    return _joined(parts, motions, len(clips))
+
+def _joined(
+    parts:list, # `Futures` of each batch
+    motions:dict, # clip → its futures, of those to be shown
+    count:int, # clips
+)->Futures:
+    "The forecasts of all batches"
+    joints = torch.cat([part.joints for part in parts])
+    channels = torch.cat([part.channels for part in parts])
+    likely = [part.likely for part in parts if part.likely is not None]
+    spent = sum(part.seconds for part in parts)
+    return Futures(
+        joints, channels, likely=torch.cat(likely) if likely else None,
+        seconds=spent/count, motions=motions)
