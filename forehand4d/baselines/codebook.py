@@ -6,8 +6,9 @@
 __all__ = ['LatentActConfig', 'stack_of_layers', 'Quantiser', 'cut_pieces', 'Codebook']
 
 # %% ../../nbs/library/7_baselines/76_codebook.ipynb #dce7aa7a
-import torch, torch.nn.functional as F
 from dataclasses import asdict, dataclass
+import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from ..core.compute import by
 from ..geometry.motion import HandMotion
@@ -25,90 +26,237 @@ class LatentActConfig(ForecasterConfig):
     codes: int = 512 # of each level
     cut: float = 0.2 # chance that a clip is decoded from its first levels only (quantiser dropout)
     commit: float = 0.02 # weight of the encoder's distance from its codes
-    dim = property(lambda self: min(512, self.width)) # channels of codes and layers
 
-def stack_of_layers(cfg:LatentActConfig, dropout:float)->nn.Module: # transformer of four layers and heads, fewer layers where the forecaster has fewer
-    layer = nn.TransformerEncoderLayer(cfg.dim, 4, cfg.ff*cfg.dim, dropout, 'gelu', batch_first=True, norm_first=True)
-    return nn.TransformerEncoder(layer, min(4, cfg.layers), nn.LayerNorm(cfg.dim), enable_nested_tensor=False)
+    @property
+    def dim(self)->int:
+        "Channels of codes and layers"
+        return min(512, self.width)
+
+def stack_of_layers(
+    cfg:LatentActConfig, # shape
+    dropout:float, # in the layers
+)->nn.Module:
+    "Transformer of four layers and heads, fewer layers where the forecaster has fewer"
+    layer = nn.TransformerEncoderLayer(
+        d_model=cfg.dim,
+        nhead=4,
+        dim_feedforward=cfg.ff*cfg.dim,
+        dropout=dropout,
+        activation='gelu',
+        batch_first=True,
+        norm_first=True)
+    return nn.TransformerEncoder(
+        layer,
+        num_layers=min(4, cfg.layers),
+        norm=nn.LayerNorm(cfg.dim),
+        enable_nested_tensor=False)
 
 # %% ../../nbs/library/7_baselines/76_codebook.ipynb #8cb3c5e4
 class Quantiser(nn.Module):
     "Residual vector quantisation; a code is the running mean of the tokens that chose it"
-    decay, dead = 0.99, 1/30 # of the running means, per step; a code with less than this share of the mean use is moved
+    decay = 0.99 # of the running means, per step
+    dead = 1/30 # a code with less than this share of the mean use is moved
 
-    def __init__(self, levels:int, codes:int, dim:int): # L, C, D
+    def __init__(self,
+        levels:int, # L
+        codes:int, # of each level
+        dim:int, # D
+    ):
         super().__init__()
-        self.register_buffer('count', torch.zeros(levels, codes)); self.register_buffer('total', torch.zeros(levels, codes, dim))
+        self.register_buffer('count', torch.zeros(levels, codes))
+        self.register_buffer('total', torch.zeros(levels, codes, dim))
 
-    def _move(self, r:Tensor, count:Tensor, total:Tensor, generator:torch.Generator): # codes out of use, at first all of them, onto tokens (M, D)
-        few = self.dead*len(r)/len(count)
-        idle, pick = count < few, r[torch.randint(len(r), count.shape, **by(generator)).to(r.device)]
-        total[idle], count[idle] = pick[idle]*few, few
+    def table(self, level:int)->Tensor: # (codes, D)
+        "Codes of a level"
+        count = self.count[level].clamp(min=1e-12)
+        return self.total[level]/count[:, None]
+
+    def _move(self,
+        tokens:Tensor, # (M, D) that chose codes of this level
+        level:int, # number of the level
+        generator:torch.Generator, # chooses tokens
+    ):
+        "Move codes that are out of use, at first all of them, onto tokens"
+        count, total = self.count[level], self.total[level]
+        few = self.dead*len(tokens)/len(count)
+        idle = count < few
+        number = torch.randint(len(tokens), count.shape, **by(generator))
+        picked = tokens[number.to(tokens.device)]
+        total[idle] = picked[idle]*few
+        count[idle] = few
+
+    def _learn(self,
+        tokens:Tensor, # (M, D) that chose codes of this level
+        chosen:Tensor, # (M,) which ones
+        level:int, # number of the level
+    ):
+        "Move running means towards tokens"
+        count, total = self.count[level], self.total[level]
+        hits = F.one_hot(chosen, len(count)).to(tokens)
+        share = 1 - self.decay
+        count.lerp_(hits.sum(0), share)
+        total.lerp_(hits.T@tokens, share)
 
     @torch.no_grad()
-    def forward(self, z:Tensor, mask:Tensor|None=None, generator:torch.Generator|None=None)->tuple[Tensor,Tensor]: # (B, N, D), (B, N); indices (B, N, L), codes (B, N, L, D)
-        "Nearest codes, level by level; given a generator, the codes learn from the tokens under the mask"
-        r, ids, parts, learn = z.float(), [], [], generator is not None and bool(mask.any())
+    def forward(self,
+        z:Tensor, # (B, N, D) tokens
+        mask:Tensor|None=None, # (B, N) bool: tokens to learn from
+        generator:torch.Generator|None=None, # with it, the codes learn
+    )->tuple[Tensor, Tensor]: # indices (B, N, L), codes (B, N, L, D)
+        "Nearest codes, level by level"
+        learn = generator is not None and bool(mask.any())
+        left = z.float()
+        indices = []
+        codes = []
         with torch.autocast(z.device.type, enabled=False):
-            for count, total in zip(self.count, self.total):
-                if learn: self._move(r[mask], count, total, generator)
-                table = total/count.clamp(min=1e-12)[:, None]
-                ids.append(torch.cdist(r, table[None]).argmin(-1)); parts.append(table[ids[-1]])
+            for level in range(len(self.count)):
                 if learn:
-                    hits = F.one_hot(ids[-1][mask], len(count)).to(r); count.lerp_(hits.sum(0), 1 - self.decay); total.lerp_(hits.T@r[mask], 1 - self.decay)
-                r = r - parts[-1]
-        return torch.stack(ids, -1), torch.stack(parts, -2)
+                    self._move(left[mask], level, generator)
+                table = self.table(level)
+                chosen = torch.cdist(left, table[None]).argmin(-1)
+                indices.append(chosen)
+                codes.append(table[chosen])
+                if learn:
+                    self._learn(left[mask], chosen[mask], level)
+                left = left - codes[-1]
+        return torch.stack(indices, -1), torch.stack(codes, -2)
 
-    def lookup(self, ids:Tensor)->Tensor: return (self.total/self.count.clamp(min=1e-12)[..., None])[torch.arange(ids.shape[-1]), ids].sum(-2) # (..., L) to the sum of codes (..., D)
+    def lookup(self, indices:Tensor)->Tensor: # (..., L) → (..., D)
+        "Sum of codes"
+        count = self.count.clamp(min=1e-12)
+        tables = self.total/count[..., None]
+        level = torch.arange(indices.shape[-1])
+        return tables[level, indices].sum(-2)
 
-    def perplexity(self)->Tensor: return torch.special.entr(F.normalize(self.count, 1, -1)).sum(-1).exp() # (L,) codes in use, from the entropy of the counts
+    def perplexity(self)->Tensor: # (L,)
+        "Codes in use, from the entropy of the counts"
+        share = F.normalize(self.count, 1, -1)
+        entropy = torch.special.entr(share).sum(-1)
+        return entropy.exp()
 
 # %% ../../nbs/library/7_baselines/76_codebook.ipynb #8473857a
-def cut_pieces(parts:Tensor, cfg:LatentActConfig, generator:torch.Generator)->Tensor: # (B, N, L, D) to their sum (B, N, D), over the first levels only in some clips
-    n = torch.where(torch.rand(len(parts), **by(generator)) < cfg.cut, torch.randint(1, cfg.levels + 1, (len(parts),), **by(generator)), cfg.levels)
-    return (parts*(torch.arange(cfg.levels, device=n.device) < n[:, None]).to(parts)[:, None, :, None]).sum(-2)
+def cut_pieces(
+    parts:Tensor, # (B, N, L, D) codes
+    cfg:LatentActConfig, # how often, how many
+    generator:torch.Generator, # of the choice
+)->Tensor: # (B, N, D)
+    "Sum of the codes, over the first levels only in some clips"
+    clips = len(parts)
+    cut = torch.rand(clips, **by(generator)) < cfg.cut
+    some = torch.randint(1, cfg.levels + 1, (clips,), **by(generator))
+    count = torch.where(cut, some, cfg.levels)
+    level = torch.arange(cfg.levels, device=count.device)
+    kept = (level < count[:, None]).to(parts)
+    return (parts*kept[:, None, :, None]).sum(-2)
 
+def _hand_channels(
+    valid:Tensor, # (B, T, 2) bool
+)->Tensor: # (B, T, 198) bool
+    "Channels of hands that are there: 96 of rotations and 3 of the wrist each"
+    rot = valid.repeat_interleave(96, -1)
+    wrist = valid.repeat_interleave(3, -1)
+    return torch.cat([rot, wrist], -1)
+
+# %% ../../nbs/library/7_baselines/76_codebook.ipynb #91e62e14
 class Codebook(nn.Module):
     "Motion to codes and back"
     def __init__(self, cfg:LatentActConfig): # shape
         super().__init__()
-        self.cfg, self.stats, D, n = cfg, MotionStats(tuple(cfg.mean), tuple(cfg.std)), cfg.dim, 198*cfg.patch
-        self.inp, self.encoder, self.quantiser = nn.Linear(n, D), stack_of_layers(cfg, 0.0), Quantiser(cfg.levels, cfg.codes, D)
-        self.memory, self.decoder, self.out = nn.Linear(D, D), stack_of_layers(cfg, cfg.dropout), nn.Linear(D, n)
-        self.query = nn.Parameter(sinusoid(torch.arange(cfg.frames//cfg.patch), D))
+        D = cfg.dim
+        channels = 198*cfg.patch
+        self.cfg = cfg
+        self.stats = MotionStats(tuple(cfg.mean), tuple(cfg.std))
+        self.inp = nn.Linear(channels, D)
+        self.encoder = stack_of_layers(cfg, 0.0)
+        self.quantiser = Quantiser(cfg.levels, cfg.codes, D)
+        self.memory = nn.Linear(D, D)
+        self.decoder = stack_of_layers(cfg, cfg.dropout)
+        self.out = nn.Linear(D, channels)
+        tokens = torch.arange(cfg.frames//cfg.patch)
+        self.query = nn.Parameter(sinusoid(tokens, D))
 
-    def config(self)->dict: return dict(kind='codebook', **asdict(self.cfg)) # what a checkpoint needs to rebuild the model
+    def config(self)->dict:
+        "What a checkpoint needs to rebuild the model"
+        return dict(kind='codebook', **asdict(self.cfg))
 
-    def encode(self, m:HandMotion)->tuple[Tensor,Tensor]: # (B, T) to (B, N, D) and (B, N) bool
+    def encode(self, motion:HandMotion)->tuple[Tensor, Tensor]: # (B, T) → (B, N, D), (B, N) bool
         "Motion to tokens, and which of them hold a hand"
-        x, n = encode198(m, self.stats)*torch.cat([m.valid.repeat_interleave(k, -1) for k in (96, 3)], -1), len(self.query)
-        mask = m.valid.any(-1).unflatten(1, (n, -1)).any(-1)
-        x = self.inp(x.unflatten(1, (n, -1)).flatten(2)) + sinusoid(torch.arange(n, device=x.device), self.cfg.dim)
-        return self.encoder(x, src_key_padding_mask=~mask & mask.any(1, True)), mask  # a clip without hands hides nothing: attention to nothing is NaN
+        N = len(self.query)
+        x = encode198(motion, self.stats)*_hand_channels(motion.valid)
+        mask = motion.valid.any(-1).unflatten(1, (N, -1)).any(-1)
+        patches = x.unflatten(1, (N, -1)).flatten(2)
+        place = torch.arange(N, device=x.device)
+        tokens = self.inp(patches) + sinusoid(place, self.cfg.dim)
+        hidden = ~mask & mask.any(1, True) # a clip without hands hides nothing: else NaN
+        return self.encoder(tokens, src_key_padding_mask=hidden), mask
 
-    def decode(self, codes:Tensor, image:Tensor|None=None, mask:Tensor|None=None)->Tensor: # (B, N, D), (B, M, D), (B, N) bool to (B, T, 198)
-        "Code sums, beside image tokens where there are any, to channels"
-        image = codes[:, :0] if image is None else image
-        hidden = None if mask is None else F.pad(~mask & mask.any(1, True), (image.shape[1], 0))
-        x = self.decoder(torch.cat([image, self.query + self.memory(codes)], 1), src_key_padding_mask=hidden)
-        return self.out(x[:, image.shape[1]:]).unflatten(-1, (self.cfg.patch, 198)).flatten(1, 2)
+    def decode(self,
+        codes:Tensor, # (B, N, D) sums of codes
+        image:Tensor|None=None, # (B, M, D) image tokens
+        mask:Tensor|None=None, # (B, N) bool: tokens that hold a hand
+    )->Tensor: # (B, T, 198)
+        "Codes, beside image tokens where there are any, to channels"
+        if image is None:
+            image = codes[:, :0]
+        before = image.shape[1]
+        hidden = None
+        if mask is not None:
+            hidden = F.pad(~mask & mask.any(1, True), (before, 0))
+        tokens = self.query + self.memory(codes)
+        x = self.decoder(torch.cat([image, tokens], 1), src_key_padding_mask=hidden)
+        patches = self.out(x[:, before:])
+        return patches.unflatten(-1, (self.cfg.patch, 198)).flatten(1, 2)
 
     @torch.no_grad()
-    def reconstruct(self, m:HandMotion, levels:int|None=None)->HandMotion: # (B, T), first levels to use
+    def reconstruct(self,
+        motion:HandMotion, # (B, T)
+        levels:int|None=None, # first levels to use; None: all
+    )->HandMotion: # (B, T)
         "A motion as the codebook remembers it"
-        z, mask = self.encode(m)
-        return decode198(self.decode(self.quantiser(z)[1][..., :levels, :].sum(-2), mask=mask), self.stats, m.betas, m.valid, m.hand_id)
+        z, mask = self.encode(motion)
+        _, codes = self.quantiser(z)
+        used = codes[..., :levels, :]
+        x = self.decode(used.sum(-2), mask=mask)
+        return decode198(x, self.stats, motion.betas, motion.valid, motion.hand_id)
 
-    def loss(self, batch:dict, generator:torch.Generator)->tuple[Tensor,dict]: # from `collate`; scalar and its terms
+    def loss(self,
+        batch:dict, # clips from `collate`
+        generator:torch.Generator, # of mirrors, codes and cuts
+    )->tuple[Tensor, dict]: # scalar and its terms
         "Mirror half of the clips, quantise, decode, compare"
-        cfg, weight = self.cfg, batch['weight']
-        m = mirrored_targets(batch, (torch.rand(len(weight), **by(generator)) < 0.5).to(weight.device), cfg.hand_id)
-        z, mask = self.encode(m)
+        weight = batch['weight']
+        flip = torch.rand(len(weight), **by(generator)) < 0.5
+        motion = mirrored_targets(batch, flip.to(weight.device), self.cfg.hand_id)
+        z, mask = self.encode(motion)
         _, parts = self.quantiser(z, mask, generator if self.training else None)
-        pred, x0 = self.decode(z + (cut_pieces(parts, cfg, generator) - z).detach(), mask=mask).float(), encode198(m, self.stats)
-        total, terms = motion_loss(pred, x0, m, self.stats, torch.ones_like(weight), LossWeights(0, 0, 0), weight, stride=cfg.patch)
-        e, valid = F.smooth_l1_loss(pred, x0, reduction='none'), m.valid*weight[:, None, None]
-        rot, transl = e[..., :192].unflatten(-1, (2, 16, 6)), e[..., 192:].unflatten(-1, (2, 3))
-        own = {k: masked_mean(v, valid) for k, v in (('global', rot[..., 0, :]), ('pose', rot[..., 1:, :]), ('transl', transl))}
-        own['commit'] = cfg.commit*masked_mean((z[..., None, :] - parts.cumsum(-2))**2, mask*weight[:, None])
-        return total + sum(own.values()), terms | {k: v.detach() for k, v in own.items()}
+        codes = cut_pieces(parts, self.cfg, generator)
+        straight = z + (codes - z).detach() # the gradient jumps over the quantiser
+        predicted = self.decode(straight, mask=mask).float()
+        x0 = encode198(motion, self.stats)
+        total, terms = motion_loss(
+            predicted, x0, motion, self.stats, torch.ones_like(weight),
+            LossWeights(0, 0, 0),
+            weight,
+            stride=self.cfg.patch)
+        own = self._own_terms(predicted, x0, motion.valid*weight[:, None, None])
+        left = z[..., None, :] - parts.cumsum(-2)
+        commit = masked_mean(left**2, mask*weight[:, None])
+        own['commit'] = self.cfg.commit*commit
+        told = {name: term.detach() for name, term in own.items()}
+        return total + sum(own.values()), terms | told
+
+    def _own_terms(self,
+        predicted:Tensor, # (B, T, 198)
+        x0:Tensor, # (B, T, 198) of the ground truth
+        trusted:Tensor, # (B, T, 2) weights of the hands
+    )->dict: # name → scalar
+        "Smooth L1 distances of root, fingers and wrist"
+        distance = F.smooth_l1_loss(predicted, x0, reduction='none')
+        rot, wrist = distance.split([192, 6], -1)
+        rot = rot.unflatten(-1, (2, 16, 6))
+        wrist = wrist.unflatten(-1, (2, 3))
+        parts = {'global': rot[..., 0, :], 'pose': rot[..., 1:, :], 'transl': wrist}
+        terms = {}
+        for name, values in parts.items():
+            terms[name] = masked_mean(values, trusted)
+        return terms

@@ -8,7 +8,8 @@ __all__ = ['HamerHead', 'boxes_of_hands', 'crop_hands', 'place_weakly', 'Hamer',
 # %% ../../nbs/library/7_baselines/72_hamer.ipynb #c51adf9c
 from collections import OrderedDict
 from pathlib import Path
-import torch, torch.nn.functional as F
+import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from ..geometry.rotations import sixd_to_mat
 from ..geometry.hands import rest_wrist
@@ -19,106 +20,257 @@ from ..networks.backbones import VitPose, normalise_image
 from ..networks.pretrained import read_state, vitpose_shape, vitpose_state, fill_weights
 
 # %% ../../nbs/library/7_baselines/72_hamer.ipynb #52d7e0c9
-class _Attention(nn.Module): # attention of tokens to themselves, or to a context
-    def __init__(self, dim, heads, inner, context=None):
+class _Attention(nn.Module):
+    "Attention of tokens to themselves, or to a context"
+    def __init__(self,
+        dim:int, # channels of the tokens
+        heads:int, # attention heads
+        inner:int, # channels of all heads together
+        context:int|None=None, # channels of what they attend to, if not themselves
+    ):
         super().__init__()
         self.heads = heads
-        if context is None: self.to_qkv = nn.Linear(dim, 3*inner, bias=False)
-        else: self.to_kv, self.to_q = nn.Linear(context, 2*inner, bias=False), nn.Linear(dim, inner, bias=False)
+        if context is None:
+            self.to_qkv = nn.Linear(dim, 3*inner, bias=False)
+        else:
+            self.to_kv = nn.Linear(context, 2*inner, bias=False)
+            self.to_q = nn.Linear(dim, inner, bias=False)
         self.to_out = nn.Sequential(nn.Linear(inner, dim), nn.Dropout(0.0))
 
-    def forward(self, x, context=None):
-        q, k, v = self.to_qkv(x).chunk(3, -1) if context is None else (self.to_q(x), *self.to_kv(context).chunk(2, -1))
-        a = F.scaled_dot_product_attention(*(y.unflatten(-1, (self.heads, -1)).transpose(1, 2) for y in (q, k, v)))
-        return self.to_out(a.transpose(1, 2).flatten(2))
+    def forward(self, x:Tensor, context:Tensor|None=None)->Tensor: # (B, N, dim), (B, M, context)
+        if context is None:
+            given = self.to_qkv(x).chunk(3, -1)
+        else:
+            given = [self.to_q(x), *self.to_kv(context).chunk(2, -1)]
+        by_head = [part.unflatten(-1, (self.heads, -1)).transpose(1, 2) for part in given]
+        seen = F.scaled_dot_product_attention(*by_head)
+        return self.to_out(seen.transpose(1, 2).flatten(2))
 
-def _feed_forward(dim:int, hidden:int)->nn.Sequential: # two linear maps
-    return nn.Sequential(OrderedDict(net=nn.Sequential(nn.Linear(dim, hidden), nn.GELU(), nn.Dropout(0.0), nn.Linear(hidden, dim), nn.Dropout(0.0))))
+def _feed_forward(
+    dim:int, # channels of the tokens
+    hidden:int, # channels in between
+)->nn.Sequential:
+    "Two linear maps"
+    net = nn.Sequential(
+        nn.Linear(dim, hidden),
+        nn.GELU(),
+        nn.Dropout(0.0),
+        nn.Linear(hidden, dim),
+        nn.Dropout(0.0))
+    return nn.Sequential(OrderedDict(net=net))
 
-class _Normed(nn.Module): # normalise, then do
-    def __init__(self, dim, fn): super().__init__(); self.norm, self.fn = nn.LayerNorm(dim), fn
-    def forward(self, x, **kwargs): return self.fn(self.norm(x), **kwargs)
+class _Normed(nn.Module):
+    "Normalise, then do"
+    def __init__(self, dim:int, fn:nn.Module): # channels, what is done
+        super().__init__()
+        self.norm = nn.LayerNorm(dim)
+        self.fn = fn
 
+    def forward(self, x:Tensor, **context)->Tensor:
+        return self.fn(self.norm(x), **context)
+
+# %% ../../nbs/library/7_baselines/72_hamer.ipynb #6815acfb
 class HamerHead(nn.Module):
     "Cross-attention decoder from image tokens to MANO parameters"
-    def __init__(self, context:int=1280, dim:int=1024, depth:int=6, heads:int=8, inner:int=512, hidden:int=1024):
-        # channels of the image tokens and of the decoder, layers, attention heads, channels of them together, feed-forward width
+    def __init__(self,
+        context:int=1280, # channels of the image tokens
+        dim:int=1024, # channels of the decoder
+        depth:int=6, # layers
+        heads:int=8, # attention heads
+        inner:int=512, # channels of all heads together
+        hidden:int=1024, # feed-forward width
+    ):
         super().__init__()
-        layer = lambda: nn.ModuleList([_Normed(dim, _Attention(dim, heads, inner)), _Normed(dim, _Attention(dim, heads, inner, context)), _Normed(dim, _feed_forward(dim, hidden))])
-        self.transformer = nn.Module()
-        self.transformer.to_token_embedding, self.transformer.pos_embedding = nn.Linear(1, dim), nn.Parameter(torch.randn(1, 1, dim))
-        self.transformer.transformer = nn.ModuleDict({'layers': nn.ModuleList([layer() for _ in range(depth)])})
-        self.decpose, self.decshape, self.deccam = nn.Linear(dim, 96), nn.Linear(dim, 10), nn.Linear(dim, 3)
-        for name, n in (('hand_pose', 96), ('betas', 10), ('cam', 3)): self.register_buffer(f'init_{name}', torch.zeros(1, n))
 
-    def forward(self, tokens:Tensor)->tuple[Tensor,Tensor,Tensor]:
-        # (B, N, context) of the image → rot (B, 16, 3, 3) of a right hand, betas (B, 10), weak-perspective camera (B, 3): scale, shift
-        t = self.transformer
-        x = t.to_token_embedding(tokens.new_zeros(len(tokens), 1, 1)) + t.pos_embedding
-        for own, cross, ff in t.transformer.layers:
+        def layer()->nn.ModuleList:
+            own = _Attention(dim, heads, inner)
+            normed = _Normed(dim, own)
+            cross = _Normed(dim, _Attention(dim, heads, inner, context))
+            ff = _Normed(dim, _feed_forward(dim, hidden))
+            return nn.ModuleList([normed, cross, ff])
+
+        decoder = nn.Module()
+        decoder.to_token_embedding = nn.Linear(1, dim)
+        decoder.pos_embedding = nn.Parameter(torch.randn(1, 1, dim))
+        layers = nn.ModuleList([layer() for _ in range(depth)])
+        decoder.transformer = nn.ModuleDict({'layers': layers})
+        self.transformer = decoder
+        self.decpose = nn.Linear(dim, 96)
+        self.decshape = nn.Linear(dim, 10)
+        self.deccam = nn.Linear(dim, 3)
+        self.register_buffer('init_hand_pose', torch.zeros(1, 96))
+        self.register_buffer('init_betas', torch.zeros(1, 10))
+        self.register_buffer('init_cam', torch.zeros(1, 3))
+
+    def forward(self,
+        tokens:Tensor, # (B, N, context) of the image
+    )->tuple[Tensor, Tensor, Tensor]:
+        "Rotations (B, 16, 3, 3) of a right hand, betas (B, 10), weak camera (B, 3)"
+        decoder = self.transformer
+        empty = tokens.new_zeros(len(tokens), 1, 1)
+        x = decoder.to_token_embedding(empty) + decoder.pos_embedding
+        for own, cross, ff in decoder.transformer.layers:
             x = x + own(x)
             x = x + cross(x, context=tokens)
             x = x + ff(x)
         x = x[:, 0]
-        pose = (self.decpose(x) + self.init_hand_pose).unflatten(-1, (16, 6))
-        return sixd_to_mat(pose).mT, self.decshape(x) + self.init_betas, self.deccam(x) + self.init_cam
+        pose = self.decpose(x) + self.init_hand_pose
+        columns = pose.unflatten(-1, (16, 6))
+        betas = self.decshape(x) + self.init_betas
+        cam = self.deccam(x) + self.init_cam
+        return sixd_to_mat(columns).mT, betas, cam
 
 # %% ../../nbs/library/7_baselines/72_hamer.ipynb #258265ac
-def boxes_of_hands(keypoints:Tensor, valid:Tensor, grow:float=2.0)->tuple[Tensor,Tensor]: # centre (..., 2), side (...); squares around hands as HaMeR's demo cuts them
+_WIDE, _HIGH = 3, 4 # shape of HaMeR's boxes
+
+def boxes_of_hands(
+    keypoints:Tensor, # (..., 21, 2) pixels
+    valid:Tensor, # (..., 21) bool
+    grow:float=2.0, # enlargement of the box around the keypoints
+)->tuple[Tensor, Tensor]: # centre (..., 2), side (...), pixels
+    "Squares around hands as HaMeR's demo cuts them"
     inf = torch.full_like(keypoints, torch.inf)
-    low = torch.where(valid[..., None], keypoints, inf).amin(-2)
-    high = torch.where(valid[..., None], keypoints, -inf).amax(-2)
-    w, h = ((high - low)*grow).unbind(-1)
-    return (low + high)/2, torch.maximum(h, w*4/3)
+    seen = valid[..., None]
+    low = torch.where(seen, keypoints, inf).amin(-2)
+    high = torch.where(seen, keypoints, -inf).amax(-2)
+    width, height = ((high - low)*grow).unbind(-1)
+    return (low + high)/2, torch.maximum(height, width*_HIGH/_WIDE)
 
-def crop_hands(image:Tensor, centre:Tensor, side:Tensor, flip:Tensor, size:int=256)->Tensor: # (N, 3, size, size) normalised squares; black outside of the image
-    out, x = [], image.permute(2, 0, 1)[None].float()
-    for c, s in zip(centre.round().long().tolist(), (side/2).round().long().mul(2).add(1).tolist()):  # odd, so that mirrored squares match
-        x0, y0 = c[0] - s//2, c[1] - s//2
-        box = F.pad(x, (max(0, -x0), max(0, x0 + s - x.shape[3]), max(0, -y0), max(0, y0 + s - x.shape[2])))
-        box = box[..., max(0, y0):max(0, y0) + s, max(0, x0):max(0, x0) + s]
-        out.append(F.interpolate(box, (size, size), mode='bilinear', antialias=True, align_corners=False)[0])
-    out = torch.stack(out)
-    out = torch.where(flip[:, None, None, None], out.flip(-1), out)
-    return normalise_image(out.round().clamp(0, 255).permute(0, 2, 3, 1))
+def _square(
+    image:Tensor, # (1, 3, H, W)
+    centre:Tensor, # (2,) whole pixels
+    side:int, # pixels
+    size:int, # of the result, pixels
+)->Tensor: # (3, size, size)
+    "A square of an image, black outside of it"
+    height, width = image.shape[2:]
+    left = int(centre[0]) - side//2
+    top = int(centre[1]) - side//2
+    border = [-left, left + side - width, -top, top + side - height]
+    padded = F.pad(image, [max(0, missing) for missing in border])
+    left, top = max(0, left), max(0, top)
+    box = padded[..., top:top + side, left:left + side]
+    resized = F.interpolate(
+        box,
+        (size, size),
+        mode='bilinear',
+        antialias=True,
+        align_corners=False)
+    return resized[0]
 
-def place_weakly(cam:Tensor, centre:Tensor, side:Tensor, K:Tensor, left:Tensor)->Tensor: # (N, 3) MANO's `transl`, metres, from the weak cameras of squares
-    s, f = side*cam[:, 0], K[0, 0]
-    tx = torch.where(left, -cam[:, 1], cam[:, 1])
-    return torch.stack([tx + 2*(centre[:, 0] - K[0, 2])/s, cam[:, 2] + 2*(centre[:, 1] - K[1, 2])/s, 2*f/s], -1)
+def crop_hands(
+    image:Tensor, # (H, W, 3) uint8
+    centre:Tensor, # (N, 2) of squares, pixels
+    side:Tensor, # (N,) pixels
+    flip:Tensor, # (N,) bool: squares that are mirrored
+    size:int=256, # of the result, pixels
+)->Tensor: # (N, 3, size, size) normalised, black outside of the image
+    "Squares of an image, as a network takes them"
+    whole = image.permute(2, 0, 1)[None].float()
+    half = (side/2).round().long()
+    sides = half.mul(2).add(1) # odd, so that mirrored squares match
+    middles = centre.round().long()
+    squares = []
+    for middle, length in zip(middles, sides.tolist(), strict=True):
+        squares.append(_square(whole, middle, length, size))
+    squares = torch.stack(squares)
+    flip = flip[:, None, None, None]
+    squares = torch.where(flip, squares.flip(-1), squares)
+    squares = squares.round().clamp(0, 255)
+    return normalise_image(squares.permute(0, 2, 3, 1))
+
+# %% ../../nbs/library/7_baselines/72_hamer.ipynb #b5970e7c
+def place_weakly(
+    cam:Tensor, # (N, 3) weak cameras of squares
+    centre:Tensor, # (N, 2) pixels
+    side:Tensor, # (N,) pixels
+    K:Tensor, # (3, 3) intrinsics, or (3, 3, N)
+    left:Tensor, # (N,) bool: left hands, whose squares were mirrored
+)->Tensor: # (N, 3) MANO's `transl`, metres
+    "Where the hands of squares are"
+    scale = side*cam[:, 0]
+    focal = K[0, 0]
+    shift_x = torch.where(left, -cam[:, 1], cam[:, 1])
+    x = shift_x + 2*(centre[:, 0] - K[0, 2])/scale
+    y = cam[:, 2] + 2*(centre[:, 1] - K[1, 2])/scale
+    z = 2*focal/scale
+    return torch.stack([x, y, z], -1)
 
 # %% ../../nbs/library/7_baselines/72_hamer.ipynb #5f834cb6
+_LEAST = 4 # keypoints that make a detection
+
 class Hamer(nn.Module):
     "HaMeR's network with its way from pixels to metres"
-    def __init__(self, vit:VitPose, head:HamerHead): super().__init__(); self.vit, self.head = vit, head  # a backbone with `crop=True`
+    def __init__(self, vit:VitPose, head:HamerHead): # a backbone with `crop=True`, a decoder
+        super().__init__()
+        self.vit = vit
+        self.head = head
 
     @torch.no_grad()
-    def __call__(self, image, keypoints:Tensor, valid:Tensor, K:Tensor, frames:int=1, hand_id:str='mano-left-fixed')->HandMotion: # (frames,)
-        "Hands of an image (H, W, 3) uint8 in its camera (3, 3), where keypoints (2, 21, 2) were detected and are valid (2, 21), held for some frames"
-        found = valid.sum(-1) >= 4
+    def __call__(self,
+        image, # (H, W, 3) uint8
+        keypoints:Tensor, # (2, 21, 2) detected, pixels
+        valid:Tensor, # (2, 21) bool: which of them are valid
+        K:Tensor, # (3, 3) intrinsics
+        frames:int=1, # for which the estimate is held
+        hand_id:str='mano-left-fixed', # hand model of the network
+    )->HandMotion: # (frames,)
+        "Hands of an image in its camera"
+        found = valid.sum(-1) >= _LEAST
         rot = torch.eye(3).repeat(2, 16, 1, 1)
-        betas, transl = torch.zeros(2, 10), torch.tensor([0., 0, 0.5]).repeat(2, 1)
+        betas = torch.zeros(2, 10)
+        transl = torch.tensor([0., 0, 0.5]).repeat(2, 1)
         if found.any():
             centre, side = boxes_of_hands(keypoints[found], valid[found])
             left = torch.tensor([False, True])[found]
+            squares = crop_hands(torch.as_tensor(image), centre, side, left)
             device = next(self.parameters()).device
-            R, b, cam = (x.cpu() for x in self.head(self.vit(crop_hands(torch.as_tensor(image), centre, side, left).to(device))))
-            m = torch.tensor([-1., 1, 1])
-            rot[found] = torch.where(left[:, None, None, None], R*m[:, None]*m, R)
-            betas[found], transl[found] = b, place_weakly(cam, centre, side, K, left)
+            answer = self.head(self.vit(squares.to(device)))
+            R, shape, cam = (x.cpu() for x in answer)
+            mirror = torch.tensor([-1., 1, 1])
+            flipped = R*mirror[:, None]*mirror
+            rot[found] = torch.where(left[:, None, None, None], flipped, R)
+            betas[found] = shape
+            transl[found] = place_weakly(cam, centre, side, K, left)
         wrist = transl + rest_wrist(hand_pair(hand_id), betas)
-        hold = lambda x: x.expand(frames, *x.shape).clone()
+
+        def hold(x:Tensor)->Tensor:
+            return x.expand(frames, *x.shape).clone()
+
         return HandMotion(hold(rot), hold(wrist), betas, hold(found), hand_id)
 
-def load_hamer(path:str|Path, # `hamer.ckpt`
-    heads:int=8, # of the decoder; the file does not say
+# %% ../../nbs/library/7_baselines/72_hamer.ipynb #1c81563c
+_LAYERS = 'transformer.transformer.layers.'
+
+def _decoder_of(
+    head:dict, # weights
+    heads:int, # attention heads
+)->HamerHead: # without weights
+    "Decoder of the size that its weights have"
+    def size(name:str, axis:int)->int:
+        weight = head[f'{_LAYERS}0.{name}.weight']
+        return weight.shape[axis]
+
+    numbers = [int(name.split('.')[3]) for name in head if name.startswith(_LAYERS)]
+    return HamerHead(
+        context=size('1.fn.to_kv', 1),
+        dim=head['decpose.weight'].shape[1],
+        depth=1 + max(numbers),
+        heads=heads,
+        inner=size('1.fn.to_kv', 0)//2,
+        hidden=size('2.fn.net.0', 0))
+
+def load_hamer(
+    path:str|Path, # `hamer.ckpt`
+    heads:int=8, # attention heads of the decoder; the file does not say
 )->Hamer: # call it with an image and detected hands
     "HaMeR from its authors' checkpoint"
-    vit, head = read_state(path, 'backbone.'), read_state(path, 'mano_head.')
-    size = lambda k, axis: head[f'transformer.transformer.layers.0.{k}.weight'].shape[axis]
+    vit = read_state(path, 'backbone.')
+    head = read_state(path, 'mano_head.')
     with reading(path, 'checkpoint of HaMeR', 'complete'), torch.device('meta'):
-        depth = 1 + max(int(k.split('.')[3]) for k in head if k.startswith('transformer.transformer.layers.'))
-        decoder = HamerHead(size('1.fn.to_kv', 1), head['decpose.weight'].shape[1], depth, heads, size('1.fn.to_kv', 0)//2, size('2.fn.net.0', 0))
+        decoder = _decoder_of(head, heads)
         model = Hamer(VitPose(**vitpose_shape(vit), crop=True), decoder)
-    fill_weights(model, {f'vit.net.{k}': v for k, v in vitpose_state(vit).items()} | {f'head.{k}': v for k, v in head.items()}, path, assign=True)
+    weights = {f'vit.net.{name}': value for name, value in vitpose_state(vit).items()}
+    weights |= {f'head.{name}': value for name, value in head.items()}
+    fill_weights(model, weights, path, assign=True)
     return model.eval()

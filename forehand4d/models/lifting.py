@@ -22,7 +22,7 @@ from ..released.networks import LegacyModel
 from ..released.checkpoints import official_model
 from .lifter import TRACK, Lifter, LifterConfig
 
-# %% ../../nbs/library/6_models/62_lifting.ipynb #eb73fd37
+# %% ../../nbs/library/6_models/62_lifting.ipynb #2eccb04a
 @dataclass(frozen=True)
 class Track:
     "What a lifting model is told of a batch of videos"
@@ -89,7 +89,7 @@ def crossfade(
         valid=torch.cat([before.valid, old.valid | new.valid, after.valid], -2),
         hand_id=first.hand_id)
 
-# %% ../../nbs/library/6_models/62_lifting.ipynb #6c110814
+# %% ../../nbs/library/6_models/62_lifting.ipynb #05ac92d4
 def lift_long(
     model:Lifter|LegacyModel, # trained
     track:Track, # of any length
@@ -159,7 +159,7 @@ def _known(
         raise ValueError(f'joints3d: {count}; mark them invalid')
     return joints3d, valid3d
 
-# %% ../../nbs/library/6_models/62_lifting.ipynb #eeff3b48
+# %% ../../nbs/library/6_models/62_lifting.ipynb #3e6f4517
 @dataclass(frozen=True)
 class LiftSettings:
     "How motions are drawn"
