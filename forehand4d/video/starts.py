@@ -7,21 +7,22 @@ __all__ = ['WELL_SEEN', 'SMALLEST', 'BEFORE', 'RealVideo', 'find_videos', 'hand_
            'open_video', 'standin_video', 'TrackedFuture', 'tracked_future']
 
 # %% ../../nbs/library/5_video/58_starts.ipynb #677070a8
-from dataclasses import dataclass, replace
 from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from glob import glob
 from itertools import islice
 from pathlib import Path
 import numpy as np
 import torch
 from torch import Tensor
-from ..geometry.cameras import intrinsics_from_fov
 from ..core.paths import project_root
+from ..geometry.cameras import intrinsics_from_fov
 from ..data.clips import Clip
-from .footage import film_sequence
 from ..handworld.generate import draw_again
 from .images import VIDEO_SUFFIXES
 from .tracks import Tracks, cut_tracks, read_film, track_video
+from .footage import film_sequence
 from .background import KnownCameras, StillCamera, apply_homography
 from .background import background_motion
 
@@ -32,28 +33,36 @@ class RealVideo:
     name: str # of the file, without suffix
     tracks: Tracks # of N frames
     images: dict # start frame → (H, W, 3) uint8
-    camera: object # has `how` and `onto(start, frames)`, see `video_camera`
+    camera: object # has `how` and `onto(start, frames)`, see `video.background`
     intrinsics: Tensor # (N, 3, 3)
 
-    starts = property(lambda self: tuple(self.images)) # frame numbers
+    @property
+    def starts(self)->tuple: # frame numbers
+        "Frames that forecasts start from"
+        return tuple(self.images)
+
+def _videos_at(
+    part:str, # file, folder or pattern, relative to the project
+)->list[Path]:
+    "Videos of one name"
+    path = project_root()/part
+    if path.is_dir():
+        return [file for file in path.iterdir() if file.suffix.lower() in VIDEO_SUFFIXES]
+    if path.is_file(): return [path]
+    if '*' in part: return [Path(name) for name in glob(str(path))]
+    expected = 'a file, a folder or a pattern with *, relative to the project'
+    raise FileNotFoundError(f'no video {part!r}: expected {expected}')
 
 def find_videos(
     where:str, # files, folders and patterns, joined by +, relative to the project
 )->list[Path]: # sorted; empty where a pattern matches nothing
     "Videos by name"
-    found = []
-    for part in where.split('+'):
-        path = project_root()/part
-        if path.is_dir():
-            found += [p for p in path.iterdir() if p.suffix.lower() in VIDEO_SUFFIXES]
-        elif path.is_file():
-            found.append(path)
-        elif '*' in part:
-            found += [Path(p) for p in glob(str(path))]
-        else:
-            expected = 'a file, a folder or a pattern with *, relative to the project'
-            raise FileNotFoundError(f'no video {part!r}: expected {expected}')
-    return sorted({p.resolve() for p in found})
+    found = [path for part in where.split('+') for path in _videos_at(part)]
+    return sorted({path.resolve() for path in found})
+
+# %% ../../nbs/library/5_video/58_starts.ipynb #86eb037c
+WELL_SEEN = .9 # share of the joints of a hand
+SMALLEST = 16 # pixels of a hand's size
 
 def hand_size(
     keypoints:Tensor, # (..., 21, 2) pixels
@@ -64,10 +73,6 @@ def hand_size(
     high = torch.where(valid[..., None], keypoints, -torch.inf).amax(-2)
     size = (high - low).amax(-1)
     return torch.where(size > 0, size, torch.nan)
-
-# %% ../../nbs/library/5_video/58_starts.ipynb #86eb037c
-WELL_SEEN = .9 # share of the joints of a hand
-SMALLEST = 16 # pixels of a hand's size
 
 def well_seen(
     tracks:Tracks, # of N frames
@@ -84,10 +89,11 @@ def start_frames(
 )->list[int]: # frames
     "Frames that forecasts start from"
     last = len(tracks) - 1 - round(ahead*tracks.fps)
-    times = np.arange(0, max(last, 0)/tracks.fps + 1e-6, every)
+    end = max(last, 0)/tracks.fps
+    times = np.arange(0, end + 1e-6, every)
     frames = np.rint(times*tracks.fps).astype(int)
     seen = well_seen(tracks).any(-1)
-    return [int(f) for f in frames if f <= last and seen[f]]
+    return [int(frame) for frame in frames if frame <= last and seen[frame]]
 
 # %% ../../nbs/library/5_video/58_starts.ipynb #751d9d54
 @dataclass(frozen=True)
@@ -98,15 +104,27 @@ class Reading:
     fov: float = 60. # degrees along the longer side, where no cameras are given
     max_frames: int|None = None # frames to use
 
-def _keeping(frames, wanted:set, kept:dict): # pass frames on and keep some
-    for t, frame in enumerate(frames):
-        if t in wanted: kept[t] = frame
+def _keeping(
+    frames, # iterable of images
+    wanted:set, # numbers of frames
+    kept:dict, # filled: number → image
+)->Iterator:
+    "Pass frames on and keep some"
+    for number, frame in enumerate(frames):
+        if number in wanted:
+            kept[number] = frame
         yield frame
 
-def _read_images(path:Path, tracks:Tracks, reading:Reading)->RealVideo: # no cameras are given
+def _without_cameras(
+    path:Path, # video
+    tracks:Tracks, # of its frames
+    reading:Reading, # how
+)->RealVideo:
+    "A video of whose camera nothing is known"
     frames = read_film(path)
-    next(frames)
-    images, wanted = {}, {*start_frames(tracks, reading.every)}
+    next(frames) # rate, size, number
+    images = {}
+    wanted = {*start_frames(tracks, reading.every)}
     used = islice(_keeping(frames, wanted, images), len(tracks))
     if reading.camera == 'background':
         camera = background_motion(used, tracks)
@@ -116,6 +134,18 @@ def _read_images(path:Path, tracks:Tracks, reading:Reading)->RealVideo: # no cam
     K = intrinsics_from_fov(reading.fov, *tracks.size).expand(len(tracks), 3, 3)
     return RealVideo(path.stem, tracks, images, camera, K)
 
+def _with_cameras(
+    path:Path, # video
+    tracks:Tracks, # of its frames
+    reading:Reading, # how
+)->RealVideo:
+    "A video whose cameras are given in a file"
+    sequence = film_sequence(path, tracks, reading.camera.format(name=path.stem))
+    straight = replace(tracks, keypoints=sequence.keypoints2d.float(), valid=sequence.valid2d)
+    images = {start: sequence.image(start) for start in start_frames(straight, reading.every)}
+    camera = KnownCameras(sequence.intrinsics, sequence.cam_from_world)
+    return RealVideo(path.stem, straight, images, camera, sequence.intrinsics.float())
+
 def open_video(
     path:str|Path, # video file
     reading:Reading=Reading(), # how
@@ -124,28 +154,29 @@ def open_video(
     path = Path(path)
     tracks = track_video(path, reading.max_frames)
     if not start_frames(tracks, reading.every):
-        raise ValueError(f'{path}: nothing to start from; expected a frame with a hand that is '
-                         'well seen, and half a second after it')
-    if reading.camera in ('background', 'none'): return _read_images(path, tracks, reading)
-    sequence = film_sequence(path, tracks, reading.camera.format(name=path.stem))
-    straight = replace(tracks, keypoints=sequence.keypoints2d.float(), valid=sequence.valid2d)
-    images = {t: sequence.image(t) for t in start_frames(straight, reading.every)}
-    camera = KnownCameras(sequence.intrinsics, sequence.cam_from_world)
-    return RealVideo(path.stem, straight, images, camera, sequence.intrinsics.float())
+        raise ValueError(
+            f'{path}: nothing to start from; expected a frame with a hand that is '
+            'well seen, and half a second after it')
+    if reading.camera in ('background', 'none'):
+        return _without_cameras(path, tracks, reading)
+    return _with_cameras(path, tracks, reading)
 
+# %% ../../nbs/library/5_video/58_starts.ipynb #f11c175a
 def standin_video(
     clip:Clip, # of HandWorld
     every:float=.5, # seconds between starts
 )->RealVideo: # its keypoints taken for tracks, its cameras known
     "A clip of HandWorld in place of a video"
-    h, w = clip.image.shape[:2]
-    n = clip.length
-    parts = (clip.keypoints2d[:n], clip.valid2d[:n], clip.valid2d[:n].any(-1).float())
-    tracks = Tracks(*parts, float(clip.fps), (w, h))
+    height, width = clip.image.shape[:2]
+    keypoints = clip.keypoints2d[:clip.length]
+    valid = clip.valid2d[:clip.length]
+    score = valid.any(-1).float()
+    tracks = Tracks(keypoints, valid, score, float(clip.fps), (width, height))
     starts = start_frames(tracks, every)
-    images = dict(zip(starts, draw_again(clip, starts)))
+    images = dict(zip(starts, draw_again(clip, starts), strict=True))
     camera = KnownCameras(clip.intrinsics, clip.cam_from_view)
-    return RealVideo(clip.sequence.replace('/', '-'), tracks, images, camera, clip.intrinsics)
+    name = clip.sequence.replace('/', '-')
+    return RealVideo(name, tracks, images, camera, clip.intrinsics)
 
 # %% ../../nbs/library/5_video/58_starts.ipynb #b3000bed
 BEFORE = 5 # frames before a start that a velocity is fitted to, the start among them
@@ -168,9 +199,11 @@ def _mapped(
     start:int, # frame
     frames:Tensor, # (T,) frames
 )->tuple: # (T, 2, 21, 2) pixels of the start's image, (T, 2, 21) bool
+    "Tracked keypoints, seen by the camera of the start"
     tracks = video.tracks
     px = apply_homography(video.camera.onto(start, frames), tracks.keypoints[frames])
-    valid = tracks.valid[frames] & (tracks.score[frames] > 0)[..., None] & px.isfinite().all(-1)
+    detected = (tracks.score[frames] > 0)[..., None]
+    valid = tracks.valid[frames] & detected & px.isfinite().all(-1)
     return torch.where(valid[..., None], px, 0.), valid
 
 def tracked_future(
@@ -179,12 +212,14 @@ def tracked_future(
     seconds:float=2., # that are looked at; less at the end of the video
 )->TrackedFuture:
     "Keypoints around a start, seen by the camera of the start"
-    fps, tracks = video.tracks.fps, video.tracks
-    last = min(start + round(seconds*fps), len(tracks) - 1)
+    tracks = video.tracks
+    last = min(start + round(seconds*tracks.fps), len(tracks) - 1)
     frames = torch.arange(start, last + 1)
-    before = torch.arange(max(start - BEFORE + 1, 0), start + 1)
-    size = hand_size(tracks.keypoints[start], tracks.valid[start])
-    seen = well_seen(cut_tracks(tracks, start, start))[0]
-    after = _mapped(video, start, frames)
-    earlier = _mapped(video, start, before)
-    return TrackedFuture(start, (frames - start)/fps, *after, *earlier, fps, seen, size)
+    earlier = torch.arange(max(start - BEFORE + 1, 0), start + 1)
+    keypoints, valid = _mapped(video, start, frames)
+    before, before_valid = _mapped(video, start, earlier)
+    return TrackedFuture(
+        start=start, times=(frames - start)/tracks.fps, keypoints=keypoints, valid=valid,
+        before=before, before_valid=before_valid, fps=tracks.fps,
+        hands=well_seen(cut_tracks(tracks, start, start))[0],
+        size=hand_size(tracks.keypoints[start], tracks.valid[start]))
