@@ -294,6 +294,7 @@ class Pace:
         self.spent += seconds
         self.expected += 60*step.minutes
 
+# %% ../../nbs/library/7_study/73_plan.ipynb #3245aac8
 def _put_away(
     step:Step, # whose run is out of date
     now:int, # seconds
