@@ -60,7 +60,7 @@ class Source:
             profile=self.run.params.get('profile'),
             flags=list(self.flags))
 
-# %% ../../nbs/library/7_study/72_sources.ipynb #8550c9c6
+# %% ../../nbs/library/7_study/72_sources.ipynb #d2e73ae4
 @dataclass(frozen=True)
 class Sources:
     "Evaluations that a table or figure may read"
@@ -157,7 +157,7 @@ def save_texts(
     write_json(folder/f'{name}.json', dict(sources=[s.entry for s in sources], **facts))
     return [folder/f'{name}.{suffix}' for suffix in (*texts, 'json')]
 
-# %% ../../nbs/library/7_study/72_sources.ipynb #c520da96
+# %% ../../nbs/library/7_study/72_sources.ipynb #c63db405
 def record_name(
     sources:Sources, # that may be read
     *settings, # parameters of the run and what else decides what it shows
