@@ -241,7 +241,6 @@ def test_read_only_place(write, name, closed):
     assert Path(name).stem in refused_by_the_place(closed, write, name)
 
 
-@pytest.mark.xfail(reason='`atomic_path` names its hidden file, and says nothing of what to do')
 @pytest.mark.parametrize('write, name', WRITERS, ids=names)
 def test_read_only_place_is_named_as_it_was_asked_for(write, name, closed):
     said = refused_by_the_place(closed, write, name)
@@ -305,8 +304,6 @@ def toy_notebook(folder):
     return folder/'toy.ipynb'
 
 
-@pytest.mark.xfail(raises=ValueError, reason='`_on_record` compares what was resolved with what '
-                                             'was asked for')
 def test_a_run_with_a_copy_that_was_cut_off_goes_on(tmp_path, outputs):
     run = start_run('toy', dict(steps=6), name='a')
     (run.dir/'run.ipynb').write_text('{"cells": [{"cell_ty')

@@ -160,6 +160,9 @@ def atomic_path(path:str|Path): # file or folder to be written
     "Yield a temporary path; it becomes `path` on success and vanishes on failure"
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
+    if not os.access(path.parent, os.W_OK): # also where a whole file system is read-only
+        says = 'nothing may be written here: choose another folder, or make this one writable'
+        raise PermissionError(errno.EACCES, says, str(path))
     _sweep(path)
     mine = f'{_hidden(path)}{os.getpid()}.{_here()}'
     tmp = path.with_name(f'{mine}.{os.urandom(3).hex()}.tmp{path.suffix}')

@@ -8,6 +8,7 @@ __all__ = ['HOW', 'notebook_parameters', 'check_parameters', 'on_record', 'Noteb
 # %% ../../nbs/library/2_runs/22_launch.ipynb #714a1c7e
 import ast
 import difflib
+import errno
 import logging
 import os
 import sys
@@ -182,7 +183,8 @@ def on_record(
     if not (folder/'manifest.json').exists(): return None
     run = Run(folder)
     if rank and not run.done: return None
-    asked = _launched(folder/'run.ipynb') or run.params
+    asked = _launched(folder/'run.ipynb')
+    if asked is None: return None # absent or cut off: `start_run` compares what it resolves
     shared = [name for name in params if name in asked and name not in HOW]
     there = {name: asked[name] for name in shared}
     here = {name: params[name] for name in shared}
@@ -250,6 +252,10 @@ class _Launch:
                 stdout_file=self.out, stderr_file=self.err or sys.stderr)
         except PapermillExecutionError as e:
             return e
+        except OSError as e:
+            if e.errno != errno.ENOSPC: raise
+            says = 'the disk is full: free some space and run the same command again'
+            raise OSError(errno.ENOSPC, says, str(executed)) from e
         return None
 
     def error(self,

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from scipy.spatial.transform import Rotation
 from torch import Tensor
-from ..core.files import read_json
+from ..core.files import read_json, regular_file
 from ..core.checks import read_arrays
 from ..geometry.cameras import intrinsics_from_fov, resize_intrinsics
 from ..datasets.sequences import expect
@@ -109,7 +109,7 @@ def _text_lines(path:Path)->list: # file of COLMAP
         raise ValueError(
             f'{binary.name} is binary: write text with '
             'colmap model_converter --output_type TXT')
-    lines = path.read_text().splitlines()
+    lines = regular_file(path, 'text file of COLMAP').read_text().splitlines()
     return [line for line in lines if line.strip() and line.strip()[0] != '#']
 
 def _colmap(folder:Path)->dict: # folder with two files → name of the image → `FrameCamera`
