@@ -105,7 +105,7 @@ class Build:
 
 EASY = 5. # effort up to which a pose is drawn
 
-def _trunk(build, elbow): # `Build`, (N, 3) elbows → (N,) effort of one in the chest, behind or raised
+def _trunk(build, elbow): # `Build`, (N, 3) elbows → (N,) effort in the chest, behind or raised
     shoulder = build.shoulder
     x, y, z = elbow.T
     inside = np.maximum(.08*build.scale - x, 0)/.04
@@ -174,10 +174,7 @@ class Beat:
         rise = minimum_jerk((t - self.start)/.25)
         fall = minimum_jerk((self.stop - t)/.25)
         angle = 2*np.pi*self.hz*(t - self.start) + self.phase
-        if self.one_sided:
-            wave = (1 - np.cos(angle))/2
-        else:
-            wave = np.sin(angle)
+        wave = (1 - np.cos(angle))/2 if self.one_sided else np.sin(angle)
         return rise*fall*wave
 
     def signals(self,

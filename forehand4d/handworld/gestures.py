@@ -66,14 +66,20 @@ def _reach(plan, hands): # far away and, mostly, back
 
 def _turn(plan, hands): # the forearm turns, once or to and fro
     g = plan.rng
-    angle = plan.rng.uniform(.4, 1.2)
-    axis = unit(np.array([1, g.normal(0, .15), g.normal(0, .15)]))
-    plan.beat(hands, g.uniform(.8, 3), g.uniform(.4, 1.8), turn=axis*angle)
+    angle = g.uniform(.4, 1.2)
+    axis = [1, g.normal(0, .15), g.normal(0, .15)]
+    axis = unit(np.array(axis))
+    time = g.uniform(.8, 3)
+    hz = g.uniform(.4, 1.8)
+    plan.beat(hands, time, hz, turn=axis*angle)
 
 def _nod(plan, hands): # the hand bends at the wrist
     g = plan.rng
     axis = unit(np.array([0, g.normal(0, .2), 1.]))
-    plan.beat(hands, g.uniform(.8, 2.5), g.uniform(.6, 2.5), turn=axis*g.uniform(.2, .6))
+    time = g.uniform(.8, 2.5)
+    hz = g.uniform(.6, 2.5)
+    angle = g.uniform(.2, .6)
+    plan.beat(hands, time, hz, turn=axis*angle)
 
 def _open_close(plan, hands): # fist and open hand, or from any posture to any other
     g = plan.rng
@@ -86,9 +92,12 @@ def _open_close(plan, hands): # fist and open hand, or from any posture to any o
 # %% ../../nbs/library/4_handworld/48c_gestures.ipynb #0aa948c8
 def _point(plan, hands): # somewhere, with the index finger
     start = plan.together(hands)
-    stop = _copy_pose(plan, hands, *plan.elsewhere(hands[0], plan.rng.uniform(.06, .25), 1.))
+    far = plan.rng.uniform(.06, .25)
+    p, R = plan.elsewhere(hands[0], far, 1.)
+    stop = _copy_pose(plan, hands, p, R)
     _all_fingers(plan, hands, start, stop, POSTURES['point'])
     plan.wait(hands, .2, 1.2)
+
 def _wave(plan, hands): # with the hand or with the forearm
     g = plan.rng
     start = plan.together(hands)
@@ -105,8 +114,11 @@ def _beckon(plan, hands): # fingers call somebody
     one = g.random() < .4
     _all_fingers(plan, hands, start, start + .25, POSTURES['point' if one else 'loose'])
     bend = np.zeros((5, 4))
-    bend[:1 if one else 4, :3] = np.array([.6, .9, .5])*g.uniform(.6, 1.2)
-    plan.beat(hands, g.uniform(.8, 2.5), g.uniform(1, 3), bend=bend, one_sided=True)
+    count = 1 if one else 4 # fingers that call
+    bend[:count, :3] = np.array([.6, .9, .5])*g.uniform(.6, 1.2)
+    time = g.uniform(.8, 2.5)
+    hz = g.uniform(1, 3)
+    plan.beat(hands, time, hz, bend=bend, one_sided=True)
 
 def _wiggle(plan, hands): # fingers one after the other, as on a keyboard
     g = plan.rng
@@ -150,7 +162,10 @@ def _shake(plan, hands): # a hand that stresses words: short beats along one dir
     g = plan.rng
     way = unit(g.normal(size=3))
     spin = g.normal(0, .15, 3)
-    plan.beat(hands, g.uniform(.6, 2), g.uniform(1, 3), shift=way*g.uniform(.01, .05), turn=spin)
+    time = g.uniform(.6, 2)
+    hz = g.uniform(1, 3)
+    shift = way*g.uniform(.01, .05)
+    plan.beat(hands, time, hz, shift=shift, turn=spin)
 
 def _wander(plan, hands): # anything, slowly
     g = plan.rng
@@ -246,9 +261,11 @@ def _perform(
     "One recipe"
     choice = ALONE | (PAIRED if len(hands) == 2 else {})
     names = list(names or choice)
-    weight = np.array([choice[n][1] for n in names], float)
-    name = plan.rng.choice(names, p=weight/weight.sum())
-    choice[name][0](plan, hands)
+    weights = [choice[name][1] for name in names]
+    weights = np.array(weights, float)
+    name = plan.rng.choice(names, p=weights/weights.sum())
+    recipe, _ = choice[name]
+    recipe(plan, hands)
 
 # %% ../../nbs/library/4_handworld/48c_gestures.ipynb #176f1fa3
 @dataclass(frozen=True)
@@ -276,7 +293,9 @@ def _mirror_pose(plan): # the left hand is near the mirror image of the right on
     g = plan.rng
     p, elbow = plan.home[0]
     off = g.normal(0, .015, 3)
-    plan.begin(1, p + off, plan.R[0]@to_mat(g.normal(0, .12, 3)), elbow + off, plan.q[0])
+    turn = to_mat(g.normal(0, .12, 3))
+    R = plan.R[0]@turn
+    plan.begin(1, p + off, R, elbow + off, plan.q[0])
 
 # %% ../../nbs/library/4_handworld/48c_gestures.ipynb #cdf7436e
 def plan_freely(
