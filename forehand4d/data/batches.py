@@ -6,17 +6,21 @@
 __all__ = ['PAST_FRAMES', 'PAST_FPS', 'collate', 'batch_motion', 'batch_past', 'batch_tracks']
 
 # %% ../../nbs/library/3_data/33_batches.ipynb #d6056a10
-import zlib, torch
+import zlib
+import torch
+from torch import Tensor
 from torch.utils.data import default_collate
 from ..geometry.cameras import unproject
 from ..geometry.motion import HandMotion, rest_motion
-from .clips import Clip, pad_clip, square_image, window
+from .clips import Clip, pad_clip, per_row, square_image, window
 
 # %% ../../nbs/library/3_data/33_batches.ipynb #66a3052a
-def _number(hand_id:str)->torch.Tensor: return torch.tensor(zlib.crc32(hand_id.encode()))
-
 PAST_FRAMES = 30 # of the time before its clips that a batch holds
 PAST_FPS = 30. # their rate, frames per second
+
+def _number(hand_id:str)->Tensor: # name of a hand model → its hash
+    "A name as a number, since a batch holds tensors"
+    return torch.tensor(zlib.crc32(hand_id.encode()))
 
 def _past_fields(
     clip:Clip, # any
@@ -27,7 +31,8 @@ def _past_fields(
     cameras = torch.eye(4).repeat(PAST_FRAMES, 1, 1)
     fields = dict(past_rays=rays, past_valid=valid, past_cam=cameras)
     past = clip.past
-    if past is None or not len(past): return fields
+    if past is None or not len(past):
+        return fields
     back = torch.arange(PAST_FRAMES, 0, -1)*clip.fps/PAST_FPS # frames of the clip before frame 0
     frame = len(past) - back.round().long()
     there = frame >= 0
@@ -40,58 +45,112 @@ def _past_fields(
     return fields
 
 # %% ../../nbs/library/3_data/33_batches.ipynb #dee85b89
-def _fields(c:Clip, frames:int, image_size:int)->dict: # tensors of one clip
-    c = window(c, 0, frames) if len(c) > frames else pad_clip(c, frames)
-    m = c.motion
-    if m is None: m = rest_motion(frames); m = HandMotion(m.rot, m.wrist, m.betas, torch.zeros_like(m.valid), m.hand_id)
-    out = {k: getattr(c, k) for k in ('intrinsics', 'cam_from_view', 'keypoints2d', 'valid2d', 'joints3d', 'valid3d')}
-    out |= dict(rot=m.rot, wrist=m.wrist, betas=m.betas, hand=m.valid, model=_number(m.hand_id), real=c.frame_ids >= 0,
-                weight=torch.tensor(float((c.meta or {}).get('weight', 1.0))))
-    if not image_size: return out
-    if c.image is None: raise ValueError(f'{c.dataset}/{c.sequence} has no image, which forecasting needs')
-    image, K = square_image(c.image, c.intrinsics[0], image_size)
-    return out | _past_fields(c) | dict(image=torch.from_numpy(image.copy()), image_K=K)
+_COPIED = ('intrinsics', 'cam_from_view', 'keypoints2d', 'valid2d', 'joints3d', 'valid3d')
 
-def collate(clips:list, # clips
+def _placeholder(frames:int)->HandMotion: # that no loss sees
+    "A motion of nobody"
+    rest = rest_motion(frames)
+    nobody = torch.zeros_like(rest.valid)
+    return HandMotion(rest.rot, rest.wrist, rest.betas, nobody, rest.hand_id)
+
+def _fields(
+    clip:Clip, # any
+    frames:int, # T
+    image_size:int, # side of the square image, 0 for none
+)->dict: # tensors by name
+    "Tensors of one clip"
+    clip = window(clip, 0, frames) if len(clip) > frames else pad_clip(clip, frames)
+    motion = clip.motion
+    if motion is None:
+        motion = _placeholder(frames)
+    weight = float((clip.meta or {}).get('weight', 1.0))
+    fields = {name: getattr(clip, name) for name in _COPIED} | dict(
+        rot=motion.rot, wrist=motion.wrist, betas=motion.betas,
+        hand=motion.valid,
+        model=_number(motion.hand_id),
+        real=clip.frame_ids >= 0,
+        weight=torch.tensor(weight))
+    if not image_size:
+        return fields
+    if clip.image is None:
+        raise ValueError(
+            f'{clip.dataset}/{clip.sequence} has no image, which forecasting needs')
+    image, K = square_image(clip.image, clip.intrinsics[0], image_size)
+    fields |= _past_fields(clip)
+    return fields | dict(image=torch.from_numpy(image.copy()), image_K=K)
+
+def collate(
+    clips:list, # clips
     frames:int, # T
     image_size:int=0, # side of the square image, 0 for none
 )->dict: # tensors with leading axis B
     "Clips to a batch"
-    return default_collate([_fields(c, frames, image_size) for c in clips])
+    rows = [_fields(clip, frames, image_size) for clip in clips]
+    return default_collate(rows)
 
-def batch_motion(batch:dict, # from `collate`
+def batch_motion(
+    batch:dict, # from `collate`
     hand_id:str='open-hand', # hand model of the labels
 )->HandMotion: # (B, T)
     "The motion of a batch"
-    if 'model' in batch and (batch['hand'].flatten(1).any(1) & (batch['model'] != _number(hand_id).to(batch['model']))).any():
-        raise ValueError(f'the clips hold parameters of another hand model than {hand_id!r}, which is in use: their numbers are not interchangeable')
+    if 'model' in batch:
+        ours = _number(hand_id).to(batch['model'])
+        has_hands = batch['hand'].flatten(1).any(1)
+        if (has_hands & (batch['model'] != ours)).any():
+            raise ValueError(
+                f'the clips hold parameters of another hand model than {hand_id!r}, '
+                'which is in use: their numbers are not interchangeable')
     return HandMotion(batch['rot'], batch['wrist'], batch['betas'], batch['hand'], hand_id)
 
+# %% ../../nbs/library/3_data/33_batches.ipynb #c34045de
+def _mirror_sign(
+    flip:Tensor, # (B,) bool
+    like:Tensor, # of the wanted type
+)->Tensor: # (B, 4) of the axes, -1 where they are mirrored
+    "Signs of the axes in a mirror"
+    mirror = like.new_tensor([-1., 1, 1, 1])
+    return torch.where(flip[:, None], mirror, 1.)
+
 def _mirrored_cameras(
-    cameras:torch.Tensor, # (B, T, 4, 4)
-    sign:torch.Tensor, # (B, 4) of the axes, -1 where they are mirrored
-)->torch.Tensor: # (B, T, 4, 4)
+    cameras:Tensor, # (B, T, 4, 4)
+    sign:Tensor, # (B, 4) of the axes, -1 where they are mirrored
+)->Tensor: # (B, T, 4, 4)
     "Cameras in a mirror"
-    return cameras*sign[:, None, :, None]*sign[:, None, None]
+    of_rows = sign[:, None, :, None]
+    of_columns = sign[:, None, None]
+    return cameras*of_rows*of_columns
+
+def _swapped(
+    values:Tensor, # (B, T, 2, ...)
+    flip:Tensor, # (B,) bool
+)->Tensor: # (B, T, 2, ...)
+    "Right and left hand exchanged where a clip is mirrored"
+    mirrored = per_row(flip, values)
+    return torch.where(mirrored, values.flip(2), values)
 
 def batch_past(
     batch:dict, # from `collate` with images
-    flip:torch.Tensor, # (B,) bool: clips that are seen in a mirror
+    flip:Tensor, # (B,) bool: clips that are seen in a mirror
 )->tuple: # tangents (B, P, 2, 21, 2), which there are (B, P, 2, 21), `cam_from_view` (B, P, 4, 4)
     "What was seen in the second before the image, oldest first"
-    mirror = flip.view(-1, 1, 1, 1)
-    rays, valid = batch['past_rays'], batch['past_valid']
-    sign = torch.where(flip[:, None], rays.new_tensor([-1., 1, 1, 1]), 1.)
-    rays = torch.where(mirror[..., None], rays.flip(2), rays)*sign[:, None, None, None, :2]
-    valid = torch.where(mirror, valid.flip(2), valid)
-    return rays, valid, _mirrored_cameras(batch['past_cam'], sign)
+    past = batch['past_rays']
+    sign = _mirror_sign(flip, past)
+    of_tangents = sign[:, None, None, None, :2]
+    rays = _swapped(past, flip)*of_tangents
+    valid = _swapped(batch['past_valid'], flip)
+    cameras = _mirrored_cameras(batch['past_cam'], sign)
+    return rays, valid, cameras
 
-def batch_tracks(batch:dict, # from `collate`
-    flip:torch.Tensor, # (B,) bool: clips that are seen in a mirror
-)->tuple: # tangents (B, T, 2, 21, 2) in camera t, which of them there are (B, T, 2, 21), `cam_from_view` (B, T, 4, 4)
-    "The 2D keypoints of a batch as tangents of the viewing angle: all that a clip without hand parameters has to say"
-    ok = batch['valid2d']
-    rays = unproject(batch['keypoints2d'], batch['intrinsics'][:, :, None, None], ok.float())[..., :2]
-    sign = torch.where(flip[:, None], rays.new_tensor([-1., 1, 1, 1]), 1.)
-    swap = lambda x: torch.where(flip.view(-1, *[1]*(x.dim() - 1)), x.flip(2), x)
-    return swap(rays)*sign[:, None, None, None, :2], swap(ok), _mirrored_cameras(batch['cam_from_view'], sign)
+def batch_tracks(
+    batch:dict, # from `collate`
+    flip:Tensor, # (B,) bool: clips that are seen in a mirror
+)->tuple: # tangents (B, T, 2, 21, 2), which there are (B, T, 2, 21), `cam_from_view` (B, T, 4, 4)
+    "The 2D keypoints as tangents: all that a clip without hand parameters has to say"
+    valid = batch['valid2d']
+    K = batch['intrinsics'][:, :, None, None]
+    rays = unproject(batch['keypoints2d'], K, valid.float())[..., :2]
+    sign = _mirror_sign(flip, rays)
+    of_tangents = sign[:, None, None, None, :2]
+    mirrored = _swapped(rays, flip)*of_tangents
+    cameras = _mirrored_cameras(batch['cam_from_view'], sign)
+    return mirrored, _swapped(valid, flip), cameras
