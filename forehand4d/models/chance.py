@@ -5,12 +5,12 @@
 # %% auto #0
 __all__ = ['uniform', 'normal', 'happens']
 
-# %% ../../nbs/library/6_models/63a_chance.ipynb #1557acd1
+# %% ../../nbs/library/6_models/63a_chance.ipynb #986f0494
 import torch
 from torch import Tensor
 from ..core.compute import by
 
-# %% ../../nbs/library/6_models/63a_chance.ipynb #0c5a2390
+# %% ../../nbs/library/6_models/63a_chance.ipynb #f9c7a2af
 def uniform(
     shape:tuple, # of the answer
     like:Tensor, # whose device and type the answer takes

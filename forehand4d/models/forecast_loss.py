@@ -68,7 +68,7 @@ def resample(
     grid = F.affine_grid(from_output, pixels.shape, align_corners=False)
     return F.grid_sample(pixels, grid, align_corners=False)
 
-# %% ../../nbs/library/6_models/65_forecast_loss.ipynb #14e2a5ce
+# %% ../../nbs/library/6_models/65_forecast_loss.ipynb #dd664c64
 def intrinsics_of(
     K:Tensor, # (B, 3, 3) of the images before
     view:ImageView, # what is seen
@@ -86,7 +86,7 @@ def intrinsics_of(
     K[:, :2, 2] = centred*zoom[:, None]*signs + middle + view.shift
     return K
 
-# %% ../../nbs/library/6_models/65_forecast_loss.ipynb #e55bcf8a
+# %% ../../nbs/library/6_models/65_forecast_loss.ipynb #db6e9c91
 DARKEST, BRIGHTNESS = 0.6, 0.8 # brightness is the first, up to the second more
 LEAST, TINT = 0.85, 0.3 # the same for each colour channel
 PIXEL_NOISE = 0.02 # standard deviation, of the range of a pixel
@@ -108,7 +108,7 @@ def augment_image(
     normalised = normalise_image(pixels.permute(0, 2, 3, 1))
     return normalised, intrinsics_of(K, view, size), view.flip
 
-# %% ../../nbs/library/6_models/65_forecast_loss.ipynb #2f04c329
+# %% ../../nbs/library/6_models/65_forecast_loss.ipynb #a0fe86ba
 @dataclass(frozen=True)
 class TrainingView:
     "The images of a batch as the network sees them"
@@ -191,7 +191,7 @@ class Labels:
     known: Tensor # (B, 2, 21) bool: of them, those with a label
     tracks: KeypointTracks|None = None # with 2D supervision
 
-# %% ../../nbs/library/6_models/65_forecast_loss.ipynb #f61bf44d
+# %% ../../nbs/library/6_models/65_forecast_loss.ipynb #a807367c
 def labels_of(
     batch:dict, # from `collate` with images
     view:TrainingView, # its images as the network sees them
@@ -249,7 +249,7 @@ def shaken(
     level = uniform((len(true), 1, 1, 1), true, generator)
     return true + noise*level*SHAKE*size
 
-# %% ../../nbs/library/6_models/65_forecast_loss.ipynb #6458ff44
+# %% ../../nbs/library/6_models/65_forecast_loss.ipynb #4bdd51e4
 def tell_hands(
     keypoints:Tensor, # (B, 2, 21, 2) as from a detector
     seen:Tensor, # (B, 2, 21) bool: a detector would find them

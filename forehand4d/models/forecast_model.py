@@ -79,7 +79,7 @@ def check_forecaster(
         "'regression' or 'diffusion', the others without: "
         f'got {cfg.method!r}, {cfg.supervision!r}, aux {cfg.aux!r}')
 
-# %% ../../nbs/library/6_models/66_forecast_model.ipynb #0edd1247
+# %% ../../nbs/library/6_models/66_forecast_model.ipynb #a55ce694
 def context_channels(
     cfg:ForecasterConfig, # checked
     dim:int, # channels of the backbone's tokens
@@ -94,7 +94,7 @@ def context_channels(
         return image, hands, found
     return image, hands, found, ('present', PRESENT_DIM), ('past', PAST_DIM)
 
-# %% ../../nbs/library/6_models/66_forecast_model.ipynb #e7132362
+# %% ../../nbs/library/6_models/66_forecast_model.ipynb #0fe5fdb8
 class ForecastModel(nn.Module):
     "Backbone and denoiser"
     def __init__(self,
@@ -129,7 +129,7 @@ class ForecastModel(nn.Module):
         rows, columns = self.backbone.grid(self.cfg.image_size)
         return rows*columns//self.cfg.pool**2
 
-# %% ../../nbs/library/6_models/66_forecast_model.ipynb #889945a8
+# %% ../../nbs/library/6_models/66_forecast_model.ipynb #2dec0ce4
 @patch
 def prepare(self:ForecastModel,
     image:np.ndarray, # (H, W, 3) uint8
@@ -160,7 +160,7 @@ def find_hands(self:ForecastModel,
     pixels = (likely*position).sum(1)
     return pixels.unflatten(1, (2, 21)), log_likely
 
-# %% ../../nbs/library/6_models/66_forecast_model.ipynb #978a8cbf
+# %% ../../nbs/library/6_models/66_forecast_model.ipynb #1357e542
 def merge_squares(
     tokens:Tensor, # (B, rows*columns, C)
     grid:tuple, # rows and columns of tokens
@@ -187,7 +187,7 @@ def image_tokens(self:ForecastModel,
     with_rays = torch.cat([tokens, rays*told, flag], -1)
     return merge_squares(with_rays, self.backbone.grid(size), self.cfg.pool)
 
-# %% ../../nbs/library/6_models/66_forecast_model.ipynb #7deecfad
+# %% ../../nbs/library/6_models/66_forecast_model.ipynb #0f6ffccd
 def found_features(
     found:tuple, # what `ForecastModel.find_hands` returned
     K:Tensor, # (B, 3, 3) intrinsics of the image
@@ -230,7 +230,7 @@ def parts_of_prefix(self:ForecastModel)->dict: # name of a group → slice of th
         parts[name] = slice(start, end)
     return parts
 
-# %% ../../nbs/library/6_models/66_forecast_model.ipynb #45d7eb06
+# %% ../../nbs/library/6_models/66_forecast_model.ipynb #291bd7b5
 @dataclass(frozen=True)
 class Given:
     "What may be known beside an image"
@@ -308,7 +308,7 @@ def glimpse(self:ForecastModel,
     tokens = tokens.scatter(1, where, seen)
     return tokens, blank, blank[:, members[:, 0]]
 
-# %% ../../nbs/library/6_models/66_forecast_model.ipynb #e799f308
+# %% ../../nbs/library/6_models/66_forecast_model.ipynb #a5bf70e7
 @patch
 def hide_image(self:ForecastModel,
     prefix:Tensor, # (B, N, width)

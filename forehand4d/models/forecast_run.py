@@ -6,7 +6,7 @@
 __all__ = ['ORACLE', 'USUAL', 'ForecastParams', 'check_params', 'pick_start', 'is_oracle', 'wild_source', 'RunPlan',
            'train_config', 'forecast_run', 'record_of', 'training_clips', 'note_inputs', 'planned_model']
 
-# %% ../../nbs/library/6_models/68a_forecast_run.ipynb #f0411824
+# %% ../../nbs/library/6_models/68a_forecast_run.ipynb #2a133177
 from dataclasses import dataclass, field
 from pathlib import Path
 from ..data.loaders import ClipDataset
@@ -17,7 +17,7 @@ from ..training.weights import pick_weights
 from ..training.loop import TrainConfig
 from .forecaster import Forecaster, build_forecaster
 
-# %% ../../nbs/library/6_models/68a_forecast_run.ipynb #a1e9ae9f
+# %% ../../nbs/library/6_models/68a_forecast_run.ipynb #4b60b9c9
 @dataclass(frozen=True)
 class ForecastParams:
     "Parameters of `train_forecast`"
@@ -46,7 +46,7 @@ class ForecastParams:
     accumulate: int = 1 # pieces of a step that a process works on one after the other
     seed: int = 0 # seeds every generator
 
-# %% ../../nbs/library/6_models/68a_forecast_run.ipynb #0780e4de
+# %% ../../nbs/library/6_models/68a_forecast_run.ipynb #7daf4a82
 def check_params(
     params:ForecastParams, # as given
 ):
@@ -70,7 +70,7 @@ def pick_start(
         before = dict(method=params.method, stage=1)
     return pick_weights(params.init, 'train_forecast', '', profile=sizes.name, **before)
 
-# %% ../../nbs/library/6_models/68a_forecast_run.ipynb #f4f3c6d8
+# %% ../../nbs/library/6_models/68a_forecast_run.ipynb #a41ca0d2
 ORACLE = 'oracle' # value of `imputed`: the true labels
 
 def is_oracle(
@@ -94,7 +94,7 @@ def wild_source(
         labels = run.name if run else ''
     return f'impute_labels/{labels}/labels' if labels else ''
 
-# %% ../../nbs/library/6_models/68a_forecast_run.ipynb #74c7e6c3
+# %% ../../nbs/library/6_models/68a_forecast_run.ipynb #62d3b83d
 @dataclass(frozen=True)
 class RunPlan:
     "What is trained, from what, and on what"
@@ -134,7 +134,7 @@ def forecast_run(
     mixture = f'{params.datasets}+{extra}' if extra else params.datasets
     return RunPlan(params, sizes, training, mixture, start, start_run)
 
-# %% ../../nbs/library/6_models/68a_forecast_run.ipynb #085fe66d
+# %% ../../nbs/library/6_models/68a_forecast_run.ipynb #f730d284
 USUAL = dict(
     imputed='', supervision='3d', aux='', backbone='', backbone_weights='', shape={}, slow=1.0)
 
@@ -155,7 +155,7 @@ def record_of(
             record[name] = value
     return record
 
-# %% ../../nbs/library/6_models/68a_forecast_run.ipynb #c0c0e941
+# %% ../../nbs/library/6_models/68a_forecast_run.ipynb #d2c2b3ce
 def training_clips(
     plan:RunPlan, # of a run
 )->ClipDataset: # of all its sources

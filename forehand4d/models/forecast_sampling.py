@@ -46,7 +46,7 @@ class Scene:
     betas: Tensor|None = None # (B, 2, 10) known shapes
     present: Present|None = None # poses and past of the hands
 
-# %% ../../nbs/library/6_models/67a_forecast_sampling.ipynb #940c22e0
+# %% ../../nbs/library/6_models/67a_forecast_sampling.ipynb #aa954aed
 def scene_and_settings(
     image:Tensor, # (B, S, S, 3) uint8
     K:Tensor, # (B, 3, 3) intrinsics of these images
@@ -58,7 +58,7 @@ def scene_and_settings(
     known = {name: value for name, value in given.items() if name not in names}
     return Scene(image, K, **known), SampleSettings(**drawing)
 
-# %% ../../nbs/library/6_models/67a_forecast_sampling.ipynb #d90ebd97
+# %% ../../nbs/library/6_models/67a_forecast_sampling.ipynb #040cd23d
 @torch.no_grad()
 def encode_scene(
     model:ForecastModel, # trained
@@ -143,7 +143,7 @@ def start_from(
     shape = dict(betas=motion.betas, valid=motion.valid, hand_id=motion.hand_id)
     return decode_from(channels, stats, there, **shape)
 
-# %% ../../nbs/library/6_models/67a_forecast_sampling.ipynb #24629a73
+# %% ../../nbs/library/6_models/67a_forecast_sampling.ipynb #e136a4ac
 def to_motion(
     model:ForecastModel, # that drew the channels
     channels:Tensor, # (B, S, T, 198)

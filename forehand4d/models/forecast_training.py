@@ -7,7 +7,7 @@ __all__ = ['MARGIN', 'Encoded', 'look_at', 'encode_training', 'drop_tokens', 'Ta
            'reprojection', 'compare', 'from_nothing', 'regression_term', 'add_noise', 'denoising_term', 'found_term',
            'side_term', 'side_regression', 'side_diffusion', 'random_steps', 'training_loss']
 
-# %% ../../nbs/library/6_models/66a_forecast_training.ipynb #633a302e
+# %% ../../nbs/library/6_models/66a_forecast_training.ipynb #5bc02486
 from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
@@ -21,7 +21,7 @@ from .forecast_loss import labels_of, noise_steps, simulate_detector
 from .forecast_loss import training_view
 from .forecast_model import ForecastModel
 
-# %% ../../nbs/library/6_models/66a_forecast_training.ipynb #ef1d3201
+# %% ../../nbs/library/6_models/66a_forecast_training.ipynb #cd48cd98
 @dataclass(frozen=True)
 class Encoded:
     "What is known about the present, as tokens"
@@ -67,7 +67,7 @@ def encode_training(
     alone = undetected | happens(0.5, count, device, generator)
     return Encoded(tokens, found, unseen, alone)
 
-# %% ../../nbs/library/6_models/66a_forecast_training.ipynb #592b2fff
+# %% ../../nbs/library/6_models/66a_forecast_training.ipynb #13580d9d
 def drop_tokens(
     model:ForecastModel, # that is trained
     encoded:Encoded, # the prefix of a batch
@@ -83,7 +83,7 @@ def drop_tokens(
     shown[:, parts['found']] = encoded.alone[:, None]
     return encoded.tokens*shown[..., None]
 
-# %% ../../nbs/library/6_models/66a_forecast_training.ipynb #0e942bf7
+# %% ../../nbs/library/6_models/66a_forecast_training.ipynb #544c6188
 @dataclass(frozen=True)
 class Target:
     "What the denoiser reads, and the truth that its answer is compared with"
@@ -126,7 +126,7 @@ def clean_channels(
         return encode198(target.motion, model.stats)
     return encode_from(target.motion, model.stats, target.anchor)
 
-# %% ../../nbs/library/6_models/66a_forecast_training.ipynb #dfc935f5
+# %% ../../nbs/library/6_models/66a_forecast_training.ipynb #dd09ccda
 @dataclass(frozen=True)
 class Noisy:
     "A motion as the denoiser is given it"
@@ -158,7 +158,7 @@ def compare(
         predicted.float(), clean, target.motion, model.stats, noisy.signal, weights,
         target.weight, stride=model.net.cfg.patch, anchor=target.anchor, **reprojection(tracks))
 
-# %% ../../nbs/library/6_models/66a_forecast_training.ipynb #f7db6848
+# %% ../../nbs/library/6_models/66a_forecast_training.ipynb #62074b56
 def from_nothing(
     clean:Tensor, # (B, T, 198) or with other channels
 )->Noisy: # zeros at step 0, which count in full
@@ -175,7 +175,7 @@ def regression_term(
     "Predict a motion out of nothing and compare"
     return compare(model, target, clean, from_nothing(clean), labels.tracks)
 
-# %% ../../nbs/library/6_models/66a_forecast_training.ipynb #de315f0b
+# %% ../../nbs/library/6_models/66a_forecast_training.ipynb #d229bc45
 def add_noise(
     clean:Tensor, # (B, T, 198) channels of the true motion
     steps:Tensor, # (B,) diffusion steps
@@ -204,7 +204,7 @@ def denoising_term(
         target = replace(target, prefix=model.hide_image(target.prefix, hidden))
     return compare(model, target, clean, noisy)
 
-# %% ../../nbs/library/6_models/66a_forecast_training.ipynb #baae39ea
+# %% ../../nbs/library/6_models/66a_forecast_training.ipynb #43a5a116
 MARGIN = 0.25 # of the side of an image: joints so far beside it count
 
 def found_term(
@@ -222,7 +222,7 @@ def found_term(
     grid = model.backbone.grid(size)
     return found_loss(pixels, log_likely, labels.pixels, counts, size, grid)
 
-# %% ../../nbs/library/6_models/66a_forecast_training.ipynb #26f9b256
+# %% ../../nbs/library/6_models/66a_forecast_training.ipynb #bc8b194d
 def side_term(
     model:ForecastModel, # with an auxiliary head
     prefix:Tensor, # (B, N, width) what is known about the present
@@ -279,7 +279,7 @@ def random_steps(
     steps = torch.randint(STEPS, count, generator=generator, device=generator.device)
     return steps.to(clean.device)
 
-# %% ../../nbs/library/6_models/66a_forecast_training.ipynb #d91298cb
+# %% ../../nbs/library/6_models/66a_forecast_training.ipynb #6fbd62ac
 def training_loss(
     model:ForecastModel, # that is trained
     batch:dict, # from `collate` with images, or with tokens of a frozen backbone

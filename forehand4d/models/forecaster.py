@@ -20,7 +20,7 @@ from .forecast_training import training_loss
 from .forecast_sampling import draw_futures, draw_likely, scene_and_settings
 from ..training.weights import read_weights
 
-# %% ../../nbs/library/6_models/68_forecaster.ipynb #7e824362
+# %% ../../nbs/library/6_models/68_forecaster.ipynb #c6f512b9
 class Forecaster(ForecastModel):
     "The forecasting network, with its training and its sampling"
     def loss(self,
@@ -70,7 +70,7 @@ def config_of(
         settings |= VIT_H # most of a step is the backbone
     return ForecasterConfig(method, **settings | given)
 
-# %% ../../nbs/library/6_models/68_forecaster.ipynb #2520cd93
+# %% ../../nbs/library/6_models/68_forecaster.ipynb #55d71612
 STATS_CLIPS = 400 # that wrist statistics are taken from, at most
 
 def published_weights(

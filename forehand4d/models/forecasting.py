@@ -66,7 +66,7 @@ class Forecast:
             raise ValueError('this forecast has no image to draw on')
         return overlay_forecast(self.image, self.vertices(), self.intrinsics, **kwargs)
 
-# %% ../../nbs/library/6_models/69a_forecasting.ipynb #b6d39f46
+# %% ../../nbs/library/6_models/69a_forecasting.ipynb #d9d4a265
 @patch
 def arrays(self:Forecast)->dict: # name → tensor
     "Everything that `save` writes down as numbers"
@@ -226,7 +226,7 @@ class LoadedForecaster:
             motion = _start_in_present(motion, present)
         return motion, None, None
 
-# %% ../../nbs/library/6_models/69a_forecasting.ipynb #5a78388e
+# %% ../../nbs/library/6_models/69a_forecasting.ipynb #d109947b
 def _only(
     motion:HandMotion, # (1, ...)
 )->HandMotion: # (...)

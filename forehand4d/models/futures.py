@@ -58,7 +58,7 @@ def known_present(
     known = seen & motion.valid[:, 0]
     return simulate_present(motion, known, tracks, draw, everything, level)
 
-# %% ../../nbs/library/6_models/69b_futures.ipynb #ab04edf7
+# %% ../../nbs/library/6_models/69b_futures.ipynb #86f984cd
 def _detected(
     batch:dict, # from `collate` with images
     size:int, # side of the network's image in pixels
@@ -83,7 +83,7 @@ def _told(
     present = known_present(batch, model.cfg.hand_id, told == 'past', seed)
     return {'hands': hands, 'present': present}
 
-# %% ../../nbs/library/6_models/69b_futures.ipynb #f7858d24
+# %% ../../nbs/library/6_models/69b_futures.ipynb #295f41fb
 def _ask(
     model, # `Forecaster`, or another network with its `forecast`
     batch:dict, # from `collate` with images

@@ -48,7 +48,7 @@ class Present:
             return value.to(device)
         return self.map(move)
 
-# %% ../../nbs/library/6_models/64_present.ipynb #7cb34f58
+# %% ../../nbs/library/6_models/64_present.ipynb #95c44bca
 def no_present(
     batch:int, # B
     device='cpu', # where the tensors lie
@@ -138,7 +138,7 @@ class PresentNoise:
     drop_past: float = 0.5 # chance that a clip has no past
     drop_frame: float = 0.1 # chance that a hand is not seen in a frame of the past
 
-# %% ../../nbs/library/6_models/64_present.ipynb #76e39aee
+# %% ../../nbs/library/6_models/64_present.ipynb #0be1d1b8
 def spoil_rotations(
     rot:Tensor, # (B, 2, 16, 3, 3) the truth
     level:Tensor, # (B, 2) 0: exact, 1: as bad as the standard deviations say

@@ -45,7 +45,7 @@ def all_channels(
     wrists = hands[..., OF_A_HAND:]
     return torch.cat([rotations.flatten(-2), wrists.flatten(-2)], -1)
 
-# %% ../../nbs/library/6_models/67_samples.ipynb #5c3d2f15
+# %% ../../nbs/library/6_models/67_samples.ipynb #8693d796
 CAUTION = 0.5 # of the point forecast
 TINY = 1e-9 # keeps a hand that rests in all samples from being divided by zero
 
@@ -63,7 +63,7 @@ def point_forecast(
     share = agreed/(agreed + caution*spread + TINY)
     return first.mean(1) + all_channels(share*mean)
 
-# %% ../../nbs/library/6_models/67_samples.ipynb #de5f31ff
+# %% ../../nbs/library/6_models/67_samples.ipynb #50321a82
 SHARPNESS = 4 # of the weights: how much less a sample counts that lies apart
 
 def sample_weights(
