@@ -52,7 +52,7 @@ def _in_space(
     depth = focal/hand.scale
     return np.array([*across, depth])
 
-# %% ../../nbs/library/5_video/53_detection.ipynb #0302b19f
+# %% ../../nbs/library/5_video/53_detection.ipynb #fd8b23e0
 _LARGER = 1.6 # ratio of scales from which a hand inside another one is a piece of it
 _FAR = 2.5 # hand sizes: a hand so far from a wrist is not its hand
 _AT = 1.2 # hand sizes: a hand so near is
@@ -73,7 +73,8 @@ def _of_two_people(
     away = [_from_wrist(right, body.wrist[0]), _from_wrist(left, body.wrist[1])]
     lonely = body.wrist[int(np.argmax(away))]
     mistaken = any(_from_wrist(hand, lonely) < _AT for hand in others)
-    if mistaken: return False # somebody else's hand is taken for that of the body
+    if mistaken:
+        return False # somebody else's hand is taken for that of the body
     return min(away) < _AT and max(away) > _FAR
 
 def _piece_of(first:SeenHand, second:SeenHand)->bool:
@@ -83,7 +84,7 @@ def _piece_of(first:SeenHand, second:SeenHand)->bool:
     scales = first.scale, second.scale
     return inside and max(scales) > _LARGER*min(scales)
 
-# %% ../../nbs/library/5_video/53_detection.ipynb #6167484a
+# %% ../../nbs/library/5_video/53_detection.ipynb #acf72e3c
 def _pair_score(
     right:SeenHand, # called the right hand
     left:SeenHand, # called the left hand
@@ -177,7 +178,8 @@ class _Search:
         others = []
         for known in self.hands:
             same = hand_gap(known.keypoints, hand.keypoints) < _SAME_HAND
-            (twins if same else others).append(known)
+            group = twins if same else others
+            group.append(known)
         if any(twin.certainty >= hand.certainty for twin in twins): return
         self.hands = [*others, hand]
 
@@ -223,7 +225,7 @@ def _find_pair(levels:list)->list: # [right or None, left or None]
         search.search(view)
     return search.pair()
 
-# %% ../../nbs/library/5_video/53_detection.ipynb #f8665ad2
+# %% ../../nbs/library/5_video/53_detection.ipynb #4e56d803
 def detect_hands(
     image:np.ndarray, # (H, W, 3) uint8 RGB
 )->HandDetections:
