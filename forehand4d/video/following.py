@@ -5,13 +5,14 @@
 # %% auto #0
 __all__ = ['new_detector', 'hands_of_frame']
 
-# %% ../../nbs/library/5_video/53b_following.ipynb #10e61116
+# %% ../../nbs/library/5_video/53b_following.ipynb #280bc36f
 from functools import lru_cache
 import numpy as np
 from ..geometry.mano import JOINT_ORDERS
-from .looks import group_hands, hand_size, need_detector, quiet
+from .squares import group_hands, hand_size
+from .looks import need_detector, quiet
 
-# %% ../../nbs/library/5_video/53b_following.ipynb #927790cb
+# %% ../../nbs/library/5_video/53b_following.ipynb #c0dc87c0
 def new_detector(
     video:bool, # does it follow hands, or see single pictures?
     confidence:float, # least confidence of a hand
@@ -31,7 +32,7 @@ def _single_pictures():
     "The detector for single pictures"
     return new_detector(video=False, confidence=.5)
 
-# %% ../../nbs/library/5_video/53b_following.ipynb #667b827f
+# %% ../../nbs/library/5_video/53b_following.ipynb #ffd12055
 def _detect(
     detector, # from `new_detector`
     image:np.ndarray, # (H, W, 3) uint8
@@ -50,7 +51,7 @@ def _detect(
         found.append((np.array(points, np.float32)[order], right))
     return found
 
-# %% ../../nbs/library/5_video/53b_following.ipynb #e8a42fa9
+# %% ../../nbs/library/5_video/53b_following.ipynb #9bd8e10f
 _PART = 512 # pixels of a part
 
 def _detect_part(
@@ -68,7 +69,7 @@ def _detect_part(
     found = _detect(_single_pictures(), part)
     return [(keypoints@back[:, :2].T + back[:, 2], right) for keypoints, right in found]
 
-# %% ../../nbs/library/5_video/53b_following.ipynb #5fd145ae
+# %% ../../nbs/library/5_video/53b_following.ipynb #d0aed494
 _PADDED = .75 # share of a part that the whole frame fills
 _AROUND = 3 # sides of a part around a hand, in hands
 _LEAST_SIDE = 96 # pixels of the frame in such a part

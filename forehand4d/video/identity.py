@@ -5,15 +5,15 @@
 # %% auto #0
 __all__ = ['MISSING', 'JUMP', 'MEMORY', 'identify']
 
-# %% ../../nbs/library/5_video/53a_identity.ipynb #7bef2d5e
+# %% ../../nbs/library/5_video/53a_identity.ipynb #6227b2ba
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import product
 import numpy as np
-from .looks import hand_gap
+from .squares import hand_gap
 
-# %% ../../nbs/library/5_video/53a_identity.ipynb #d3a8aca4
+# %% ../../nbs/library/5_video/53a_identity.ipynb #881dd553
 MISSING = 4. # price of a hand left out
 JUMP = 3. # price of a jump by one hand size
 MEMORY = 15 # frames that a place is remembered
@@ -49,7 +49,7 @@ def _price(
     jump = JUMP*moved/math.sqrt(frame - last.frame)
     return price + min(jump, _DEAREST)
 
-# %% ../../nbs/library/5_video/53a_identity.ipynb #0c35e4f2
+# %% ../../nbs/library/5_video/53a_identity.ipynb #08038e3e
 @dataclass(frozen=True)
 class _Path:
     "A labelling of all frames so far"
@@ -98,7 +98,7 @@ def _extend(
                 best[pair] = path.extended(frame, found, pair, cost)
     return list(best.values())
 
-# %% ../../nbs/library/5_video/53a_identity.ipynb #0e9f0a9b
+# %% ../../nbs/library/5_video/53a_identity.ipynb #e8f7edaf
 def _backwards(choices:tuple|None)->Iterator: # linked list
     "Choices from the last to the first"
     while choices is not None:

@@ -21,7 +21,7 @@ from ..core.compute import progress
 from ..core.checks import MARK, Field, check_arrays, read_arrays
 from .images import files_of, load_image
 from .videos import Video, at_even_times, read_frames, read_video
-from .looks import group_hands, hand_gap, hand_size
+from .squares import group_hands, hand_gap, hand_size
 from .detection import HandDetections
 from .identity import identify
 from .following import hands_of_frame, new_detector
@@ -49,7 +49,7 @@ class Tracks:
         with atomic_path(path) as tmp, open(tmp, 'wb') as file:
             np.savez_compressed(file, **vars(self), **{MARK: True})
 
-# %% ../../nbs/library/5_video/54_tracks.ipynb #89ff2c5a
+# %% ../../nbs/library/5_video/54_tracks.ipynb #1f10ffbd
 _TRACKS = { # what a file of tracks must hold
     'keypoints': Field(('T', 2, 21, 2), low=-1e6, high=1e6),
     'valid': Field(('T', 2, 21), 'b'),
@@ -75,7 +75,7 @@ def load_tracks(
     size = tuple(arrays['size'].tolist())
     return Tracks(keypoints, valid, score, float(arrays['fps']), size)
 
-# %% ../../nbs/library/5_video/54_tracks.ipynb #a9dca4e4
+# %% ../../nbs/library/5_video/54_tracks.ipynb #5208fb20
 def _at_decoded_frames(
     tracks:Tracks, # with a row for each of `rows`
     rows:np.ndarray, # decoded frame of each row
@@ -146,7 +146,7 @@ def _drop_collapsed(
     usual = median_filter(sizes, _AROUND, mode='nearest')
     score[frames[sizes < SHRUNK*usual]] = 0
 
-# %% ../../nbs/library/5_video/54_tracks.ipynb #06b0d792
+# %% ../../nbs/library/5_video/54_tracks.ipynb #ebe89574
 MAX_GAP = 8 # frames of a hole that is bridged
 TURNED = .25 # largest change of shape over a hole, in hand sizes
 
@@ -224,7 +224,7 @@ def read_film(
                 f'the first image of the folder has {width}x{height}')
         yield image
 
-# %% ../../nbs/library/5_video/54_tracks.ipynb #065ce48e
+# %% ../../nbs/library/5_video/54_tracks.ipynb #8c5ba6eb
 def make_tracks(
     found:list, # T lists of (keypoints (21, 2), probability of a right hand[, confidence])
     fps:float, # frames per second
