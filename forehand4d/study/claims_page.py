@@ -5,13 +5,13 @@
 # %% auto #0
 __all__ = ['CM', 'verdict_summary', 'evidence', 'markdown_table', 'quoted_sources', 'claims_markdown']
 
-# %% ../../nbs/library/7_study/77b_claims_page.ipynb #eb4ac4eb
+# %% ../../nbs/library/7_study/77b_claims_page.ipynb #57a48077
 import pandas as pd
 from .claims import verdicts
 from .paper import SHOWN
 from .sources import Source, Sources
 
-# %% ../../nbs/library/7_study/77b_claims_page.ipynb #6587c971
+# %% ../../nbs/library/7_study/77b_claims_page.ipynb #eb091a09
 def verdict_summary(
     tests:dict, # best and single → tests of `judge`
 )->pd.DataFrame: # a row a claim
@@ -20,14 +20,15 @@ def verdict_summary(
         'best of k samples': verdicts(tests['best']),
         'one sample': verdicts(tests['single'])})
 
-# %% ../../nbs/library/7_study/77b_claims_page.ipynb #c024c75d
+# %% ../../nbs/library/7_study/77b_claims_page.ipynb #74254c11
 CM = 100 # centimetres in a metre
 
 def _interval(test)->str: # a row of `judge`: the difference with its interval
     if not test.n: return ''
     scale = 1 if test.kind in ('diversity', 'multimodality') else CM
-    difference, low, high = scale*test.difference, scale*test.low, scale*test.high
-    return f'{difference:+.2f} [{low:+.2f}, {high:+.2f}]'
+    values = (test.difference, test.low, test.high)
+    difference, low, high = [f'{scale*value:+.2f}' for value in values]
+    return f'{difference} [{low}, {high}]'
 
 def evidence(
     best:pd.DataFrame, # tests of `judge` for the best of k samples
@@ -48,12 +49,13 @@ def evidence(
         'Best of k': best.verdict.where(best.missing == '', command),
         'One sample': single.verdict})
 
-# %% ../../nbs/library/7_study/77b_claims_page.ipynb #2f8a7e52
+# %% ../../nbs/library/7_study/77b_claims_page.ipynb #0e973eeb
 def markdown_table(
     table:pd.DataFrame, # without its index
 )->list[str]: # lines
     "A table as markdown"
-    rows = (table.columns, ['---']*table.shape[1], *table.to_numpy())
+    rule = ['---']*table.shape[1]
+    rows = (table.columns, rule, *table.to_numpy())
     return ['| ' + ' | '.join(map(str, row)) + ' |' for row in rows]
 
 def quoted_sources(
