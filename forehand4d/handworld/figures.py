@@ -53,6 +53,7 @@ class Figure(Person):
         return FOREARM*self.scale
 
     def shoulder(self, side:int)->np.ndarray: # (3,) of the right (0) or the left (1)
+        "Where an arm hangs"
         mirror = MIRROR if side else 1
         return self.build.shoulder*mirror
 
@@ -96,15 +97,18 @@ def arm(self:Figure,
 
 @patch
 def wears(self:Figure, eye:np.ndarray)->bool: # is a camera at (3,) on the head
+    "Is the camera worn on the head"
     distance = np.linalg.norm(eye - self.build.eyes)
     return distance < .22*self.scale
 
 @patch
 def parts(self:Figure, view:str)->list: # of Mesh: the body, for any camera
+    "What a camera sees beside the arms"
     return [self.body()]
 
 @patch
 def body(self:Figure)->Mesh: # torso, neck and head
+    "Torso, neck and head"
     scale = self.scale
     line = NECK + scale*_TRUNK[:, None]*[0, 0, 1]
     trunk = Part.rod(line, scale*_TRUNK_RADII, self.cloth, 16)
