@@ -44,6 +44,7 @@ ACTIVITIES = {family: tuple(weights.items()) for family, weights in _WEIGHTS.ite
 
 # %% ../../nbs/library/4_handworld/46_activities.ipynb #75eff985
 _SHARPER = 1.7 # power of the weights
+
 _OPEN = .1 # a lid that is open by more is open, radians
 
 def _hands(plan): # those that are there
@@ -86,6 +87,7 @@ def _has_time(plan, until): # plan, seconds → does something fit in before
     last_present = max(there)
     return min(last, last_present) < until
 
+# %% ../../nbs/library/4_handworld/46_activities.ipynb #a3776922
 def compose_plan(
     plan:Plan, # that grows
     until:float, # seconds

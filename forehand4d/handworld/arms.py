@@ -140,6 +140,7 @@ def arm_effort(
     effort = stretch**2 + twist + trunk + .5*wrist
     return effort, elbow
 
+# %% ../../nbs/library/4_handworld/48a_arms.ipynb #60d8ac0d
 def draw_pose(
     build:Build, # of the person
     p:np.ndarray, # (N, 3) candidates for the place of a right wrist

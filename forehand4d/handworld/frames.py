@@ -7,6 +7,7 @@ __all__ = ['CHANNELS', 'Actors', 'Plan']
 
 # %% ../../nbs/library/4_handworld/45a_frames.ipynb #885f6cc3
 import numpy as np
+from fastcore.basics import patch
 from .fingers import MIRROR, RELAXED, posture_to_mat, to_mat
 from .curves import evaluate, interpolate, minimum_jerk, smooth_noise
 from .plans import Carriers, rotation_vector, yaw
@@ -59,10 +60,14 @@ class Actors(Carriers):
 
 # %% ../../nbs/library/4_handworld/45a_frames.ipynb #c91bfcf0
 CHANNELS = 27 # of noise, of one hand
+
 _FADE = .25 # seconds in which a hand's own tremor fades out
+
 _TURNING = 6 # tremor of the orientation, radians per metre
+
 _FIDGET = .02 # of the fingers, radians
 
+# %% ../../nbs/library/4_handworld/45a_frames.ipynb #f93dbcac
 class Plan(Actors):
     "A chain of activities over a scene"
 
@@ -116,25 +121,27 @@ class Plan(Actors):
         flip = np.outer(MIRROR, MIRROR)
         return fingers*flip
 
-    def object_frames(self,
-        k:int, # thing
-        t:np.ndarray, # (T,) seconds
-        wrist:np.ndarray, # (T, 2, 3) of the hands at these times
-        rot:np.ndarray, # (T, 2, 16, 3, 3) of the hands at these times
-    )->tuple: # (T, 3, 3), (T, 3), angle of its lid (T,)
-        "A thing, which rests or follows the hand that holds it"
-        starts, hands, turns, places = zip(*self.events[k], strict=True)
-        number = np.searchsorted(starts, t, 'right') - 1
-        hands = np.array([-1 if hand is None else hand for hand in hands])
-        hand = hands[number]
-        R = np.stack(turns)[number]
-        place = np.stack(places)[number]
-        held = np.flatnonzero(hand >= 0)
-        holder = hand[held]
-        R_hand = rot[held, holder, 0]
-        local = place[held, :, None]
-        turned = (R_hand@local)[..., 0]
-        place[held] = turned + wrist[held, holder]
-        R[held] = R_hand@R[held]
-        lid = interpolate(self.lids[k], t)
-        return R, place, lid
+# %% ../../nbs/library/4_handworld/45a_frames.ipynb #0bff22ac
+@patch
+def object_frames(self:Plan,
+    k:int, # thing
+    t:np.ndarray, # (T,) seconds
+    wrist:np.ndarray, # (T, 2, 3) of the hands at these times
+    rot:np.ndarray, # (T, 2, 16, 3, 3) of the hands at these times
+)->tuple: # (T, 3, 3), (T, 3), angle of its lid (T,)
+    "A thing, which rests or follows the hand that holds it"
+    starts, hands, turns, places = zip(*self.events[k], strict=True)
+    number = np.searchsorted(starts, t, 'right') - 1
+    hands = np.array([-1 if hand is None else hand for hand in hands])
+    hand = hands[number]
+    R = np.stack(turns)[number]
+    place = np.stack(places)[number]
+    held = np.flatnonzero(hand >= 0)
+    holder = hand[held]
+    R_hand = rot[held, holder, 0]
+    local = place[held, :, None]
+    turned = (R_hand@local)[..., 0]
+    place[held] = turned + wrist[held, holder]
+    R[held] = R_hand@R[held]
+    lid = interpolate(self.lids[k], t)
+    return R, place, lid

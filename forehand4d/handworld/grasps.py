@@ -152,6 +152,7 @@ def _palm_points(
     turned = inside@R.swapaxes(1, 2)
     return turned + p[:, None]
 
+# %% ../../nbs/library/4_handworld/43_grasps.ipynb #7db5e55a
 def _choose_grip(
     rest, # (21, 3) joints of the flat hand
     grips, # to choose from

@@ -11,7 +11,10 @@ from .shapes import unit
 from .fingers import to_mat
 
 # %% ../../nbs/library/4_handworld/48d_paintings.ipynb #fadc68a8
-def draw_color(rng)->np.ndarray: # (3,) of any hue, mostly muted
+def draw_color(
+    rng:np.random.Generator, # of the scene
+)->np.ndarray: # (3,) 0..1
+    "A colour of any hue, mostly muted"
     value = rng.uniform(.08, 1)
     saturation = rng.beta(1, 1.8)
     hue = rng.uniform(0, 1, 3)
@@ -120,6 +123,7 @@ def _ground(d, rng): # farther ground is finer
     uneven = 1 + .35*np.clip(grain, -1, 1)
     return color*uneven[:, None]
 
+# %% ../../nbs/library/4_handworld/48d_paintings.ipynb #e896cc54
 def _outdoors(d, rng): # sky, hills and ground
     hills = .07*_noise(d*[1, 1, .2], rng, rng.uniform(2, 7))
     height = d[:, 2] - hills - rng.uniform(-.2, .1)

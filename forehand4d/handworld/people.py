@@ -8,6 +8,7 @@ __all__ = ['FOREARM', 'Person']
 # %% ../../nbs/library/4_handworld/46c_people.ipynb #f3721961
 from dataclasses import dataclass, replace
 import numpy as np
+from fastcore.basics import patch
 from ..drawing.render import Mesh
 from .shapes import WORLD, Part
 from .grasps import ELBOW
@@ -17,9 +18,13 @@ from .rooms import textured_mesh, tone
 
 # %% ../../nbs/library/4_handworld/46c_people.ipynb #a1318854
 FOREARM = .26 # metres
+
 _BARE = (0, .12, .35, .65, 1.) # points along a bare forearm
+
 _BARE_GIRTH = np.array([.9, 1, 1.15, 1.4, 1.5]) # radii there, of the wrist
+
 _TORSO = ((0, -.52, -.6), (0, -.52, -.2), (0, -.54, .2), (0, -.55, .42), (0, -.55, .5))
+
 _TORSO_RADII = (.2, .2, .21, .17, .06)
 
 def _piece(
@@ -57,72 +62,6 @@ class Person:
         color = np.clip(color, 0, 1)
         return Mesh(vertices, faces, color, specular=.08, shininess=12)
 
-    def arm(self,
-        wrist:np.ndarray, # (3,) metres
-        R:np.ndarray, # (3, 3) orientation of the hand
-        side:int, # 0 right, 1 left
-        u, # (N,) 0 at the wrist, 1 at the elbow
-    )->np.ndarray: # (N, 3) metres
-        "Points of the forearm"
-        sign = sign_of(side)
-        u = np.asarray(u, float)[:, None]
-        back = sign*R[:, 0]
-        elbow = ELBOW*(sign, 1, 1)
-        toward = elbow - wrist
-        end = .45*back + .75*toward/np.linalg.norm(toward)
-        rest = 1 - u
-        start = wrist + rest**2*.010*back
-        bend = 2*u*rest*.1*back
-        length = np.linalg.norm(end)
-        return start + bend + u*u*FOREARM*end/length
-
-    def shoulder(self, side:int)->np.ndarray: # 0 right, 1 left → (3,) metres
-        "Where an arm hangs"
-        x = .19*sign_of(side)
-        return np.array([x, -.52, .33])
-
-    def forearm(self,
-        wrist:np.ndarray, # (3,) metres
-        R:np.ndarray, # (3, 3) orientation of the hand
-        side:int, # 0 right, 1 left
-    )->list: # of `Mesh`
-        "Bare arm, and sleeve to the shoulder"
-        line = self.arm(wrist, R, side, _BARE)
-        bare = Part.rod(line, _BARE_GIRTH*self.girth, self.skin, 14)
-        bare = _piece(bare, 'plain', wrist)
-        return [bare, self._sleeve(wrist, R, side)]
-
-    def _sleeve(self,
-        wrist, # (3,) metres
-        R, # (3, 3) orientation of the hand
-        side, # 0 right, 1 left
-    ): # `Mesh` from where the sleeve starts to the shoulder
-        girth = self.girth
-        start = min(self.sleeve/self.length, .99)
-        lower = self.arm(wrist, R, side, np.linspace(start, 1, 5))
-        elbow = lower[-1]
-        up = np.array([[.12], [.5], [1.]])
-        upper = elbow + (self.shoulder(side) - elbow)*up
-        line = np.concatenate([lower, upper])
-        if self.sleeve > .25: # short sleeves: a bare upper arm
-            radii = [1.55*girth, 1.6*girth, 1.8*girth, 2*girth]
-            return _piece(Part.rod(line[4:], radii, self.skin, 14), 'plain', wrist)
-        radii = np.concatenate([np.linspace(1.32, 1.85, 5), [1.9, 2., 2.2]])
-        rod = Part.rod(line, radii*girth + .002, self.cloth, 14)
-        return _piece(rod, self.weave, wrist)
-
-    def parts(self, view:str)->list: # `ego` or `tripod` → of `Mesh`
-        "What a camera sees of somebody beside the arms"
-        return [self.body()] if view == 'tripod' else []
-
-    def body(self)->Mesh: # for cameras that look at it
-        "A torso behind the table"
-        torso = Part.rod(_TORSO, _TORSO_RADII, self.cloth, 16)
-        depth = torso.vertices[:, 1] + .55
-        torso.vertices[:, 1] = -.55 + depth*.6
-        torso = replace(torso, texture='speckle')
-        return textured_mesh(torso, 2, specular=0.)
-
     @classmethod
     def sample(cls,
         rng:np.random.Generator, # of the person
@@ -139,3 +78,77 @@ class Person:
         girth = .0255*(1 + .05*betas[0] + .03*betas[9])
         skin = np.clip(skin, .05, 1)
         return cls(skin, cloth, sleeve, betas, girth)
+
+# %% ../../nbs/library/4_handworld/46c_people.ipynb #39d83996
+@patch
+def arm(self:Person,
+    wrist:np.ndarray, # (3,) metres
+    R:np.ndarray, # (3, 3) orientation of the hand
+    side:int, # 0 right, 1 left
+    u, # (N,) 0 at the wrist, 1 at the elbow
+)->np.ndarray: # (N, 3) metres
+    "Points of the forearm"
+    sign = sign_of(side)
+    u = np.asarray(u, float)[:, None]
+    back = sign*R[:, 0]
+    elbow = ELBOW*(sign, 1, 1)
+    toward = elbow - wrist
+    end = .45*back + .75*toward/np.linalg.norm(toward)
+    rest = 1 - u
+    start = wrist + rest**2*.010*back
+    bend = 2*u*rest*.1*back
+    length = np.linalg.norm(end)
+    return start + bend + u*u*FOREARM*end/length
+
+@patch
+def shoulder(self:Person, side:int)->np.ndarray: # 0 right, 1 left → (3,) metres
+    "Where an arm hangs"
+    x = .19*sign_of(side)
+    return np.array([x, -.52, .33])
+
+@patch
+def forearm(self:Person,
+    wrist:np.ndarray, # (3,) metres
+    R:np.ndarray, # (3, 3) orientation of the hand
+    side:int, # 0 right, 1 left
+)->list: # of `Mesh`
+    "Bare arm, and sleeve to the shoulder"
+    line = self.arm(wrist, R, side, _BARE)
+    bare = Part.rod(line, _BARE_GIRTH*self.girth, self.skin, 14)
+    bare = _piece(bare, 'plain', wrist)
+    return [bare, self._sleeve(wrist, R, side)]
+
+# %% ../../nbs/library/4_handworld/46c_people.ipynb #ee0d6ea2
+@patch
+def _sleeve(self:Person,
+    wrist, # (3,) metres
+    R, # (3, 3) orientation of the hand
+    side, # 0 right, 1 left
+): # `Mesh` from where the sleeve starts to the shoulder
+    girth = self.girth
+    start = min(self.sleeve/self.length, .99)
+    lower = self.arm(wrist, R, side, np.linspace(start, 1, 5))
+    elbow = lower[-1]
+    up = np.array([[.12], [.5], [1.]])
+    upper = elbow + (self.shoulder(side) - elbow)*up
+    line = np.concatenate([lower, upper])
+    if self.sleeve > .25: # short sleeves: a bare upper arm
+        radii = [1.55*girth, 1.6*girth, 1.8*girth, 2*girth]
+        return _piece(Part.rod(line[4:], radii, self.skin, 14), 'plain', wrist)
+    radii = np.concatenate([np.linspace(1.32, 1.85, 5), [1.9, 2., 2.2]])
+    rod = Part.rod(line, radii*girth + .002, self.cloth, 14)
+    return _piece(rod, self.weave, wrist)
+
+@patch
+def parts(self:Person, view:str)->list: # `ego` or `tripod` → of `Mesh`
+    "What a camera sees of somebody beside the arms"
+    return [self.body()] if view == 'tripod' else []
+
+@patch
+def body(self:Person)->Mesh: # for cameras that look at it
+    "A torso behind the table"
+    torso = Part.rod(_TORSO, _TORSO_RADII, self.cloth, 16)
+    depth = torso.vertices[:, 1] + .55
+    torso.vertices[:, 1] = -.55 + depth*.6
+    torso = replace(torso, texture='speckle')
+    return textured_mesh(torso, 2, specular=0.)

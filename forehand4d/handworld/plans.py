@@ -8,6 +8,7 @@ __all__ = ['CLEARANCE', 'LOWEST', 'yaw', 'rotation_vector', 'sign_of', 'Worker',
 # %% ../../nbs/library/4_handworld/45_plans.ipynb #64f0a909
 from dataclasses import dataclass, field
 import numpy as np
+from fastcore.basics import patch
 from scipy.spatial.transform import Rotation
 from .shapes import unit
 from .fingers import MIRROR, RADII, RELAXED, points_of_fingers
@@ -36,7 +37,9 @@ def sign_of(
 
 # %% ../../nbs/library/4_handworld/45_plans.ipynb #86493944
 CLEARANCE = .006 # between fingers and table, metres
+
 LOWEST = .03 # height of a wrist above the table, metres
+
 _LONG_AGO = -1e3 # seconds, before anything happens
 
 @dataclass(frozen=True)
@@ -47,6 +50,7 @@ class Worker:
     target:np.ndarray|None=None # (3,) marked place on the table, metres
     present:tuple=(True, True) # is the right, the left hand there
 
+# %% ../../nbs/library/4_handworld/45_plans.ipynb #08daafad
 class Hands:
     "Where hands and things are, and the movements of a hand"
 
@@ -95,84 +99,94 @@ class Hands:
             self.rows.append([motion_segment(-1, 0, p, R)])
             self.keys.append([(-1., self.q[h])])
 
-    def rest_pose(self, h): # hand → R (3, 3), p (3,)
-        "A relaxed place near the table's edge"
-        rng = self.rng
-        sign = sign_of(h)
-        ahead = [-sign*rng.uniform(-.1, .7), 1, rng.uniform(-.35, -.05)]
-        fingers = unit(np.array(ahead))
-        palm = np.array([-sign*rng.uniform(-.1, .8), 0, -1.])
-        palm = unit(palm - (palm@fingers)*fingers)
-        along = -fingers*sign
-        R = np.stack([along, -palm, np.cross(fingers*sign, palm)], -1)
-        aside = sign*rng.uniform(.10, .2)
-        p = np.array([aside, rng.uniform(-.10, .02), rng.uniform(.03, .07)])
-        return R, p + [0, 0, self.lift(h, R, p, RELAXED)]
+# %% ../../nbs/library/4_handworld/45_plans.ipynb #447c3be4
+@patch
+def rest_pose(self:Hands, h): # hand → R (3, 3), p (3,)
+    "A relaxed place near the table's edge"
+    rng = self.rng
+    sign = sign_of(h)
+    ahead = [-sign*rng.uniform(-.1, .7), 1, rng.uniform(-.35, -.05)]
+    fingers = unit(np.array(ahead))
+    palm = np.array([-sign*rng.uniform(-.1, .8), 0, -1.])
+    palm = unit(palm - (palm@fingers)*fingers)
+    along = -fingers*sign
+    R = np.stack([along, -palm, np.cross(fingers*sign, palm)], -1)
+    aside = sign*rng.uniform(.10, .2)
+    p = np.array([aside, rng.uniform(-.10, .02), rng.uniform(.03, .07)])
+    return R, p + [0, 0, self.lift(h, R, p, RELAXED)]
 
-    def points(self, h, posture): # hand, (5, 4) → (5, 6, 3) in the hand's frame
-        "Points of the fingers"
-        points = points_of_fingers(self.rest, posture_to_mat(posture))
-        return points*(MIRROR if h else 1)
+@patch
+def points(self:Hands, h, posture): # hand, (5, 4) → (5, 6, 3) in the hand's frame
+    "Points of the fingers"
+    points = points_of_fingers(self.rest, posture_to_mat(posture))
+    return points*(MIRROR if h else 1)
 
-    def lift(self,
-        h:int, # hand
-        R:np.ndarray, # (3, 3) wrist
-        p:np.ndarray, # (3,) wrist
-        posture:np.ndarray, # (5, 4) radians
-    )->float: # metres
-        "How far a hand must rise to clear the table"
-        height = self.points(h, posture)@R[2] + p[2] - RADII
-        return max(0., CLEARANCE - height.min(), LOWEST - p[2])
+@patch
+def lift(self:Hands,
+    h:int, # hand
+    R:np.ndarray, # (3, 3) wrist
+    p:np.ndarray, # (3,) wrist
+    posture:np.ndarray, # (5, 4) radians
+)->float: # metres
+    "How far a hand must rise to clear the table"
+    height = self.points(h, posture)@R[2] + p[2] - RADII
+    return max(0., CLEARANCE - height.min(), LOWEST - p[2])
 
-    def start(self, hands, k): # hands, thing → seconds
-        "Time at which hands and a thing are all free"
-        t = max([self.t[h] for h in hands] + [self.free[k]])
-        for h in hands:
-            self.t[h] = t
-        return t
+@patch
+def start(self:Hands, hands, k): # hands, thing → seconds
+    "Time at which hands and a thing are all free"
+    t = max([self.t[h] for h in hands] + [self.free[k]])
+    for h in hands:
+        self.t[h] = t
+    return t
 
-    def holds(self, h, k): # hand, thing → bool
-        "Does a hand hold a thing"
-        return self.held[h] is not None and self.held[h][0] == k
+@patch
+def holds(self:Hands, h, k): # hand, thing → bool
+    "Does a hand hold a thing"
+    return self.held[h] is not None and self.held[h][0] == k
 
-    def look(self, t, point): # seconds, (3,) metres
-        "The head turns to a point"
-        self.gaze.append((t, np.asarray(point, float)))
+@patch
+def look(self:Hands, t, point): # seconds, (3,) metres
+    "The head turns to a point"
+    self.gaze.append((t, np.asarray(point, float)))
 
-    def go(self,
-        h:int, # hand
-        R:np.ndarray, # (3, 3) orientation at the end
-        p:np.ndarray, # (3,) wrist at the end, metres
-    )->tuple: # start and end, seconds
-        "Bring a free hand to a pose"
-        R0, p0 = self.wrist[h]
-        start = self.t[h]
-        way = p - p0
-        omega = rotation_vector(R@R0.T)
-        usual = .38 + 1.15*np.linalg.norm(way) + .12*np.linalg.norm(omega)
-        usual = np.clip(usual, .35, 1.4)
-        stop = start + self.tempo*usual*self.rng.uniform(.88, 1.14)
-        rise = np.array([0, 0, .02 + .10*np.linalg.norm(way[:2])])
-        arc = rise + self.leave[h]
-        row = motion_segment(start, stop, p0, R0, omega=omega, d=way, b=arc)
-        self.rows[h].append(row)
-        self.wrist[h] = (R, p)
-        self.t[h] = stop
-        self.leave[h] = ZERO
-        return start, stop
+# %% ../../nbs/library/4_handworld/45_plans.ipynb #babe65db
+@patch
+def go(self:Hands,
+    h:int, # hand
+    R:np.ndarray, # (3, 3) orientation at the end
+    p:np.ndarray, # (3,) wrist at the end, metres
+)->tuple: # start and end, seconds
+    "Bring a free hand to a pose"
+    R0, p0 = self.wrist[h]
+    start = self.t[h]
+    way = p - p0
+    omega = rotation_vector(R@R0.T)
+    usual = .38 + 1.15*np.linalg.norm(way) + .12*np.linalg.norm(omega)
+    usual = np.clip(usual, .35, 1.4)
+    stop = start + self.tempo*usual*self.rng.uniform(.88, 1.14)
+    rise = np.array([0, 0, .02 + .10*np.linalg.norm(way[:2])])
+    arc = rise + self.leave[h]
+    row = motion_segment(start, stop, p0, R0, omega=omega, d=way, b=arc)
+    self.rows[h].append(row)
+    self.wrist[h] = (R, p)
+    self.t[h] = stop
+    self.leave[h] = ZERO
+    return start, stop
 
-    def fingers(self,
-        h:int, # hand
-        t:float, # seconds
-        posture:np.ndarray, # (5, 4) radians
-        since:float|None=None, # seconds until which they stay as they are
-    ):
-        "Reach a finger posture"
-        if since is not None:
-            self.fingers(h, since, self.q[h])
-        last, _ = self.keys[h][-1]
-        self.keys[h].append((max(t, last + .02), posture))
-        self.q[h] = posture
+@patch
+def fingers(self:Hands,
+    h:int, # hand
+    t:float, # seconds
+    posture:np.ndarray, # (5, 4) radians
+    since:float|None=None, # seconds until which they stay as they are
+):
+    "Reach a finger posture"
+    if since is not None:
+        self.fingers(h, since, self.q[h])
+    last, _ = self.keys[h][-1]
+    self.keys[h].append((max(t, last + .02), posture))
+    self.q[h] = posture
 
 # %% ../../nbs/library/4_handworld/45_plans.ipynb #7086e12c
 @dataclass
@@ -188,6 +202,7 @@ class Move:
     steady:float=0. # 1: at constant speed
     clear:bool=True # keep the hands above the table
 
+# %% ../../nbs/library/4_handworld/45_plans.ipynb #e359721f
 class Carriers(Hands):
     "Taking and carrying"
 
@@ -241,72 +256,79 @@ class Carriers(Hands):
                 return self._around(h)
         return None
 
-    def _around(self, h): # (M, 3) points of a hand that the other one must avoid
-        R, p = self.wrist[h]
-        mirror = MIRROR if h else 1
-        palm = self.rest[[0, 4, 7, 1]]*(.8, .5, 1)*mirror
-        fingers = self.points(h, self.q[h])[:, 1::2].reshape(-1, 3)
-        return np.concatenate([fingers, palm])@R.T + p
+# %% ../../nbs/library/4_handworld/45_plans.ipynb #e7000df0
+@patch
+def _around(self:Carriers, h): # (M, 3) points of a hand that the other one must avoid
+    R, p = self.wrist[h]
+    mirror = MIRROR if h else 1
+    palm = self.rest[[0, 4, 7, 1]]*(.8, .5, 1)*mirror
+    fingers = self.points(h, self.q[h])[:, 1::2].reshape(-1, 3)
+    return np.concatenate([fingers, palm])@R.T + p
 
-    def carry(self,
-        k:int, # thing
-        hands:list, # that hold it
-        omega:np.ndarray=ZERO, # (3,) rotation vector, radians
-        to:np.ndarray|None=None, # (3,) where its origin goes, metres
-        **how, # other fields of `Move`
-    ):
-        "Move a thing rigidly with the hands that hold it"
-        move = Move(omega, to, **how)
-        R, place = self.pose[k]
-        center = place if move.pivot is None else move.pivot
-        turn = to_mat(omega)
-        after = center + turn@(place - center)
-        turned = []
-        for h in hands:
-            R_hand, wrist = self.wrist[h]
-            turned.append((turn@R_hand, center + turn@(wrist - center)))
-        way = ZERO if to is None else to - after
-        if move.clear and to is not None:
-            way = way + [0, 0, self._rise(hands, turned, way)]
-        time = self._time(move, way)
-        start = self.start(hands, k)
-        stop = start + self.tempo*time
-        for h, (R_hand, wrist) in zip(hands, turned, strict=True):
-            self._swing(h, (start, stop), center, way, move)
-            self.wrist[h] = (R_hand, wrist + way)
-            self.t[h] = stop
-        if len(hands) > 1:
-            self.alone.append((start, stop))
-        self.pose[k] = (turn@R, after + way)
-        self.free[k] = stop
-        if to is not None:
-            self.look(start - .15, to)
+@patch
+def carry(self:Carriers,
+    k:int, # thing
+    hands:list, # that hold it
+    omega:np.ndarray=ZERO, # (3,) rotation vector, radians
+    to:np.ndarray|None=None, # (3,) where its origin goes, metres
+    **how, # other fields of `Move`
+):
+    "Move a thing rigidly with the hands that hold it"
+    move = Move(omega, to, **how)
+    R, place = self.pose[k]
+    center = place if move.pivot is None else move.pivot
+    turn = to_mat(omega)
+    after = center + turn@(place - center)
+    turned = []
+    for h in hands:
+        R_hand, wrist = self.wrist[h]
+        turned.append((turn@R_hand, center + turn@(wrist - center)))
+    way = ZERO if to is None else to - after
+    if move.clear and to is not None:
+        way = way + [0, 0, self._rise(hands, turned, way)]
+    time = self._time(move, way)
+    start = self.start(hands, k)
+    stop = start + self.tempo*time
+    for h, (R_hand, wrist) in zip(hands, turned, strict=True):
+        self._swing(h, (start, stop), center, way, move)
+        self.wrist[h] = (R_hand, wrist + way)
+        self.t[h] = stop
+    if len(hands) > 1:
+        self.alone.append((start, stop))
+    self.pose[k] = (turn@R, after + way)
+    self.free[k] = stop
+    if to is not None:
+        self.look(start - .15, to)
 
-    def _rise(self,
-        hands, # that hold the thing
-        turned, # their poses after turning
-        way, # (3,) metres
-    ): # metres by which they must rise to clear the table
-        return max(
-            self.lift(h, R, p + way, self.q[h])
-            for h, (R, p) in zip(hands, turned, strict=True))
+@patch
+def _rise(self:Carriers,
+    hands, # that hold the thing
+    turned, # their poses after turning
+    way, # (3,) metres
+): # metres by which they must rise to clear the table
+    return max(
+        self.lift(h, R, p + way, self.q[h])
+        for h, (R, p) in zip(hands, turned, strict=True))
 
-    def _time(self, move, way): # `Move`, (3,) metres → seconds at usual tempo
-        if move.time is not None:
-            return move.time
-        usual = .42 + 1.25*np.linalg.norm(way) + .2*np.linalg.norm(move.omega)
-        return np.clip(usual, .35, 1.6)*self.rng.uniform(.9, 1.12)
+# %% ../../nbs/library/4_handworld/45_plans.ipynb #2cc545e8
+@patch
+def _time(self:Carriers, move, way): # `Move`, (3,) metres → seconds at usual tempo
+    if move.time is not None:
+        return move.time
+    usual = .42 + 1.25*np.linalg.norm(way) + .2*np.linalg.norm(move.omega)
+    return np.clip(usual, .35, 1.6)*self.rng.uniform(.9, 1.12)
 
-    def _swing(self,
-        h, # hand
-        times, # start and stop, seconds
-        center, # (3,) about which the thing turns
-        way, # (3,) metres
-        move, # `Move`
-    ): # appends a segment
-        R, p = self.wrist[h]
-        row = motion_segment(
-            *times, p, R, move.steady,
-            omega=move.omega, r=p - center, nu=move.nu, q=move.q,
-            d=way, b=np.array([0, 0, move.up]))
-        self.rows[h].append(row)
+@patch
+def _swing(self:Carriers,
+    h, # hand
+    times, # start and stop, seconds
+    center, # (3,) about which the thing turns
+    way, # (3,) metres
+    move, # `Move`
+): # appends a segment
+    R, p = self.wrist[h]
+    row = motion_segment(
+        *times, p, R, move.steady,
+        omega=move.omega, r=p - center, nu=move.nu, q=move.q,
+        d=way, b=np.array([0, 0, move.up]))
+    self.rows[h].append(row)

@@ -9,6 +9,7 @@ __all__ = ['tone', 'textured_mesh', 'squared_radius', 'compress', 'Room']
 import io
 from dataclasses import dataclass, replace
 import numpy as np
+from fastcore.basics import patch
 from PIL import Image
 from ..drawing.render import Light, Mesh
 from .shapes import Part
@@ -52,19 +53,21 @@ def textured_mesh(
 
 # %% ../../nbs/library/4_handworld/46b_rooms.ipynb #6b4d3a34
 _OAK = np.array([.64, .47, .30])
+
 _TABLES = ('wood', 'wood', 'plain', 'tiles', 'cloth', 'stripes', 'marble', 'speckle')
+
 _FLOORS = ('wood', 'tiles', 'plain', 'speckle')
+
 _WALLS = ('plain', 'tiles', 'stripes', 'speckle')
+
 _MARKS = ('plain', 'stripes', 'rings', 'cloth')
+
 _STANDING = ('bottle', 'can', 'mug', 'book', 'jar', 'box') # families of the clutter
 
 def _table(rng, size): # width and depth, metres → `Part`
     width, depth = size
     center = (rng.uniform(-.1, .1), depth/2 - .2, -.015)
-    if rng.random() < .6:
-        color = tone(rng)
-    else:
-        color = _OAK*rng.uniform(.75, 1.4)
+    color = tone(rng) if rng.random() < .6 else _OAK*rng.uniform(.75, 1.4)
     return Part.cuboid((width, depth, .03), center, color, rng.choice(_TABLES))
 
 def _walls(rng): # floor and four walls, of `Part`
@@ -90,6 +93,7 @@ def _mark(rng, target): # (3,) metres → `Part`: a mat at the marked place
     texture = rng.choice(_MARKS)
     return Part.cuboid((.14, .12, .002), center, color, texture)
 
+# %% ../../nbs/library/4_handworld/46b_rooms.ipynb #d3cbc58a
 def _standing(
     rng, # of the room
     depth, # of the table, metres
@@ -163,44 +167,6 @@ class Room:
         "What is behind all meshes"
         return .5, .5, .5
 
-    def develop(self,
-        image:np.ndarray, # (H, W, 3) uint8 as rendered
-        rng:np.random.Generator, # of the camera
-    )->np.ndarray: # (H, W, 3) uint8
-        "What a camera makes of it"
-        height, width = image.shape[:2]
-        wanted = rng.uniform(118, 140)
-        brightness = max(image.mean(), 1.)
-        exposure = np.clip(wanted/brightness, .9, 2.1)
-        darker = rng.uniform(0, .16)
-        vignette = 1 - darker*squared_radius(height, width)
-        v = image.astype(np.float32)
-        v = v*self.gain*exposure*vignette[..., None]
-        grain = rng.uniform(.5, 4.)
-        v = v + rng.normal(0, grain, (height, width, 1))
-        v = v + rng.normal(0, 1., (height, width, 3))
-        quality = int(rng.integers(60, 95))
-        return compress(v, quality)
-
-    def show(self,
-        thing:Object, # in its own frame
-        R:np.ndarray, # (3, 3) its orientation
-        t:np.ndarray, # (3,) its place, metres
-        lid:float=0, # by which its lid is open, radians
-        k:int=0, # its number, which chooses the patterns
-    )->list: # of `Mesh`
-        "A thing in the world"
-        meshes = []
-        for i, part in enumerate(thing.parts):
-            vertices = part.vertices
-            if thing.hinge and i >= thing.hinge[2][0]:
-                point, axis, _ = thing.hinge
-                vertices = (vertices - point)@to_mat(-axis*lid).T + point
-            moved = replace(part, vertices=vertices)
-            seed = 7*k + self.seed%97 + i
-            meshes.append(textured_mesh(moved, seed, R, t, part.vertices, .12))
-        return meshes
-
     @classmethod
     def sample(cls,
         rng:np.random.Generator, # of the room
@@ -222,3 +188,44 @@ class Room:
         gain = gain*(1 + warmth*_WARMTH)
         ambient = rng.uniform(.34, .55)
         return cls(meshes, lights, ambient, gain, seed)
+
+# %% ../../nbs/library/4_handworld/46b_rooms.ipynb #8b071e13
+@patch
+def develop(self:Room,
+    image:np.ndarray, # (H, W, 3) uint8 as rendered
+    rng:np.random.Generator, # of the camera
+)->np.ndarray: # (H, W, 3) uint8
+    "What a camera makes of it"
+    height, width = image.shape[:2]
+    wanted = rng.uniform(118, 140)
+    brightness = max(image.mean(), 1.)
+    exposure = np.clip(wanted/brightness, .9, 2.1)
+    darker = rng.uniform(0, .16)
+    vignette = 1 - darker*squared_radius(height, width)
+    v = image.astype(np.float32)
+    v = v*self.gain*exposure*vignette[..., None]
+    grain = rng.uniform(.5, 4.)
+    v = v + rng.normal(0, grain, (height, width, 1))
+    v = v + rng.normal(0, 1., (height, width, 3))
+    quality = int(rng.integers(60, 95))
+    return compress(v, quality)
+
+@patch
+def show(self:Room,
+    thing:Object, # in its own frame
+    R:np.ndarray, # (3, 3) its orientation
+    t:np.ndarray, # (3,) its place, metres
+    lid:float=0, # by which its lid is open, radians
+    k:int=0, # its number, which chooses the patterns
+)->list: # of `Mesh`
+    "A thing in the world"
+    meshes = []
+    for i, part in enumerate(thing.parts):
+        vertices = part.vertices
+        if thing.hinge and i >= thing.hinge[2][0]:
+            point, axis, _ = thing.hinge
+            vertices = (vertices - point)@to_mat(-axis*lid).T + point
+        moved = replace(part, vertices=vertices)
+        seed = 7*k + self.seed%97 + i
+        meshes.append(textured_mesh(moved, seed, R, t, part.vertices, .12))
+    return meshes

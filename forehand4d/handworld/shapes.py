@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from importlib.resources import files
 import numpy as np
 import torch
+from fastcore.basics import patch
 from ..core.files import read_json
 from ..geometry.cameras import intrinsics_from_fov, look_at
 from ..drawing.render import Mesh, render
@@ -94,49 +95,50 @@ class Part:
         faces = _strip(len(profile), n)
         return cls(vertices, faces, color, texture)
 
-    @classmethod
-    def cuboid(cls,
-        size, # (3,) full lengths of the edges, metres
-        center, # (3,) metres
-        color, # (3,) 0..1
-        texture:str='plain', # name of a pattern
-    )->'Part':
-        "Box with edges along the axes"
-        ends = [(-.5, .5)]*3
-        corners = np.meshgrid(*ends, indexing='ij')
-        corners = np.stack(corners, -1).reshape(8, 3)
-        vertices = corners*np.asarray(size) + center
-        faces = _BOX_FACES.copy()
-        return cls(vertices, faces, color, texture)
+# %% ../../nbs/library/4_handworld/41_shapes.ipynb #9c442466
+@patch(cls_method=True)
+def cuboid(cls:Part,
+    size, # (3,) full lengths of the edges, metres
+    center, # (3,) metres
+    color, # (3,) 0..1
+    texture:str='plain', # name of a pattern
+)->'Part':
+    "Box with edges along the axes"
+    ends = [(-.5, .5)]*3
+    corners = np.meshgrid(*ends, indexing='ij')
+    corners = np.stack(corners, -1).reshape(8, 3)
+    vertices = corners*np.asarray(size) + center
+    faces = _BOX_FACES.copy()
+    return cls(vertices, faces, color, texture)
 
-    @classmethod
-    def rod(cls,
-        points, # (N, 3) of the middle line, metres
-        radii, # (N,) or one for all, metres
-        color, # (3,) 0..1
-        n:int=10, # segments around
-    )->'Part':
-        "Tube with closed ends"
-        points = np.asarray(points, float)
-        angle = _circle(n)
-        circle = np.stack([np.cos(angle), np.sin(angle), 0*angle], -1)
-        along = np.gradient(points, axis=0)
-        frames = frame_along(along)
-        ring = np.einsum('nij,aj->nai', frames, circle)
-        radii = np.broadcast_to(radii, len(points))
-        rings = points[:, None] + radii[:, None, None]*ring
-        for k in range(1, len(rings)):
-            before = rings[k - 1]
-            off = rings[k] - before[0] + points[k - 1] - points[k]
-            squared = (off**2).sum(-1)
-            nearest = np.argmin(squared)
-            rings[k] = np.roll(rings[k], -nearest, 0)
-        bottom = np.repeat(points[:1, None], n, 1)
-        top = np.repeat(points[-1:, None], n, 1)
-        rings = np.concatenate([bottom, rings, top])
-        vertices = rings.reshape(-1, 3)
-        faces = _strip(len(rings), n)
-        return cls(vertices, faces, color)
+@patch(cls_method=True)
+def rod(cls:Part,
+    points, # (N, 3) of the middle line, metres
+    radii, # (N,) or one for all, metres
+    color, # (3,) 0..1
+    n:int=10, # segments around
+)->'Part':
+    "Tube with closed ends"
+    points = np.asarray(points, float)
+    angle = _circle(n)
+    circle = np.stack([np.cos(angle), np.sin(angle), 0*angle], -1)
+    along = np.gradient(points, axis=0)
+    frames = frame_along(along)
+    ring = np.einsum('nij,aj->nai', frames, circle)
+    radii = np.broadcast_to(radii, len(points))
+    rings = points[:, None] + radii[:, None, None]*ring
+    for k in range(1, len(rings)):
+        before = rings[k - 1]
+        off = rings[k] - before[0] + points[k - 1] - points[k]
+        squared = (off**2).sum(-1)
+        nearest = np.argmin(squared)
+        rings[k] = np.roll(rings[k], -nearest, 0)
+    bottom = np.repeat(points[:1, None], n, 1)
+    top = np.repeat(points[-1:, None], n, 1)
+    rings = np.concatenate([bottom, rings, top])
+    vertices = rings.reshape(-1, 3)
+    faces = _strip(len(rings), n)
+    return cls(vertices, faces, color)
 
 # %% ../../nbs/library/4_handworld/41_shapes.ipynb #cf01961c
 def portrait(

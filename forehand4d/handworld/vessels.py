@@ -8,6 +8,7 @@ __all__ = ['VESSELS', 'Vessel']
 # %% ../../nbs/library/4_handworld/41c_vessels.ipynb #7a39874a
 from dataclasses import dataclass
 import numpy as np
+from fastcore.basics import patch
 from .shapes import Part, Solid
 from .things import DARK, RIM, X, Z, Grip, Object, arc, hue, lying
 from .things import open_profile, pinches_around, upright
@@ -69,19 +70,21 @@ class Vessel:
             grips += pinches_around(rim, width)
         return grips
 
-    def build(self)->Object:
-        "The thing with all that belongs to it"
-        diameter = 2*self.profile[:, 0].max()
-        body = Part.lathe(self.profile, self.color, texture=self.texture)
-        tip = (0, 0, self.height) if self.tip is None else self.tip
-        return Object(
-            family=self.family,
-            parts=[body, *self.parts],
-            solids=[*self.contact(), *self.solids],
-            grips=[*self.holds(), *self.grips],
-            size=(diameter, diameter, self.height),
-            tip=tip,
-            hollow=self.hollow)
+# %% ../../nbs/library/4_handworld/41c_vessels.ipynb #a4d4def7
+@patch
+def build(self:Vessel)->Object:
+    "The thing with all that belongs to it"
+    diameter = 2*self.profile[:, 0].max()
+    body = Part.lathe(self.profile, self.color, texture=self.texture)
+    tip = (0, 0, self.height) if self.tip is None else self.tip
+    return Object(
+        family=self.family,
+        parts=[body, *self.parts],
+        solids=[*self.contact(), *self.solids],
+        grips=[*self.holds(), *self.grips],
+        size=(diameter, diameter, self.height),
+        tip=tip,
+        hollow=self.hollow)
 
 # %% ../../nbs/library/4_handworld/41c_vessels.ipynb #c5ce6bf0
 def _bottle(rng):
