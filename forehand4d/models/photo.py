@@ -96,7 +96,7 @@ def _place(
         check_output(file, (source,), given.overwrite)
     return out
 
-# %% ../../nbs/library/6_models/69c_photo.ipynb #f62a8943
+# %% ../../nbs/library/6_models/69c_photo.ipynb #c0a39b8b
 def _write_forecast(
     forecast, # `Forecast`
     out:Path, # where the files go, without suffix
@@ -119,7 +119,7 @@ def _write_forecast(
             sign(file)
     return files
 
-# %% ../../nbs/library/6_models/69c_photo.ipynb #aaf0ae13
+# %% ../../nbs/library/6_models/69c_photo.ipynb #e4681d30
 def forecast_photo(
     path:str|Path, # photograph
     out_dir:str|Path|Results='forecast', # folder for the results, or more about them

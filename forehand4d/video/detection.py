@@ -52,7 +52,7 @@ def _in_space(
     depth = focal/hand.scale
     return np.array([*across, depth])
 
-# %% ../../nbs/library/5_video/53_detection.ipynb #fd8b23e0
+# %% ../../nbs/library/5_video/53_detection.ipynb #e8530454
 _LARGER = 1.6 # ratio of scales from which a hand inside another one is a piece of it
 _FAR = 2.5 # hand sizes: a hand so far from a wrist is not its hand
 _AT = 1.2 # hand sizes: a hand so near is
@@ -84,7 +84,7 @@ def _piece_of(first:SeenHand, second:SeenHand)->bool:
     scales = first.scale, second.scale
     return inside and max(scales) > _LARGER*min(scales)
 
-# %% ../../nbs/library/5_video/53_detection.ipynb #acf72e3c
+# %% ../../nbs/library/5_video/53_detection.ipynb #6dca31c6
 def _pair_score(
     right:SeenHand, # called the right hand
     left:SeenHand, # called the left hand
@@ -137,6 +137,7 @@ def _alike(first:Square, second:Square)->bool:
     same_size = smallest < first.size/second.size < largest
     return close and same_size and first.up@second.up > _SAME_WAY
 
+# %% ../../nbs/library/5_video/53_detection.ipynb #77b44607
 @dataclass
 class _Search:
     "What is known about one photograph so far"
@@ -225,7 +226,7 @@ def _find_pair(levels:list)->list: # [right or None, left or None]
         search.search(view)
     return search.pair()
 
-# %% ../../nbs/library/5_video/53_detection.ipynb #4e56d803
+# %% ../../nbs/library/5_video/53_detection.ipynb #264bc903
 def detect_hands(
     image:np.ndarray, # (H, W, 3) uint8 RGB
 )->HandDetections:
@@ -266,6 +267,7 @@ class DetectionScore:
     mixed:bool # a right and a left hand of two people
     seconds:float # of the detector
 
+# %% ../../nbs/library/5_video/53_detection.ipynb #a911d67b
 def _near(
     middle:np.ndarray, # (2,) of a hand that was found
     marked:list, # of MarkedHand
