@@ -144,12 +144,11 @@ class _Seen:
     weight: Tensor # (N, 2, 21)
     cam: Tensor # (N, 4, 4) cam_from_view
 
-    def cost(self,
+    def misfit(self,
         motion:HandMotion, # (K, N)
     )->Tensor: # (K, N, 2)
-        "Misfit and strain"
-        misfit = _misfit(motion, self.rays, self.weight, self.cam)
-        return misfit + finger_strain(motion)
+        "How badly a motion explains it"
+        return _misfit(motion, self.rays, self.weight, self.cam)
 
 def _bend_fingers(
     motion:HandMotion, # (K, N)
@@ -166,18 +165,21 @@ def _bend_fingers(
         wrist = motion.wrist + _STRIDE*shift
         return replace(motion, rot=rot, wrist=wrist)
 
+    def cost()->Tensor:
+        misfit = seen.misfit(moved())
+        return misfit + finger_strain(moved())
+
     optimiser = torch.optim.Adam([turn, shift], lr=_FAST)
     schedule = CosineAnnealingLR(optimiser, max(1, steps), _SLOW)
     with torch.enable_grad():
         for _ in range(steps):
             optimiser.zero_grad()
-            cost = seen.cost(moved())
-            cost.sum().backward()
+            cost().sum().backward()
             optimiser.step()
             schedule.step()
     with torch.no_grad():
         found = moved().map(Tensor.detach)
-        return found, seen.cost(moved())
+        return found, cost()
 
 # %% ../../nbs/library/4_fitting/41a_search.ipynb #8f244d45
 _JUMP = .02 # metres that a joint may well move from frame to frame
