@@ -147,7 +147,7 @@ class _Seen:
     def misfit(self,
         motion:HandMotion, # (K, N)
     )->Tensor: # (K, N, 2)
-        "How far a motion is from what was observed"
+        "How badly a motion explains it"
         return _misfit(motion, self.rays, self.weight, self.cam)
 
 def _bend_fingers(
@@ -165,8 +165,9 @@ def _bend_fingers(
         wrist = motion.wrist + _STRIDE*shift
         return replace(motion, rot=rot, wrist=wrist)
 
-    def cost()->Tensor: # (K, N, 2)
-        return seen.misfit(moved()) + finger_strain(moved())
+    def cost()->Tensor:
+        misfit = seen.misfit(moved())
+        return misfit + finger_strain(moved())
 
     optimiser = torch.optim.Adam([turn, shift], lr=_FAST)
     schedule = CosineAnnealingLR(optimiser, max(1, steps), _SLOW)
@@ -177,7 +178,8 @@ def _bend_fingers(
             optimiser.step()
             schedule.step()
     with torch.no_grad():
-        return moved().map(Tensor.detach), cost()
+        found = moved().map(Tensor.detach)
+        return found, cost()
 
 # %% ../../nbs/library/4_fitting/41a_search.ipynb #8f244d45
 _JUMP = .02 # metres that a joint may well move from frame to frame
