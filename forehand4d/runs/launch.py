@@ -184,7 +184,9 @@ def on_record(
     run = Run(folder)
     if rank and not run.done: return None
     asked = _launched(folder/'run.ipynb')
-    if asked is None: return None # absent or cut off: `start_run` compares what it resolves
+    if asked is None: # absent, or cut off by a kill or a full disk
+        if not run.done: return None # `start_run` compares what it resolves
+        asked = run.params
     shared = [name for name in params if name in asked and name not in HOW]
     there = {name: asked[name] for name in shared}
     here = {name: params[name] for name in shared}
@@ -253,7 +255,8 @@ class _Launch:
         except PapermillExecutionError as e:
             return e
         except OSError as e:
-            if e.errno != errno.ENOSPC: raise
+            if e.errno != errno.ENOSPC:
+                raise
             says = 'the disk is full: free some space and run the same command again'
             raise OSError(errno.ENOSPC, says, str(executed)) from e
         return None

@@ -90,8 +90,8 @@ class Footage:
         "A video with its hands and cameras"
         how = self.settings
         camera = str(self.entry(self.cameras, video)) if self.cameras else how.fov
-        numbering = how.first, how.film_fps
-        return film_sequence(video, self.tracks(video), camera, how.scale, how.order, *numbering)
+        conventions = {'scale': how.scale, 'order': how.order, 'first': how.first}
+        return film_sequence(video, self.tracks(video), camera, fps=how.film_fps, **conventions)
 
     def clips(self,
         rows:list, # gets a row for each video: what was found in it
