@@ -60,7 +60,7 @@ def _trace(
         hook.remove()
     return pd.DataFrame(rows, columns=COLUMNS).drop_duplicates('name').set_index('name')
 
-# %% ../../nbs/library/7_study/76_architecture.ipynb #8419b76d
+# %% ../../nbs/library/7_study/76_architecture.ipynb #950cffa9
 CHANNELS = 198 # of the motion vector
 
 def _zeros(*shape:int)->Tensor: # of a batch of one
@@ -87,7 +87,7 @@ def trace_profile(
         step = _zeros().long()
         return model, _trace(model, lambda: model.net(motion, step, **_told(model)))
 
-# %% ../../nbs/library/7_study/76_architecture.ipynb #16571439
+# %% ../../nbs/library/7_study/76_architecture.ipynb #144be409
 INPUTS = {
     'image': 'image',
     'hands': 'detected 2D hands\n(may be hidden)',
@@ -110,6 +110,7 @@ def _times(shape)->str: # as people write it
 def _count(n:int)->str: # of parameters
     return f'{n/1e6:.2f} M' if n >= 1e5 else f'{n/1e3:.1f} k'
 
+# %% ../../nbs/library/7_study/76_architecture.ipynb #bacaeaef
 @dataclass(frozen=True)
 class Canvas:
     "Axes with the few shapes that a drawing needs"
@@ -164,7 +165,7 @@ class Canvas:
             self.words(x, 4.16, f'{number} token{plural}', 6.5)
             self.arrow(x, 4.28, 4.6)
 
-# %% ../../nbs/library/7_study/76_architecture.ipynb #4c3202ba
+# %% ../../nbs/library/7_study/76_architecture.ipynb #6fc219d5
 @dataclass(frozen=True)
 class Plan:
     "Places and tokens of a drawing"
@@ -216,7 +217,7 @@ def _draw_input(
         canvas.ax.plot([x, x, middle], [2.4, 2.6, 2.6], color='.35', lw=.8)
     canvas.tokens(x, plan.tokens.get(name, 0), color)
 
-# %% ../../nbs/library/7_study/76_architecture.ipynb #bb8948b6
+# %% ../../nbs/library/7_study/76_architecture.ipynb #29af9942
 def _draw_transformer(
     canvas:Canvas, # to draw on
     plan:Plan, # of the drawing

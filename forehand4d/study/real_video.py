@@ -115,7 +115,7 @@ def video_table(
         command = how_to_get(profile, STEP)
         return VideoTable(None, (), frozenset(), (f'Not run: `{command}`',), (command,))
     data = source.data
-    known = {*zip(data.summary.method, data.summary.selection)}
+    known = {*zip(data.summary.method, data.summary.selection, strict=True)}
     rows = [_row(data, *key) for key in METHODS if key in known]
     better = frozenset((i, column) for i, (_, columns) in enumerate(rows) for column in columns)
     return VideoTable(source, tuple(texts for texts, _ in rows), better, _notes(source))
@@ -195,7 +195,7 @@ def _named(ax, lines:list, top:float): # label (text, colour, times, values) at 
         else:
             ax.text(time[last], top, label, color=color, fontsize=7, ha='right', va='bottom')
     heights = spread(np.array([value for *_, value in ends]), .045*top)
-    for (label, color, time, value), height in zip(ends, heights):
+    for (label, color, time, value), height in zip(ends, heights, strict=True):
         thread = dict(arrowstyle='-', color=color, lw=.4, shrinkA=0, shrinkB=0)
         look = dict(color=color, fontsize=7, va='center', arrowprops=thread)
         ax.annotate(label, (time, value), (time + .06, height), **look)
