@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Annotated, Literal
 import tyro
 from tyro.conf import Positional, UseAppendAction, arg
+from fastcore.basics import patch
 from .core.paths import outputs_root, project_root
 from .runs.launch import NotebookError, check_parameters, notebook_parameters
 from .runs.launch import run_notebook
@@ -187,16 +188,18 @@ class Forecast:
         if photos and len(self.images) == 1 and not os.path.lexists(self.images[0]):
             raise FileNotFoundError(f'no image at {self.images[0]}: check the name')
 
-    def _forecaster(self)->Callable: # called as a loaded forecaster
-        "Weights are read once, and not before the first image was read"
-        @lru_cache
-        def loaded():
-            from forehand4d.models.forecasting import load_forecaster
-            return load_forecaster(self.weights)
+# %% ../nbs/library/8_cli/81_cli.ipynb #4b78c235
+@patch
+def _forecaster(self:Forecast)->Callable: # called as a loaded forecaster
+    "Weights are read once, and not before the first image was read"
+    @lru_cache
+    def loaded():
+        from forehand4d.models.forecasting import load_forecaster
+        return load_forecaster(self.weights)
 
-        def forecaster(*images, **given):
-            return loaded()(*images, **given)
-        return forecaster
+    def forecaster(*images, **given):
+        return loaded()(*images, **given)
+    return forecaster
 
 # %% ../nbs/library/8_cli/81_cli.ipynb #c4977759
 SHOWN = ('.md', '.png', '.pdf', '.gif', '.mp4', '.html') # kinds of files that people look at
@@ -364,6 +367,7 @@ def _report(
     clear = '\r\x1b[K' if sys.stderr.isatty() else ''
     print(f'{clear}forehand4d: {text}', file=sys.stderr)
 
+# %% ../nbs/library/8_cli/81_cli.ipynb #1c132621
 def main(
     argv:list[str]|None=None, # arguments; those of the process without it
 )->int: # exit code

@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from fastcore.basics import patch
 from ..core.compute import by
 from ..geometry.motion import HandMotion
 from ..geometry.motion_vector import MotionStats, decode198, encode198
@@ -85,18 +86,6 @@ class Quantiser(nn.Module):
         total[idle] = picked[idle]*few
         count[idle] = few
 
-    def _learn(self,
-        tokens:Tensor, # (M, D) that chose codes of this level
-        chosen:Tensor, # (M,) which ones
-        level:int, # number of the level
-    ):
-        "Move running means towards tokens"
-        count, total = self.count[level], self.total[level]
-        hits = F.one_hot(chosen, len(count)).to(tokens)
-        share = 1 - self.decay
-        count.lerp_(hits.sum(0), share)
-        total.lerp_(hits.T@tokens, share)
-
     @torch.no_grad()
     def forward(self,
         z:Tensor, # (B, N, D) tokens
@@ -121,18 +110,34 @@ class Quantiser(nn.Module):
                 left = left - codes[-1]
         return torch.stack(indices, -1), torch.stack(codes, -2)
 
-    def lookup(self, indices:Tensor)->Tensor: # (..., L) → (..., D)
-        "Sum of codes"
-        count = self.count.clamp(min=1e-12)
-        tables = self.total/count[..., None]
-        level = torch.arange(indices.shape[-1])
-        return tables[level, indices].sum(-2)
+# %% ../../nbs/library/7_baselines/76_codebook.ipynb #bfea01c1
+@patch
+def _learn(self:Quantiser,
+    tokens:Tensor, # (M, D) that chose codes of this level
+    chosen:Tensor, # (M,) which ones
+    level:int, # number of the level
+):
+    "Move running means towards tokens"
+    count, total = self.count[level], self.total[level]
+    hits = F.one_hot(chosen, len(count)).to(tokens)
+    share = 1 - self.decay
+    count.lerp_(hits.sum(0), share)
+    total.lerp_(hits.T@tokens, share)
 
-    def perplexity(self)->Tensor: # (L,)
-        "Codes in use, from the entropy of the counts"
-        share = F.normalize(self.count, 1, -1)
-        entropy = torch.special.entr(share).sum(-1)
-        return entropy.exp()
+@patch
+def lookup(self:Quantiser, indices:Tensor)->Tensor: # (..., L) → (..., D)
+    "Sum of codes"
+    count = self.count.clamp(min=1e-12)
+    tables = self.total/count[..., None]
+    level = torch.arange(indices.shape[-1])
+    return tables[level, indices].sum(-2)
+
+@patch
+def perplexity(self:Quantiser)->Tensor: # (L,)
+    "Codes in use, from the entropy of the counts"
+    share = F.normalize(self.count, 1, -1)
+    entropy = torch.special.entr(share).sum(-1)
+    return entropy.exp()
 
 # %% ../../nbs/library/7_baselines/76_codebook.ipynb #8473857a
 def cut_pieces(
@@ -219,44 +224,47 @@ class Codebook(nn.Module):
         x = self.decode(used.sum(-2), mask=mask)
         return decode198(x, self.stats, motion.betas, motion.valid, motion.hand_id)
 
-    def loss(self,
-        batch:dict, # clips from `collate`
-        generator:torch.Generator, # of mirrors, codes and cuts
-    )->tuple[Tensor, dict]: # scalar and its terms
-        "Mirror half of the clips, quantise, decode, compare"
-        weight = batch['weight']
-        flip = torch.rand(len(weight), **by(generator)) < 0.5
-        motion = mirrored_targets(batch, flip.to(weight.device), self.cfg.hand_id)
-        z, mask = self.encode(motion)
-        _, parts = self.quantiser(z, mask, generator if self.training else None)
-        codes = cut_pieces(parts, self.cfg, generator)
-        straight = z + (codes - z).detach() # the gradient jumps over the quantiser
-        predicted = self.decode(straight, mask=mask).float()
-        x0 = encode198(motion, self.stats)
-        total, terms = motion_loss(
-            predicted, x0, motion, self.stats, torch.ones_like(weight),
-            LossWeights(0, 0, 0),
-            weight,
-            stride=self.cfg.patch)
-        own = self._own_terms(predicted, x0, motion.valid*weight[:, None, None])
-        left = z[..., None, :] - parts.cumsum(-2)
-        commit = masked_mean(left**2, mask*weight[:, None])
-        own['commit'] = self.cfg.commit*commit
-        told = {name: term.detach() for name, term in own.items()}
-        return total + sum(own.values()), terms | told
+# %% ../../nbs/library/7_baselines/76_codebook.ipynb #1470e800
+@patch
+def loss(self:Codebook,
+    batch:dict, # clips from `collate`
+    generator:torch.Generator, # of mirrors, codes and cuts
+)->tuple[Tensor, dict]: # scalar and its terms
+    "Mirror half of the clips, quantise, decode, compare"
+    weight = batch['weight']
+    flip = torch.rand(len(weight), **by(generator)) < 0.5
+    motion = mirrored_targets(batch, flip.to(weight.device), self.cfg.hand_id)
+    z, mask = self.encode(motion)
+    _, parts = self.quantiser(z, mask, generator if self.training else None)
+    codes = cut_pieces(parts, self.cfg, generator)
+    straight = z + (codes - z).detach() # the gradient jumps over the quantiser
+    predicted = self.decode(straight, mask=mask).float()
+    x0 = encode198(motion, self.stats)
+    total, terms = motion_loss(
+        predicted, x0, motion, self.stats, torch.ones_like(weight),
+        LossWeights(0, 0, 0),
+        weight,
+        stride=self.cfg.patch)
+    own = self._own_terms(predicted, x0, motion.valid*weight[:, None, None])
+    left = z[..., None, :] - parts.cumsum(-2)
+    commit = masked_mean(left**2, mask*weight[:, None])
+    own['commit'] = self.cfg.commit*commit
+    told = {name: term.detach() for name, term in own.items()}
+    return total + sum(own.values()), terms | told
 
-    def _own_terms(self,
-        predicted:Tensor, # (B, T, 198)
-        x0:Tensor, # (B, T, 198) of the ground truth
-        trusted:Tensor, # (B, T, 2) weights of the hands
-    )->dict: # name → scalar
-        "Smooth L1 distances of root, fingers and wrist"
-        distance = F.smooth_l1_loss(predicted, x0, reduction='none')
-        rot, wrist = distance.split([192, 6], -1)
-        rot = rot.unflatten(-1, (2, 16, 6))
-        wrist = wrist.unflatten(-1, (2, 3))
-        parts = {'global': rot[..., 0, :], 'pose': rot[..., 1:, :], 'transl': wrist}
-        terms = {}
-        for name, values in parts.items():
-            terms[name] = masked_mean(values, trusted)
-        return terms
+@patch
+def _own_terms(self:Codebook,
+    predicted:Tensor, # (B, T, 198)
+    x0:Tensor, # (B, T, 198) of the ground truth
+    trusted:Tensor, # (B, T, 2) weights of the hands
+)->dict: # name → scalar
+    "Smooth L1 distances of root, fingers and wrist"
+    distance = F.smooth_l1_loss(predicted, x0, reduction='none')
+    rot, wrist = distance.split([192, 6], -1)
+    rot = rot.unflatten(-1, (2, 16, 6))
+    wrist = wrist.unflatten(-1, (2, 3))
+    parts = {'global': rot[..., 0, :], 'pose': rot[..., 1:, :], 'transl': wrist}
+    terms = {}
+    for name, values in parts.items():
+        terms[name] = masked_mean(values, trusted)
+    return terms

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from scipy.spatial.transform import Rotation
 from torch import Tensor, nn
+from fastcore.basics import patch
 from ..core.compute import by
 from ..geometry.cameras import invert, make_T
 from ..geometry.motion import HandMotion
@@ -58,6 +59,7 @@ def random_gaps(
 
 # %% ../../nbs/library/7_baselines/74_hawor.ipynb #3974ba75
 _BLUR = 0.02 # standard deviation of what is added to channels: estimates are not exact
+
 _DROPOUT = 0.05
 
 class Infiller(nn.Module):
@@ -124,46 +126,49 @@ class Infiller(nn.Module):
         frames = self.net.embed_frames({'known': known.to(x)})
         return x + self.net(x, step, frames, real=real)
 
-    def loss(self,
-        batch:dict, # clips from `collate`
-        generator:torch.Generator, # of the gaps and the noise
-    )->tuple[Tensor, dict]: # scalar and its terms
-        "Hide something, complete, compare where it was hidden"
-        truth = batch_motion(batch, self.cfg.hand_id)
-        known = random_gaps(truth.valid, generator)
-        start, move = from_wrist(fill_gaps(truth, known))
-        truth = truth.to_frame(move)
-        x = encode198(start, self.stats)
-        noise = torch.randn(x.shape, **by(generator)).to(x)
-        predicted = self.complete(x + _BLUR*noise, known, batch['real'])
-        hidden = replace(truth, valid=truth.valid & ~known)
-        return motion_loss(
-            predicted.float(),
-            encode198(truth, self.stats),
-            hidden,
-            self.stats,
-            x.new_ones(len(x)),
-            LossWeights(place=0), # relative to depth, which a wrist's frame does not have
-            batch['weight'],
-            stride=self.cfg.patch)
+# %% ../../nbs/library/7_baselines/74_hawor.ipynb #af58af5a
+@patch
+def loss(self:Infiller,
+    batch:dict, # clips from `collate`
+    generator:torch.Generator, # of the gaps and the noise
+)->tuple[Tensor, dict]: # scalar and its terms
+    "Hide something, complete, compare where it was hidden"
+    truth = batch_motion(batch, self.cfg.hand_id)
+    known = random_gaps(truth.valid, generator)
+    start, move = from_wrist(fill_gaps(truth, known))
+    truth = truth.to_frame(move)
+    x = encode198(start, self.stats)
+    noise = torch.randn(x.shape, **by(generator)).to(x)
+    predicted = self.complete(x + _BLUR*noise, known, batch['real'])
+    hidden = replace(truth, valid=truth.valid & ~known)
+    return motion_loss(
+        predicted.float(),
+        encode198(truth, self.stats),
+        hidden,
+        self.stats,
+        x.new_ones(len(x)),
+        LossWeights(place=0), # relative to depth, which a wrist's frame does not have
+        batch['weight'],
+        stride=self.cfg.patch)
 
-    @torch.no_grad()
-    def infill(self,
-        motion:HandMotion, # (B, T) estimates in the view frame
-        known:Tensor, # (B, T, 2) bool: where a hand was found, which stays as it is
-        real:Tensor|None=None, # (B, T) bool, false on padding
-    )->HandMotion: # (B, T)
-        "Fill in what is missing"
-        if len(motion) > self.cfg.frames:
-            window = f'the window of {self.cfg.frames}'
-            raise ValueError(f'{len(motion)} frames do not fit into {window}; cut the clip')
-        start, move = from_wrist(fill_gaps(motion, known))
-        x = self.complete(encode198(start, self.stats), known, real)
-        found = decode198(x, self.stats, motion.betas, motion.valid, motion.hand_id)
-        found = found.to_frame(invert(move))
-        rot = torch.where(known[..., None, None, None], motion.rot, found.rot)
-        wrist = torch.where(known[..., None], motion.wrist, found.wrist)
-        return replace(motion, rot=rot, wrist=wrist)
+@patch
+@torch.no_grad()
+def infill(self:Infiller,
+    motion:HandMotion, # (B, T) estimates in the view frame
+    known:Tensor, # (B, T, 2) bool: where a hand was found, which stays as it is
+    real:Tensor|None=None, # (B, T) bool, false on padding
+)->HandMotion: # (B, T)
+    "Fill in what is missing"
+    if len(motion) > self.cfg.frames:
+        window = f'the window of {self.cfg.frames}'
+        raise ValueError(f'{len(motion)} frames do not fit into {window}; cut the clip')
+    start, move = from_wrist(fill_gaps(motion, known))
+    x = self.complete(encode198(start, self.stats), known, real)
+    found = decode198(x, self.stats, motion.betas, motion.valid, motion.hand_id)
+    found = found.to_frame(invert(move))
+    rot = torch.where(known[..., None, None, None], motion.rot, found.rot)
+    wrist = torch.where(known[..., None], motion.wrist, found.wrist)
+    return replace(motion, rot=rot, wrist=wrist)
 
 # %% ../../nbs/library/7_baselines/74_hawor.ipynb #81018b3d
 _HANDS = ('pred_rot', 'pred_hand_pose', 'pred_trans', 'pred_betas', 'pred_valid')

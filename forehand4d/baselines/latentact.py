@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass, replace
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from fastcore.basics import patch
 from ..core.compute import by
 from ..geometry.motion import HandMotion
 from ..geometry.motion_vector import decode198, encode198
@@ -37,6 +38,7 @@ class DrawSettings:
         ours = {name: value for name, value in given.items() if name in known}
         return cls(**ours)
 
+# %% ../../nbs/library/7_baselines/77_latentact.ipynb #95897d3c
 class LatentAct(nn.Module):
     "Image to codes, image and codes to motion"
     prepare = ForecastModel.prepare
@@ -101,40 +103,43 @@ class LatentAct(nn.Module):
         found = masked_mean(entropy, mask*weight[:, None])
         return total + found, terms | {'codes': found.detach()}
 
-    @torch.no_grad()
-    def forecast(self,
-        image:Tensor, # (B, S, S, 3) uint8
-        K:Tensor|None=None, # intrinsics, which are not looked at
-        betas:Tensor|None=None, # (B, 2, 10) known shapes
-        **settings, # of `DrawSettings`; what else `ForecastModel.forecast` takes is ignored
-    )->HandMotion: # (B, samples, T)
-        "Several futures for each image, a single one from the likeliest codes"
-        how = DrawSettings.of(settings)
-        book = self.codebook
-        tokens = self.look(normalise_image(image))
-        indices = self._draw(self.index(tokens).softmax(-1), how)
-        codes = book.quantiser.lookup(indices).flatten(0, 1)
-        x = book.decode(codes, tokens.repeat_interleave(how.samples, 0)).float()
-        x = smooth_in_time(x, how.smooth if how.samples > 1 else 0)
-        x = x.unflatten(0, (len(image), how.samples))
-        if betas is not None:
-            betas = betas[:, None].expand(-1, how.samples, -1, -1)
-        return decode198(x, book.stats, betas, hand_id=self.cfg.hand_id)
+# %% ../../nbs/library/7_baselines/77_latentact.ipynb #05e8d6a8
+@patch
+@torch.no_grad()
+def forecast(self:LatentAct,
+    image:Tensor, # (B, S, S, 3) uint8
+    K:Tensor|None=None, # intrinsics, which are not looked at
+    betas:Tensor|None=None, # (B, 2, 10) known shapes
+    **settings, # of `DrawSettings`; what else `ForecastModel.forecast` takes is ignored
+)->HandMotion: # (B, samples, T)
+    "Several futures for each image, a single one from the likeliest codes"
+    how = DrawSettings.of(settings)
+    book = self.codebook
+    tokens = self.look(normalise_image(image))
+    indices = self._draw(self.index(tokens).softmax(-1), how)
+    codes = book.quantiser.lookup(indices).flatten(0, 1)
+    x = book.decode(codes, tokens.repeat_interleave(how.samples, 0)).float()
+    x = smooth_in_time(x, how.smooth if how.samples > 1 else 0)
+    x = x.unflatten(0, (len(image), how.samples))
+    if betas is not None:
+        betas = betas[:, None].expand(-1, how.samples, -1, -1)
+    return decode198(x, book.stats, betas, hand_id=self.cfg.hand_id)
 
-    def _draw(self,
-        p:Tensor, # (B, N, L, C) probabilities
-        how:DrawSettings, # how many, which
-    )->Tensor: # (B, samples, N, L)
-        "Codes of each future"
-        each = p.flatten(0, -2)
-        if how.samples > 1:
-            generator = torch.Generator().manual_seed(how.seed)
-            chosen = torch.multinomial(each.cpu(), how.samples, True, generator=generator)
-            chosen = chosen.to(p.device)
-        else:
-            chosen = each.argmax(-1, True)
-        by_token = chosen.unflatten(0, p.shape[:-1])
-        return by_token.movedim(-1, 1)
+@patch
+def _draw(self:LatentAct,
+    p:Tensor, # (B, N, L, C) probabilities
+    how:DrawSettings, # how many, which
+)->Tensor: # (B, samples, N, L)
+    "Codes of each future"
+    each = p.flatten(0, -2)
+    if how.samples > 1:
+        generator = torch.Generator().manual_seed(how.seed)
+        chosen = torch.multinomial(each.cpu(), how.samples, True, generator=generator)
+        chosen = chosen.to(p.device)
+    else:
+        chosen = each.argmax(-1, True)
+    by_token = chosen.unflatten(0, p.shape[:-1])
+    return by_token.movedim(-1, 1)
 
 # %% ../../nbs/library/7_baselines/77_latentact.ipynb #3a44950e
 def latentact_model(

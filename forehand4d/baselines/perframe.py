@@ -12,6 +12,7 @@ from types import SimpleNamespace
 import numpy as np
 import torch
 from torch import Tensor, nn
+from fastcore.basics import patch
 from ..core.compute import by
 from ..geometry.rotations import mat_to_6d, mat_to_aa
 from ..geometry.cameras import invert, project, unproject
@@ -218,58 +219,62 @@ class PerFrame(Hamer):
         model, _ = load_model(spec, 'train_hands', '', {'hands': of})
         return model
 
-    def estimate(self,
-        images:Tensor, # (B, S, S, 3) uint8
-        hands:SeenHands, # that are looked at
-        generator:torch.Generator, # of the jitter
-    )->_Estimate:
-        "Hands of jittered squares with jittered colours"
-        def noise(*shape:int)->Tensor:
-            count = len(hands.clip)
-            drawn = torch.randn(count, *shape, **by(generator))
-            return drawn.to(hands.K)
+# %% ../../nbs/library/7_baselines/73_perframe.ipynb #6f6dd9c3
+@patch
+def estimate(self:PerFrame,
+    images:Tensor, # (B, S, S, 3) uint8
+    hands:SeenHands, # that are looked at
+    generator:torch.Generator, # of the jitter
+)->_Estimate:
+    "Hands of jittered squares with jittered colours"
+    def noise(*shape:int)->Tensor:
+        count = len(hands.clip)
+        drawn = torch.randn(count, *shape, **by(generator))
+        return drawn.to(hands.K)
 
-        centre, side = boxes_of_hands(hands.pixels, hands.seen)
-        centre = centre + 0.02*side[:, None]*noise(2)
-        side = side*(1 + 0.05*noise())
-        squares = []
-        for number in hands.clip.unique():
-            own = hands.clip == number
-            squares.append(crop_hands(images[number], centre[own], side[own], hands.left[own]))
-        contrast = 1 + 0.15*noise(1, 1, 1)
-        colour = 0.15*noise(3, 1, 1)
-        tokens = self.vit(torch.cat(squares)*contrast + colour)
-        return _Estimate(*self.head(tokens), centre, side)
+    centre, side = boxes_of_hands(hands.pixels, hands.seen)
+    centre = centre + 0.02*side[:, None]*noise(2)
+    side = side*(1 + 0.05*noise())
+    squares = []
+    for number in hands.clip.unique():
+        own = hands.clip == number
+        squares.append(crop_hands(images[number], centre[own], side[own], hands.left[own]))
+    contrast = 1 + 0.15*noise(1, 1, 1)
+    colour = 0.15*noise(3, 1, 1)
+    tokens = self.vit(torch.cat(squares)*contrast + colour)
+    return _Estimate(*self.head(tokens), centre, side)
 
-    def loss(self,
-        batch:dict, # lab clips from `collate`, with images
-        generator:torch.Generator, # of the jitter
-    )->tuple[Tensor, dict]: # scalar and its terms
-        "Look at the hands of the input frames, compare with the labels"
-        truth = batch_motion(batch, self.cfg.hand_id).slice(0, 1)
-        hands = seen_hands(batch, truth.valid[:, 0])
-        found = self.estimate(batch['image'], hands, generator)
-        with torch.autocast(hands.K.device.type, enabled=False): # geometry in full precision
-            terms = _loss_terms(found.float(), hands, truth)
-        told = {name: term.detach() for name, term in terms.items()}
-        return sum(terms.values()), told
+@patch
+def loss(self:PerFrame,
+    batch:dict, # lab clips from `collate`, with images
+    generator:torch.Generator, # of the jitter
+)->tuple[Tensor, dict]: # scalar and its terms
+    "Look at the hands of the input frames, compare with the labels"
+    truth = batch_motion(batch, self.cfg.hand_id).slice(0, 1)
+    hands = seen_hands(batch, truth.valid[:, 0])
+    found = self.estimate(batch['image'], hands, generator)
+    with torch.autocast(hands.K.device.type, enabled=False): # geometry in full precision
+        terms = _loss_terms(found.float(), hands, truth)
+    told = {name: term.detach() for name, term in terms.items()}
+    return sum(terms.values()), told
 
-    def forecast(self,
-        image:Tensor, # (B, S, S, 3) uint8
-        K:Tensor, # (B, 3, 3) intrinsics
-        hands:tuple|None=None, # detected: pixels (B, 2, 21, 2) and which of them are valid
-        **others, # what else `ForecastModel.forecast` takes; ignored
-    )->HandMotion: # (B, 1, T) on the CPU
-        "The input frame, held"
-        if hands is None:
-            raise ValueError('HaMeR looks at squares around detected hands; '
-                             'give hands=(keypoints, valid)')
-        inputs = [x.cpu() for x in (image, *hands, K)]
-        cfg = self.cfg
-        each = [self(*one, cfg.frames, cfg.hand_id) for one in zip(*inputs, strict=True)]
-        names = ('rot', 'wrist', 'betas', 'valid')
-        fields = {name: torch.stack([getattr(m, name) for m in each])[:, None] for name in names}
-        return HandMotion(**fields, hand_id=cfg.hand_id)
+@patch
+def forecast(self:PerFrame,
+    image:Tensor, # (B, S, S, 3) uint8
+    K:Tensor, # (B, 3, 3) intrinsics
+    hands:tuple|None=None, # detected: pixels (B, 2, 21, 2) and which of them are valid
+    **others, # what else `ForecastModel.forecast` takes; ignored
+)->HandMotion: # (B, 1, T) on the CPU
+    "The input frame, held"
+    if hands is None:
+        raise ValueError('HaMeR looks at squares around detected hands; '
+                         'give hands=(keypoints, valid)')
+    inputs = [x.cpu() for x in (image, *hands, K)]
+    cfg = self.cfg
+    each = [self(*one, cfg.frames, cfg.hand_id) for one in zip(*inputs, strict=True)]
+    names = ('rot', 'wrist', 'betas', 'valid')
+    fields = {name: torch.stack([getattr(m, name) for m in each])[:, None] for name in names}
+    return HandMotion(**fields, hand_id=cfg.hand_id)
 
 # %% ../../nbs/library/7_baselines/73_perframe.ipynb #185f5b21
 def fill_gaps(

@@ -14,6 +14,7 @@ import numpy as np, pyarrow as pa, torch
 from fastcore.basics import chunked
 from PIL import Image
 from torch import Tensor
+from fastcore.basics import patch
 from ..core.files import NOT_DAMAGE, atomic_path, file_hash, read_json, write_json
 from ..geometry.rotations import mat_to_6d
 from ..geometry.motion import HandMotion
@@ -327,6 +328,8 @@ class ClipStore:
         "A clip that owns its memory"
         return self._clip(i, True)
 
-    def view(self, i:int)->Clip: # number of the clip
-        "A clip that is not copied: faster, for reading only"
-        return self._clip(i, False)
+# %% ../../nbs/library/3_data/32_clip_store.ipynb #7f7be116
+@patch
+def view(self:ClipStore, i:int)->Clip: # number of the clip
+    "A clip that is not copied: faster, for reading only"
+    return self._clip(i, False)

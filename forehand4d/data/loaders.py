@@ -114,6 +114,7 @@ class Loading:
     cache: bool|None = None # keep decoded clips; None: for small datasets without workers
 
 CACHE_BYTES = 6e9 # of a small dataset, once decoded
+
 FRAME_BYTES = 5000 # of a frame without image, roughly
 
 def _is_small(
@@ -125,6 +126,7 @@ def _is_small(
     image_bytes = image_size**2*3
     return len(data)*(image_bytes + frames*FRAME_BYTES) < CACHE_BYTES
 
+# %% ../../nbs/library/3_data/34_loaders.ipynb #9c6839a7
 def loader(
     data:ClipDataset, # clips
     batch:int, # clips per step, over all processes

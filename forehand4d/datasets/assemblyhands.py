@@ -81,6 +81,7 @@ def _stored(
         valid=torch.from_numpy(valid.reshape(-1, 42) > 0),
         seen=torch.from_numpy(np.array(here, float).reshape(-1, 42) > 0))
 
+# %% ../../nbs/library/4_datasets/44f_assemblyhands.ipynb #01880d75
 @lru_cache(maxsize=2)
 def _table(folder:Path)->dict[str, Stored]: # by "SEQ/CAMERA"
     "All recordings of a split"

@@ -283,6 +283,7 @@ def _load(
         image=frames,
         meta=dict(scale=metres, scale_from=scale_from, swapped=int(swap.sum())))
 
+# %% ../../nbs/library/4_datasets/44i_epic.ipynb #b3d989ad
 def sequences(
     root:str|Path, # folder with `campose`, `epic_hands`, `P01` …, or one above it
     split:str|None='train', # train or val of VISOR; None: every video that has cameras

@@ -110,6 +110,7 @@ def _image_file(
     path = root/name/'rgb'/f'{annotation.stem}.jpg'
     return path if path.is_file() else path.with_suffix('.png')
 
+# %% ../../nbs/library/4_datasets/44c_h2o3d.ipynb #fd6b6ebf
 def _load(
     root:Path, # folder of the split
     hand_id:str|None, # hand model of the parameters; None: joints only

@@ -25,6 +25,7 @@ from .hot3d_files import read_clip, read_recording, umetrack_landmarks
 
 # %% ../../nbs/library/4_datasets/44e_hot3d.ipynb #6ea37f6c
 TEST = ('P0004', 'P0005', 'P0006', 'P0008', 'P0016', 'P0020') # participants without labels
+
 VAL = ('P0002', 'P0012') # participants held out here
 
 @dataclass(frozen=True)
@@ -65,6 +66,7 @@ def _labels(
     landmarks = umetrack_landmarks(profile, found.hands[..., 7:], wrist)
     return None, to_mano21(landmarks[..., :20, :], 'hot3d20')
 
+# %% ../../nbs/library/4_datasets/44e_hot3d.ipynb #b13a42f9
 def _load(
     files:dict, # name → path, camera, is it Aria?
     hand_id:str|None, # hand model; None: UmeTrack's landmarks
@@ -157,6 +159,7 @@ def _files(
                 found[f'{file.parent.name}/{stream}'] = file.parent, stream, aria
     return found
 
+# %% ../../nbs/library/4_datasets/44e_hot3d.ipynb #d02744fe
 def sequences(
     root:str|Path, # clips (`train_aria` …) or recordings (`P0003_c701bd11` …), or above them
     split:str|None='train', # train or val, by participants; None: everything that has labels

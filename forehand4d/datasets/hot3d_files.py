@@ -278,6 +278,7 @@ def _calibration(recording:Recording)->list: # N times lens, pose in the device,
             return _aria_cameras(path, source.stream, recording.times)
         return [_quest_camera(path, source.stream)]*len(recording.times)
 
+# %% ../../nbs/library/4_datasets/44e1_hot3d_files.ipynb #caf93002
 def read_recording(source:Source)->Found: # its `path` is the folder
     "A recording"
     recording = Recording(source)
@@ -343,6 +344,7 @@ class Archive:
         member = self.members.get(name)
         return (path, member.offset_data, member.size) if member else (path, 0, 0)
 
+# %% ../../nbs/library/4_datasets/44e1_hot3d_files.ipynb #08e40f43
 def read_clip(source:Source)->Found: # its `path` is the tar file
     "A clip"
     path = source.path

@@ -136,6 +136,7 @@ def _stacked(
     h[..., 3, :, :] = 1
     return h
 
+# %% ../../nbs/library/4_evaluation/41_alignment.ipynb #db27f864
 def hand_planes(
     pred:Tensor, # (..., T, 2, 21, 3), perhaps with samples before time
     gt:Tensor, # (..., T, 2, 21, 3)

@@ -130,6 +130,7 @@ def _impute_batch(
             found.append((None, dict(sequence=clip.sequence, **note)))
     return found
 
+# %% ../../nbs/library/6_models/63_imputation.ipynb #0d8daba1
 def _one(
     motion:HandMotion, # (B, T)
     number:int, # of a clip

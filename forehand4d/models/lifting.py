@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 import torch
 from torch import Tensor
+from fastcore.basics import patch
 from ..geometry.rotations import slerp
 from ..geometry.cameras import invert
 from ..geometry.hands import SIDES
@@ -236,36 +237,38 @@ class LoadedLifter:
         motion = motion.cpu()
         return motion if how.samples > 1 else motion.map(lambda x: x[0])
 
-    def fit(self,
-        keypoints2d:Tensor, # (T, 2, 21, 2) pixels
-        valid:Tensor, # (T, 2, 21) bool
-        intrinsics:Tensor, # (T, 3, 3) or (3, 3)
-        cam_from_view:Tensor|None=None, # (T, 4, 4), resting camera when absent
-        joints3d:Tensor|None=None, # (T, 2, 21, 3) known joints, metres in the view frame
-        valid3d:Tensor|None=None, # (T, 2, 21) bool: which joints are known
-        **choice, # `how` and `seed` of `FitChoice`
-    )->tuple[HandMotion, dict]: # (T, ...); residuals, energy, candidates, noise in pixels
-        "The motion that explains tracks best: samples and searches, refined, with a report"
-        choice = FitChoice(**choice)
-        how = choice.settings()
-        T = len(keypoints2d)
-        if cam_from_view is None:
-            cam_from_view = torch.eye(4).repeat(T, 1, 1)
-        joints3d, valid3d = _known(joints3d, valid3d, T)
-        track = (keypoints2d, valid, intrinsics, cam_from_view)
-        seeds = [choice.seed + k for k in range(max(1, how.samples))]
-        lifted = [self(*track, seed=seed) for seed in seeds]
-        K = intrinsics.expand(T, 3, 3)
-        seen = dict(zip(TRACK, (keypoints2d, valid, K, cam_from_view), strict=True))
-        seen |= dict(joints3d=joints3d, valid3d=valid3d)
-        observed = observe({name: x[None].to(self.device) for name, x in seen.items()})
-        starts = [motion.map(lambda x: x[None].to(self.device)) for motion in lifted]
-        fitted, info = fit_tracks(observed, starts, how)
-        focal = K[..., :2, :2].diagonal(dim1=-2, dim2=-1).mean().item()
-        report = _report(info, how, focal)
-        report['before'] = first_clip(quality(starts[0], observed))
-        report['after'] = first_clip(quality(fitted, observed))
-        return fitted.cpu().map(lambda x: x[0]), report
+# %% ../../nbs/library/6_models/62_lifting.ipynb #a8cbfcd0
+@patch
+def fit(self:LoadedLifter,
+    keypoints2d:Tensor, # (T, 2, 21, 2) pixels
+    valid:Tensor, # (T, 2, 21) bool
+    intrinsics:Tensor, # (T, 3, 3) or (3, 3)
+    cam_from_view:Tensor|None=None, # (T, 4, 4), resting camera when absent
+    joints3d:Tensor|None=None, # (T, 2, 21, 3) known joints, metres in the view frame
+    valid3d:Tensor|None=None, # (T, 2, 21) bool: which joints are known
+    **choice, # `how` and `seed` of `FitChoice`
+)->tuple[HandMotion, dict]: # (T, ...); residuals, energy, candidates, noise in pixels
+    "The motion that explains tracks best: samples and searches, refined, with a report"
+    choice = FitChoice(**choice)
+    how = choice.settings()
+    T = len(keypoints2d)
+    if cam_from_view is None:
+        cam_from_view = torch.eye(4).repeat(T, 1, 1)
+    joints3d, valid3d = _known(joints3d, valid3d, T)
+    track = (keypoints2d, valid, intrinsics, cam_from_view)
+    seeds = [choice.seed + k for k in range(max(1, how.samples))]
+    lifted = [self(*track, seed=seed) for seed in seeds]
+    K = intrinsics.expand(T, 3, 3)
+    seen = dict(zip(TRACK, (keypoints2d, valid, K, cam_from_view), strict=True))
+    seen |= dict(joints3d=joints3d, valid3d=valid3d)
+    observed = observe({name: x[None].to(self.device) for name, x in seen.items()})
+    starts = [motion.map(lambda x: x[None].to(self.device)) for motion in lifted]
+    fitted, info = fit_tracks(observed, starts, how)
+    focal = K[..., :2, :2].diagonal(dim1=-2, dim2=-1).mean().item()
+    report = _report(info, how, focal)
+    report['before'] = first_clip(quality(starts[0], observed))
+    report['after'] = first_clip(quality(fitted, observed))
+    return fitted.cpu().map(lambda x: x[0]), report
 
 # %% ../../nbs/library/6_models/62_lifting.ipynb #60833737
 def _lifter_of(

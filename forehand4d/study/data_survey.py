@@ -60,7 +60,9 @@ def difficulty(
 
 # %% ../../nbs/library/7_study/79a_data_survey.ipynb #983ea091
 MOST_CLIPS = 2000 # that a survey looks at
+
 MOST_READ = 512 # clips that the reading speed is measured on
+
 BATCH = 16 # clips read at a time
 
 @dataclass
@@ -108,6 +110,7 @@ def reading_speed(
         pass
     return BATCH*steps/(time.process_time() - began)
 
+# %% ../../nbs/library/7_study/79a_data_survey.ipynb #4914416f
 def store_facts(
     look:Survey, # of a store
     frames:int, # of a clip, for the reading speed

@@ -110,6 +110,7 @@ class Footage:
         "What a store says of its clips"
         return {'labels': 'keypoints', 'films': rows, **asdict(self.settings)}
 
+# %% ../../nbs/library/5_video/55b_keypoint_store.ipynb #847ca3a7
 def _found_in(
     video:Path, # file or folder
     sequence, # `Sequence` of it
