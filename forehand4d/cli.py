@@ -298,7 +298,7 @@ class CheckData:
 
     def __call__(self)->int:
         "Print a table of what was measured, and what is off"
-        from forehand4d.datasets.convert import check_dataset
+        from forehand4d.datasets.check_download import check_dataset
         folder = outputs_root()/'check-data'/f'{self.dataset}-{self.split}'
         how = {'hand_id': None} if self.joints else {}
         table, wrong = check_dataset(self.dataset, self.root, self.split, self.limit, folder, **how)

@@ -5,7 +5,8 @@ import torch
 from forehand4d.geometry.cameras import intrinsics_from_fov
 from forehand4d.geometry.hand_models import hand_pair
 from forehand4d.geometry.motion import rest_motion
-from forehand4d.drawing.render import Mesh, render
+from forehand4d.drawing.scenes import Mesh
+from forehand4d.drawing.render import render
 from forehand4d.geometry.rotations import aa_to_mat, mat_to_6d, mat_to_aa, random_rotation
 from forehand4d.geometry.rotations import sixd_to_mat
 

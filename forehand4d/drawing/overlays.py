@@ -15,7 +15,8 @@ import torch
 from PIL import Image, ImageDraw
 from torch import Tensor
 from trimesh.creation import icosphere
-from .render import Mesh, check_image, overlay
+from .scenes import Mesh
+from .render import check_image, overlay
 from ..geometry.cameras import intrinsics_from_fov, look_at, project, transform
 from ..geometry.hand_models import hand_pair
 from ..geometry.hands import BONES

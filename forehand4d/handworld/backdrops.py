@@ -9,7 +9,7 @@ __all__ = ['Stage', 'Backdrop']
 from dataclasses import dataclass
 import numpy as np
 from PIL import Image, ImageFilter
-from ..drawing.render import Light
+from ..drawing.scenes import Light
 from .shapes import Part, unit
 from .fingers import to_mat
 from .objects import FAMILIES, make_object

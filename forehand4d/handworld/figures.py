@@ -9,7 +9,7 @@ __all__ = ['Figure']
 from dataclasses import dataclass
 import numpy as np
 from fastcore.basics import patch
-from ..drawing.render import Mesh
+from ..drawing.scenes import Mesh
 from .shapes import WORLD, Part, unit
 from .fingers import MIRROR
 from .people import FOREARM, Person

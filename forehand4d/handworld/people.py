@@ -9,7 +9,7 @@ __all__ = ['FOREARM', 'Person']
 from dataclasses import dataclass, replace
 import numpy as np
 from fastcore.basics import patch
-from ..drawing.render import Mesh
+from ..drawing.scenes import Mesh
 from .shapes import WORLD, Part
 from .grasps import ELBOW
 from .patterns import waves

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from fastcore.basics import patch
 from PIL import Image
-from ..drawing.render import Light, Mesh
+from ..drawing.scenes import Light, Mesh
 from .shapes import Part
 from .things import Object
 from .objects import make_object

@@ -13,7 +13,8 @@ import torch
 from fastcore.basics import patch
 from ..core.files import read_json
 from ..geometry.cameras import intrinsics_from_fov, look_at
-from ..drawing.render import Mesh, render
+from ..drawing.scenes import Mesh
+from ..drawing.render import render
 
 # %% ../../nbs/library/4_handworld/41_shapes.ipynb #08cad8df
 WORLD = read_json(files('forehand4d')/'assets'/'handworld.json') # of the embedded benchmark

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from ..geometry.cameras import look_at
-from ..drawing.render import Scene
+from ..drawing.scenes import Scene
 from .shapes import unit
 from .curves import interpolate, smooth_noise
 from .arms import NECK, Build

@@ -16,7 +16,7 @@ from ..geometry.cameras import project, resize_intrinsics
 from ..geometry.motion import HandMotion
 from ..data.clips import Clip
 from ..datasets.windows import windows
-from ..drawing.forecasts import motion_frames
+from ..drawing.animations import motion_frames
 from ..video.videos import read_frames
 from ..video.tracks import Tracks
 from ..video.footage import film_sequence
