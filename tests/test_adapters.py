@@ -3,7 +3,7 @@ import io, json, math, os, pickle
 from dataclasses import replace
 import numpy as np, pytest, torch, yaml
 from PIL import Image
-from forehand4d.geometry import hands
+from forehand4d.geometry import hand_models as hands
 from forehand4d.geometry.cameras import intrinsics_from_fov, invert, look_at, project
 from forehand4d.geometry.cameras import resize_intrinsics, transform
 from forehand4d.geometry.hand_models import know_hands, open_hand
