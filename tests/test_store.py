@@ -24,7 +24,7 @@ def download(tmp_path_factory):
     "Several short recordings in the layout of H2O"
     root = tmp_path_factory.mktemp('download')/'h2o'
     from dataclasses import replace
-    from forehand4d.geometry import hands
+    from forehand4d.geometry import hand_models as hands
     hands.know_hands(*(replace(hands.open_hand(s), hand_id='mano') for s in ('right', 'left')))
     for i, (subject, scene) in enumerate(SCENES): write_h2o(root, subject, scene, seed=10 + i)
     return root
