@@ -328,7 +328,7 @@ def test_vrs(tmp_path, monkeypatch):
     vrs, calls = tmp_path/'P0003_c701bd11/recording.vrs', []
     write(vrs, b'VRS')
     load = lambda: hot3d.sequences(tmp_path, hand_id='mano')[0]
-    monkeypatch.setattr(hot3d, 'find_spec', lambda name: None)
+    monkeypatch.setattr(hot3d_files, 'find_spec', lambda name: None)
     assert load().image is None and 'pip install' in load().meta['image']
     class Image_:
         def to_numpy_array(self): return np.full((1408, 1408, 3), 77, np.uint8)
@@ -341,7 +341,7 @@ def test_vrs(tmp_path, monkeypatch):
     core.sensor_data.TimeDomain, core.sensor_data.TimeQueryOptions = type('T', (), dict(TIME_CODE=3)), type('Q', (), dict(CLOSEST=2))
     monkeypatch.setitem(sys.modules, 'projectaria_tools', ModuleType('projectaria_tools'))
     monkeypatch.setitem(sys.modules, 'projectaria_tools.core', core)
-    monkeypatch.setattr(hot3d, 'find_spec', lambda name: ModuleSpec(name, None))
+    monkeypatch.setattr(hot3d_files, 'find_spec', lambda name: ModuleSpec(name, None))
     monkeypatch.setattr(hot3d, 'undistort', lambda image, *a: image)
     seq = load()
     assert not calls and 'image' not in seq.meta    # lazily

@@ -204,6 +204,6 @@ def test_prepare_data(download, outputs):
 
 def test_a_script_needs_no_guard(tmp_path):
     "Processes that generate clips do not run the script that asked for them once more"
-    (tmp_path/'script.py').write_text("from forehand4d.data.loaders import open_dataset\nprint(len(open_dataset('lab-pour', 'test', n=9, frames=8, image_size=32, workers=2)))\n")
+    (tmp_path/'script.py').write_text("from forehand4d.catalogue import open_dataset\nprint(len(open_dataset('lab-pour', 'test', n=9, frames=8, image_size=32, workers=2)))\n")
     p = subprocess.run([sys.executable, tmp_path/'script.py'], capture_output=True, text=True, env={**os.environ, 'FOREHAND4D_DATA': str(tmp_path), 'PYTHONPATH': str(Path(__file__).parent.parent)})
     assert (p.returncode, p.stdout) == (0, '9\n'), p.stderr

@@ -31,7 +31,7 @@ CLIP_ARRAYS = { # type, and shape of one frame
     'betas': (torch.float32, (2, 10))}
 CLIP_TENSORS = tuple(CLIP_ARRAYS)[:7] # of every clip, in the order of its fields
 _TRACKS = ('keypoints2d', 'valid2d', 'intrinsics', 'cam_from_view')
-PAST_ARRAYS = {f'past_{name}': CLIP_ARRAYS[name] for name in _TRACKS} # of the frames before the clip
+PAST_ARRAYS = {f'past_{name}': CLIP_ARRAYS[name] for name in _TRACKS} # of frames before the clip
 
 # %% ../../nbs/library/3_data/31_clips.ipynb #1379b8de
 @dataclass(frozen=True)
