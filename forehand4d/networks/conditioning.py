@@ -59,10 +59,10 @@ def lifting_conditions(
     valid2d:Tensor, # (..., T, 2, 21) bool
     intrinsics:Tensor, # (..., T, 3, 3)
     cam_from_view:Tensor, # (..., T, 4, 4)
-    kinds:tuple=LIFTING_KINDS, # any subset of `LIFTING_KINDS`, or with `released` for `plucker`
+    kinds:tuple=LIFTING_KINDS, # any names of `LIFTING_DIMS`
 )->dict: # name → (..., T, C), with `seen` for the mask
     "Condition features of a 2D track"
-    known = (*LIFTING_KINDS, 'released')
+    known = [name for name in LIFTING_DIMS if name != 'seen']
     if unknown := set(kinds) - set(known):
         raise ValueError(f'unknown conditions {sorted(unknown)}; choose from {known}')
     seen = valid2d.flatten(-2)
