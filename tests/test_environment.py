@@ -277,7 +277,6 @@ def test_two_at_once(name, work, tmp_path, outputs):
     assert differences(step, outputs, world) == []
 
 
-@pytest.mark.xfail(reason='no lock: the manifest of one names shards of both')
 def test_two_different_stores_in_one_folder(tmp_path):
     "The second is refused, and the first is whole"
     def first():

@@ -144,6 +144,9 @@ def write_clips(
     rows = (clip if isinstance(clip, dict) else encode_clip(clip) for clip in clips)
     shards = []
     for some in chunked(rows, shard_size):
+        if (folder/'manifest.json').exists(): # its shards must not be replaced
+            raise FileExistsError(f'{folder}: another process has written a clip store here '
+                                  'meanwhile; choose another folder')
         shards.append(_write_shard(folder/f'clips-{len(shards):05d}.arrow', some))
     if not shards:
         raise ValueError(f'{folder}: no clips to write')

@@ -119,5 +119,5 @@ def draw_tracks(
                 seen = clip.keypoints2d[clip.valid2d[:, hand, joint], hand, joint]
                 ax.plot(*seen.T, color=color, lw=.8)
         state = 'moves' if clip.meta['sway'] else 'rests'
-        ax.set(xlim=(0, 640), ylim=(480, 0), aspect='equal', xticks=[], yticks=[],
-               title=f'{clip.sequence}, camera {state}')
+        ax.set(xlim=(0, 640), ylim=(480, 0), aspect='equal', xticks=[], yticks=[])
+        ax.set_title(f'{clip.sequence}, camera {state}', fontsize=7)
