@@ -125,6 +125,7 @@ def survey(
     speed = torch.cat(speeds)
     return Survey(store, clips, depth, speed)
 
+# %% ../../nbs/library/7_study/79a_data_survey.ipynb #4dd8a1e3
 def reading_speed(
     store:ClipStore, # prepared clips
     frames:int, # of a clip
