@@ -6,9 +6,10 @@
 __all__ = ['NOISE', 'clip_of_video', 'stand_in', 'coverage', 'Overlay', 'track_residual']
 
 # %% ../../nbs/library/6_models/63a_lift_video.ipynb #aaf62700
-import numpy as np, torch
 from dataclasses import replace
 from pathlib import Path
+import numpy as np
+import torch
 from PIL import Image
 from torch import Tensor
 from ..core.compute import progress
@@ -30,7 +31,14 @@ def clip_of_video(
     "A whole video as one clip"
     sequence = film_sequence(path, tracks, fov)
     whole = [(0, len(tracks) - 1)]
-    return windows(sequence, len(tracks), fps=None, ranges=whole, shortest=1, image=False)[0]
+    clips = windows(
+        sequence,
+        len(tracks),
+        fps=None,
+        ranges=whole,
+        shortest=1,
+        image=False)
+    return clips[0]
 
 NOISE = .01 # of the stand-in's keypoints, in widths of the image
 
@@ -45,17 +53,27 @@ def stand_in(
     shaky = sample.keypoints2d + NOISE*width*noise
     there = sample.valid2d
     seen = there.any(-1).float()
-    tracks = Tracks(shaky*there[..., None], there, seen, sample.fps, (width, height))
-    nothing = {'joints3d': 0*sample.joints3d, 'valid3d': torch.zeros_like(sample.valid3d)}
-    clip = replace(sample, keypoints2d=tracks.keypoints, motion=None, labels='keypoints', **nothing)
+    keypoints = shaky*there[..., None]
+    size = (width, height)
+    tracks = Tracks(keypoints, there, seen, sample.fps, size)
+    clip = replace(
+        sample,
+        keypoints2d=tracks.keypoints,
+        motion=None,
+        labels='keypoints',
+        joints3d=0*sample.joints3d,
+        valid3d=torch.zeros_like(sample.valid3d))
     return tracks, clip
 
 def coverage(
     tracks:Tracks, # of both hands
 )->str: # for people
     "In how much of a video its hands were found"
-    right, left = tracks.valid.any(-1).float().mean(0).tolist()
-    guessed = int(tracks.interpolated.any(1).sum())
+    there = tracks.valid.any(-1)
+    share = there.float().mean(0)
+    right, left = share.tolist()
+    guessed = tracks.interpolated.any(1)
+    guessed = int(guessed.sum())
     return (f'{len(tracks)} frames; right hand in {right:.0%}, left in {left:.0%}, '
             f'interpolated in {guessed}')
 
@@ -66,7 +84,8 @@ class Overlay:
         tracks:Tracks, # of the video
         size:int, # longer side of the overlay, pixels
     ):
-        self.tracks, self.size = tracks, size
+        self.tracks = tracks
+        self.size = size
         self.scale = min(1, size/max(tracks.size))
         self.wide, self.high = (round(side*self.scale) for side in tracks.size)
 
@@ -83,7 +102,9 @@ class Overlay:
         return [self._shrunk(picture) for _, picture in pairs]
 
     def _shrunk(self, picture:np.ndarray)->np.ndarray: # (high, wide, 3) uint8
-        return np.asarray(Image.fromarray(picture).resize((self.wide, self.high), Image.BOX))
+        size = (self.wide, self.high)
+        small = Image.fromarray(picture).resize(size, Image.BOX)
+        return np.asarray(small)
 
     def shown(self,
         motion:HandMotion, # (T)
@@ -97,16 +118,26 @@ class Overlay:
         pictures:list, # of `frames`
     )->list: # (high, 2 wide, 3) uint8
         "The motion on the video, and from the side"
-        across, down = self.wide/self.tracks.size[0], self.high/self.tracks.size[1]
+        width, height = self.tracks.size
+        across = self.wide/width
+        down = self.high/height
         camera = resize_intrinsics(K, across, down)
-        frames = motion_frames(motion, valid=self.shown(motion), K=camera, background=pictures,
-                               size=self.size)
-        return list(progress(frames, 'drawing', total=len(motion)))
+        frames = motion_frames(
+            motion,
+            valid=self.shown(motion),
+            K=camera,
+            background=pictures,
+            size=self.size)
+        counted = progress(frames, 'drawing', total=len(motion))
+        return list(counted)
 
 def track_residual(
     motion:HandMotion, # (T)
     clip:Clip, # with keypoints
 )->float: # pixels, median
     "How far projected joints are from the tracks"
-    off = project(motion.joints(), clip.intrinsics[0]) - clip.keypoints2d
-    return float(off.norm(dim=-1)[clip.valid2d].median())
+    pixels = project(motion.joints(), clip.intrinsics[0])
+    off = pixels - clip.keypoints2d
+    distance = off.norm(dim=-1)
+    seen = distance[clip.valid2d]
+    return float(seen.median())
