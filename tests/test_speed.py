@@ -28,7 +28,7 @@ from forehand4d.runs.profiles import profile
 from forehand4d.geometry.rotations import aa_to_mat, random_rotation
 from forehand4d.runs.record import find_run, list_runs, start_run
 from forehand4d.networks.sampling import SAMPLERS
-from forehand4d.study.speed import _mesh
+from forehand4d.study.speed import mesh_points as _mesh
 from forehand4d.training.loop import TrainConfig, train
 
 
