@@ -1,9 +1,8 @@
 """How legible the modules are, and what ruff finds in modules, notebooks, tests and tools
 
-python tests/legible.py           a table, one module a row; what exceeds its limit is marked
-python tests/legible.py --write   tests/legible.json: what does not meet the limits yet
+    python tests/legible.py           a table, one module a row; what exceeds its limit is marked
+    python tests/legible.py --write   tests/legible.json: what does not meet the limits yet
 """
-
 import importlib.util
 import json
 import subprocess
@@ -14,14 +13,14 @@ from pathlib import Path
 from measures import LIMITS, PACKAGE, excess, measure
 
 ROOT = Path(__file__).resolve().parent.parent
-RECORD = ROOT / 'tests' / 'legible.json'
+RECORD = ROOT/'tests'/'legible.json'
 LINTED = ('nbs', PACKAGE, 'tests', 'tools')
 RUFF = [sys.executable, '-m', 'ruff', 'check', '--no-cache', '--output-format', 'json', *LINTED]
 
 
 def modules() -> dict[str, str]:
     "Source of our modules by their path in the package"
-    package = ROOT / PACKAGE
+    package = ROOT/PACKAGE
     paths = [path for path in sorted(package.rglob('*.py')) if path.name != '_modidx.py']
     return {path.relative_to(package).as_posix(): path.read_text() for path in paths}
 
@@ -56,11 +55,10 @@ def findings() -> dict[str, dict]:
 
 # ---- the two commands
 
-
 def cell(
-    value: float,  # to be shown
-    limit: float,  # of the measure
-) -> str:  # seven wide
+    value: float, # to be shown
+    limit: float, # of the measure
+) -> str: # seven wide
     "A value, with a star above its limit, in red for a person who reads it"
     if value <= limit:
         return f'{value:6g} '
@@ -69,9 +67,9 @@ def cell(
 
 
 def row(
-    title: str,  # of the row
-    *cells: str,  # seven wide
-) -> str:  # one line
+    title: str, # of the row
+    *cells: str, # seven wide
+) -> str: # one line
     "A row of the table"
     return ' '.join([title.ljust(28), *cells])
 
@@ -81,21 +79,21 @@ def table() -> str:
     measured = {name: measure(text) for name, text in modules().items()}
     worst_first = sorted(measured, key=lambda name: -measured[name][1])
     rows = [row('', *(name[:7].rjust(7) for name in ('rewrite', *LIMITS)))]
-    rows.append(row('limit', ' ' * 7, *(f'{limit:6} ' for limit in LIMITS.values())))
+    rows.append(row('limit', ' '*7, *(f'{limit:6} ' for limit in LIMITS.values())))
     over = Counter()
     for name in worst_first:
         values, lines = measured[name]
         cells = [cell(values[what], limit) for what, limit in LIMITS.items()]
         rows.append(row(name, f'{lines:6} ', *cells))
         over.update(excess(values).keys())
-    rows.append(row('modules over the limit', ' ' * 7, *(f'{over[what]:6} ' for what in LIMITS)))
+    rows.append(row('modules over the limit', ' '*7, *(f'{over[what]:6} ' for what in LIMITS)))
     return '\n'.join(rows)
 
 
 def as_json(
-    modules: dict[str, dict],  # what exceeds its limit, by module
-    ruff: dict[str, dict],  # findings by file and rule
-) -> str:  # a file a line, so that a change shows as one
+    modules: dict[str, dict], # what exceeds its limit, by module
+    ruff: dict[str, dict], # findings by file and rule
+) -> str: # a file a line, so that a change shows as one
     "Text of the record"
     parts = []
     for part, files in (('modules', modules), ('ruff', ruff)):

@@ -1,4 +1,5 @@
-"Recorded datasets: miniatures in exactly their official layout, written from known motions, must come back as those motions"
+"""Recorded datasets: miniatures in exactly their official layout,
+written from known motions, must come back as those motions"""
 
 import io, json, math, os, pickle
 from dataclasses import replace
@@ -34,7 +35,8 @@ def stand_in():
 
 
 def scene(seed, moving=True, one_shape=False, n=N):
-    "Two different hands that move in the world, and a camera that turns around them (or stands still, then its frame is the world)"
+    """Two different hands that move in the world,
+    and a camera that turns around them (or stands still, then its frame is the world)"""
     g, t = torch.Generator().manual_seed(seed), torch.arange(n) / 30
     m, wave = (
         rest_motion(n, hand_id='mano'),
@@ -123,7 +125,8 @@ def dots(points, w=840, h=600):
 
 
 def write_arctic(root, name='s01/box_grab_01', split='train'):
-    "`raw_seqs` and, apart from it, `splits`, of the same recording; the images are what the lens saw"
+    """`raw_seqs` and, apart from it, `splits`, of the same recording;
+    the images are what the lens saw"""
     m, cam = scene(1)
     g, here = np.random.default_rng(0), m.to_frame(cam)
     orient, pose, transl = (
@@ -694,7 +697,10 @@ def test_without_mano(tmp_path, monkeypatch, dataset, writer):
     monkeypatch.setenv('FOREHAND4D_MANO', str(tmp_path / 'nowhere'))
     with pytest.raises(
         ValueError,
-        match=r'stores MANO parameters, which need the licensed files \(or hand_id=None.*MANO_RIGHT.pkl',
+        match=(
+            r'stores MANO parameters, which need the '
+            r'licensed files \(or hand_id=None.*MANO_RIGHT.pkl'
+        ),
     ):
         dataset.sequences(tmp_path)[0]
     (clip,) = windows(dataset.sequences(tmp_path, hand_id=None)[0])
@@ -702,7 +708,8 @@ def test_without_mano(tmp_path, monkeypatch, dataset, writer):
 
 
 def test_other_rates(tmp_path):
-    "30 frames a second become 20: instants between frames, never in a hole, and a first frame that has an image"
+    """30 frames a second become 20:
+    instants between frames, never in a hole, and a first frame that has an image"""
     m, cam, K, valid = write_h2o(tmp_path)
     seq = h2o.sequences(tmp_path)[0]
     (clip,) = windows(seq, fps=20.0, shortest=10)

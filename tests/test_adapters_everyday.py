@@ -1,4 +1,5 @@
-"Ego-Exo4D and EPIC-KITCHENS: miniatures in their official layouts, written from known motions, must come back as those motions"
+"""Ego-Exo4D and EPIC-KITCHENS:
+miniatures in their official layouts, written from known motions, must come back as those motions"""
 
 import io, json, pickle, tarfile
 import numpy as np, pytest, torch
@@ -49,7 +50,8 @@ POSES = f'annotations/ego_pose/val/camera_pose/{UID}.json'
 
 
 def write_egoexo4d(root, step=1, first=0):
-    "A take whose camera lies on its side; every `step`th frame is annotated, by hand and by a network"
+    """A take whose camera lies on its side;
+    every `step`th frame is annotated, by hand and by a network"""
     m, up = scene(7, n=N)
     cam = make_T(TURN.mT, torch.zeros(3)) @ up  # as the glasses hold it
     world, valid, seen = (
@@ -177,7 +179,8 @@ def edit(path, change):
 
 
 def test_egoexo4d_every_third_frame(tmp_path):
-    "Labels at a third of the camera's rate: clips at that rate have a label in every frame, those at 30 fps holes"
+    """Labels at a third of the camera's rate:
+    clips at that rate have a label in every frame, those at 30 fps holes"""
     m, up, cam, valid, seen = write_egoexo4d(tmp_path, step=3, first=100)
     seq = egoexo4d.sequences(tmp_path)[0]
     assert len(seq) == N and seq.frame_ids[0] == 100 and seq.meta['label_fps'] == 10
@@ -209,7 +212,8 @@ def test_egoexo4d_every_third_frame(tmp_path):
 
 
 def test_egoexo4d_pixels_judge(tmp_path):
-    "A joint far from its pixel is no label in space; all of them far away are those of another take"
+    """A joint far from its pixel is no label in space;
+    all of them far away are those of another take"""
     m, up, *_ = write_egoexo4d(tmp_path)
 
     def off(px):
@@ -301,7 +305,10 @@ def test_egoexo4d_refusals(tmp_path):
         edit(labels, change)
         with pytest.raises(
             ValueError,
-            match=rf'egoexo4d: expected frame . \[annotation3D, annotation2D\].*{UID}.json.*{message}',
+            match=(
+                rf'egoexo4d: expected frame . \[annotation3D, '
+                rf'annotation2D\].*{UID}.json.*{message}'
+            ),
         ):
             load()
         write(labels, whole)
@@ -326,7 +333,10 @@ def test_egoexo4d_refusals(tmp_path):
         edit(poses, change)
         with pytest.raises(
             ValueError,
-            match=rf"egoexo4d: expected the camera of the head, one of \['aria01'\].*camera_pose.*{message}",
+            match=(
+                rf"egoexo4d: expected the camera of the head, "
+                rf"one of \['aria01'\].*camera_pose.*{message}"
+            ),
         ):
             load()
         write(poses, whole)
@@ -372,7 +382,8 @@ def circle(px, r=14):
 
 
 def write_epic(root, name='P01_01', rate=60.0, fps=None, size=(456, 256), n=60, tar=False, lost=()):
-    "A video whose frames count from 1: cameras in units of `UNIT` metres, pixels as the lens made them, sides as a detector had them"
+    """A video whose frames count from 1:
+    cameras in units of `UNIT` metres, pixels as the lens made them, sides as a detector had them"""
     (m, _), (_, cam) = scene(8, n=n), scene(8, n=n)
     there = transform(cam[:, None], m.joints()).double()
     px = brown_conrady(K_EPIC, LENS, there)
@@ -557,7 +568,8 @@ def test_epic_verdicts_reach_a_second(tmp_path):
 
 
 def test_epic_masks(tmp_path):
-    "Polygons of the large, distorted image in the small, straight one, under the frame numbers of the images"
+    """Polygons of the large, distorted image in the small,
+    straight one, under the frame numbers of the images"""
     m, cam, there, px, valid = write_epic(tmp_path)
     masks = epic.hand_masks(tmp_path, 'P01_01')
     assert list(masks) == [3, 31, 51] and masks[3].shape == (2, 256, 456) and masks[3].dtype == bool
@@ -583,7 +595,8 @@ def test_epic_masks(tmp_path):
 
 
 def test_epic_scale(tmp_path):
-    "Without a scale the units are guessed from the points ahead, whatever they were; rotations stay"
+    """Without a scale the units are guessed from the points ahead, whatever they were;
+    rotations stay"""
     m, cam, *_ = write_epic(tmp_path)
     seqs = [epic.sequences(tmp_path, scale=s)[0] for s in (None, UNIT, {'P07_01': 2.0})]
     assert [s.meta['scale_from'][:5] for s in seqs] == ['guess', 'given', 'guess'] and torch.equal(

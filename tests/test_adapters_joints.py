@@ -1,4 +1,5 @@
-"Recorded datasets without hand parameters: miniatures in exactly their official layout, written from known motions, must come back as those motions"
+"""Recorded datasets without hand parameters: miniatures in exactly their official layout,
+written from known motions, must come back as those motions"""
 
 import json, pickle, tempfile
 from dataclasses import replace
@@ -65,7 +66,8 @@ def upright(K, degrees, w=636, h=480):
 
 
 def write_assemblyhands(root, split='train', step=2):
-    "Three cameras that hang at their angles around one head, so that upright they see the same; json as published, and the files themselves"
+    """Three cameras that hang at their angles around one head, so that upright they see the same;
+    json as published, and the files themselves"""
     m, cam = scene(11, n=N)
     world, ids = (
         (1000 * from_mano21(m.joints().double(), 'assemblyhands42')).tolist(),
@@ -200,7 +202,8 @@ def test_assemblyhands_gaps(tmp_path):
 
 
 def test_assemblyhands_split_pickle(tmp_path):
-    "Entries count in their own list of frame numbers; annotations and images lie where the release looks for them"
+    """Entries count in their own list of frame numbers;
+    annotations and images lie where the release looks for them"""
     m, cam, valid, *_ = write_assemblyhands(tmp_path / 'assembly')
     (tmp_path / 'data/assembly').mkdir(parents=True)
     (tmp_path / 'assembly/images').rename(tmp_path / 'data/assembly/images')
@@ -249,7 +252,10 @@ def test_assemblyhands_refusals(tmp_path):
     expected = 'expected json in .*train_ego_calib_v1-1.json'
     with broken('ego_calib', json.dumps(files['ego_calib'])[:5000]):
         assemblyhands.sequences(tmp_path)
-    expected = f"assemblyhands: expected cameras and joints of {SEQ}/HMC.* .otherwise download .* again. in .*annotations/train .KeyError"
+    expected = (
+        f"assemblyhands: expected cameras and joints of {SEQ}/HMC.* "
+        f".otherwise download .* again. in .*annotations/train .KeyError"
+    )
     with broken('ego_calib', {'calibration': {SEQ: calib | dict(intrinsics={})}}):
         assemblyhands.sequences(tmp_path)
     write(path('ego_calib'), json.dumps(files['ego_calib']))
@@ -281,7 +287,10 @@ def test_assemblyhands_refusals(tmp_path):
     assemblyhands._table.cache_clear()
     with pytest.raises(
         FileNotFoundError,
-        match='assemblyhands: expected ego_data, ego_calib and joint_3d.*of the test split are not public',
+        match=(
+            'assemblyhands: expected ego_data, ego_calib '
+            'and joint_3d.*of the test split are not public'
+        ),
     ):
         assemblyhands.sequences(tmp_path)
 
@@ -312,7 +321,8 @@ FRAMES = 24  # of the video, a second; the sensors give 30
 
 
 def device_axes(cam):
-    "Pose of the camera as the device states it: where its front, left and top point to in the world, and where it is"
+    """Pose of the camera as the device states it:
+    where its front, left and top point to in the world, and where it is"""
     R, out = cam[:, :3, :3], torch.eye(4).repeat(len(cam), 1, 1)
     out[:, :3, 0], out[:, :3, 1], out[:, :3, 2], out[:, :3, 3] = (
         R[:, 2],
@@ -340,7 +350,8 @@ def rows(seconds, head, *columns):
 
 
 def hand_text(seconds, joints, valid, tracked, head=('1',)):
-    "Joints (n, 21, 3) and flags (n, 21) as 26 poses and twice 26 flags; palm and metacarpals, which ours lack, are somewhere"
+    """Joints (n, 21, 3) and flags (n, 21) as 26 poses and twice 26 flags;
+    palm and metacarpals, which ours lack, are somewhere"""
     pose = torch.eye(4).repeat(len(joints), 26, 1, 1)
     pose[..., :3, :3] = roll(37)[:3, :3]
     pose[..., :3, 3] = from_mano21(joints, 'hololens26').where(
@@ -435,7 +446,8 @@ def test_holoassist_every_frame_of_the_video(tmp_path):
 
 
 def test_holoassist_clocks(tmp_path):
-    "Camera and each hand have uneven clocks of their own; at constant speed, every clip is right to the millimetre's hundredth, but a hole of one hand is not bridged"
+    """Camera and each hand have uneven clocks of their own; at constant speed,
+    every clip is right to the millimetre's hundredth, but a hole of one hand is not bridged"""
     write_holoassist(tmp_path)
     f, g, n = tmp_path / VIDEO / 'Export_py', np.random.default_rng(0), 46
     own = [np.arange(n) / 30 + 0.01 + g.uniform(-0.006, 0.006, n) for _ in range(3)]
@@ -487,7 +499,8 @@ def test_holoassist_clocks(tmp_path):
 
 
 def test_holoassist_gaps(tmp_path):
-    "Moments that the device lost are holes: short ones in a clip, long ones between clips; nothing is pulled together"
+    """Moments that the device lost are holes:
+    short ones in a clip, long ones between clips; nothing is pulled together"""
     m, cam, valid, tracked = write_holoassist(tmp_path, video=False, drop=(3, *range(20, 30)))
     for i in range(N * FRAMES // 30):
         write(tmp_path / VIDEO / f'Export_py/Video/images_jpg/{i:06d}.jpg', jpg(896, 504))
@@ -506,7 +519,8 @@ def test_holoassist_gaps(tmp_path):
 
 
 def test_holoassist_lost_poses(tmp_path):
-    "Rows of zeros, of a camera that does not know where it is, and rows from before and after the video"
+    """Rows of zeros, of a camera that does not know where it is,
+    and rows from before and after the video"""
     m, cam, _, tracked = write_holoassist(tmp_path)
     path = tmp_path / VIDEO / 'Export_py/Video/Pose_sync.txt'
     lines = path.read_text().splitlines()
@@ -561,7 +575,10 @@ def test_holoassist_splits(tmp_path):
     write(tmp_path / 'data-annotation-trainval-v1_1.json', '[{"video": 1}]')
     with pytest.raises(
         ValueError,
-        match='holoassist: expected a list of videos with video_name in .*data-annotation-trainval-v1_1.json',
+        match=(
+            'holoassist: expected a list of videos with '
+            'video_name in .*data-annotation-trainval-v1_1.json'
+        ),
     ):
         holoassist.sequences(tmp_path, 'trainval')
     write(tmp_path / 'data-annotation-trainval-v1_1.json', '[{"video_name": "R0')
@@ -602,7 +619,10 @@ def test_holoassist_splits(tmp_path):
         (
             'Video/Pose_sync.txt',
             lambda t: t.replace('6376', '5376'),
-            'Pose_sync.txt: expected poses between the ticks 637613405551234567 and .* found 0 of 48',
+            (
+                'Pose_sync.txt: expected poses between the '
+                'ticks 637613405551234567 and .* found 0 of 48'
+            ),
         ),
         (
             'Video/Intrinsics.txt',
@@ -622,7 +642,10 @@ def test_holoassist_splits(tmp_path):
         (
             'Video_pitchshift.mp4',
             lambda t: None,
-            'holoassist: expected a frame at 0.00 s .or all frames in .*images_jpg. in .*Video_pitchshift.mp4',
+            (
+                'holoassist: expected a frame at 0.00 s .or all '
+                'frames in .*images_jpg. in .*Video_pitchshift.mp4'
+            ),
         ),
         (
             'Video_pitchshift.mp4',

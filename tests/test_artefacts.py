@@ -266,9 +266,9 @@ def test_reproduce_names_what_is_missing(outputs, monkeypatch):
     run = run_notebook('reproduce', dict(profile='tiny'), name='one')
     assert set(run.metrics['missing']) == absent | {'train_forecast/tiny-f3d'}
     assert gone.command in run.metrics['commands']
-    assert (
-        gone.command
-        == 'forehand4d run train_forecast -p profile tiny -p stage 1 -p init tiny-static --name tiny-f3d'
+    assert gone.command == (
+        'forehand4d run train_forecast -p profile tiny '
+        '-p stage 1 -p init tiny-static --name tiny-f3d'
     )
 
     again = start_run(

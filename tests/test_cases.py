@@ -1,4 +1,5 @@
-"Inputs that users' tools really produce, and their kinds: the right value, or one clear error that names the file"
+"""Inputs that users' tools really produce, and their kinds:
+the right value, or one clear error that names the file"""
 
 import json, os, pickle, shutil, subprocess, sys, warnings
 from pathlib import Path
@@ -36,7 +37,8 @@ cases = pytest.mark.skipif(not CASES.is_dir(), reason='../shared/cases is not on
 
 
 def refused(path, call, *args, says=''):
-    "One error, of a kind that the command line shows as one line, that names the file and what is wrong"
+    """One error, of a kind that the command line shows as one line,
+    that names the file and what is wrong"""
     with pytest.raises((ValueError, OSError)) as e:
         call(*args)
     text = str(e.value)
@@ -308,7 +310,8 @@ def moving_bar(path, keep):
     ['lt(n,30)+not(mod(n,3))', 'not(mod(n,2))+gt(n,40)', 'mod(n,5)', 'between(n,0,9)+gt(n,25)'],
 )
 def test_motion_keeps_its_speed_at_variable_rate(tmp_path, keep):
-    "A bar that moves evenly does so in tracks of a film whose rate varies; nothing that was filmed is lost"
+    """A bar that moves evenly does so in tracks of a film whose rate varies;
+    nothing that was filmed is lost"""
     video = read_video(moving_bar(tmp_path / 'a.mp4', keep))
     (fps, _, n), *frames = read_frames(video.path)
     at = np.array([(f[0, :, 0] > 127) @ np.arange(160) / (f[0, :, 0] > 127).sum() for f in frames])
@@ -768,7 +771,8 @@ def test_every_flipped_bit_of_a_store_is_noticed(tmp_path):
 
 
 def test_many_shards_need_few_descriptors(tmp_path, monkeypatch):
-    "Two hundred shards under a limit of 64 descriptors more; what the machine lacks is not called damage"
+    """Two hundred shards under a limit of 64 descriptors more;
+    what the machine lacks is not called damage"""
     import resource
     from forehand4d.data import clip_store as clips
 

@@ -53,7 +53,8 @@ def lines(text):
 
 
 def module(path):
-    "`default_exp` of a numbered notebook; None for a derivation, which shows how something was made and exports nothing"
+    """`default_exp` of a numbered notebook;
+    None for a derivation, which shows how something was made and exports nothing"""
     return next(
         (m[1] for s in code(path) if (m := re.match(r'#\|\s*default_exp (\S+)\s*$', s))), None
     )
@@ -108,7 +109,8 @@ def test_has_its_place(path):
 
 @each_numbered
 def test_imports_point_down(path):
-    "A module uses its own wing, above it in reading order, and wings of lower floors: no arrow up, no circle"
+    """A module uses its own wing, above it in reading order, and wings of lower floors:
+    no arrow up, no circle"""
     homes = {module(p): p for p in NUMBERED if module(p)}
     for text in exported(path) if module(path) else code(path):
         for other in imported(text):
@@ -194,7 +196,8 @@ def test_module(path):
     'path', MODULES, ids=[p.relative_to(ROOT / 'forehand4d').as_posix() for p in MODULES]
 )
 def test_names_are_defined(path):
-    "A lesson cell's import does not reach the module: every global name that a function uses exists there"
+    """A lesson cell's import does not reach the module:
+    every global name that a function uses exists there"""
     import builtins, dis, importlib, types
 
     name = '.'.join(path.relative_to(ROOT).with_suffix('').parts)
@@ -220,7 +223,8 @@ def public(tree):
     'path', MODULES, ids=[p.relative_to(ROOT / 'forehand4d').as_posix() for p in MODULES]
 )
 def test_docments(path):
-    "Every parameter of a public function stands on its own line with a comment; every public symbol has a docstring"
+    """Every parameter of a public function stands on its own line with a comment;
+    every public symbol has a docstring"""
     text = path.read_text()
     comments = {
         t.start[0]

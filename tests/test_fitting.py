@@ -1,4 +1,5 @@
-"Real hands, seen by virtual cameras: what the fit of tracks is worth, and that no row of the study fits otherwise"
+"""Real hands, seen by virtual cameras:
+what the fit of tracks is worth, and that no row of the study fits otherwise"""
 
 import inspect
 import pytest, torch
@@ -25,7 +26,8 @@ def errors(motion, clip):
 
 @pytest.mark.skipif(not LEAP.exists(), reason='needs recordings of real hands beside the project')
 def test_real_hands():
-    "Spoiled tracks of real hands: the fit is far better than what the model says, and keeps both hands together"
+    """Spoiled tracks of real hands:
+    the fit is far better than what the model says, and keeps both hands together"""
     clip = recording_clip(load_leap(LEAP)[0], 0, 32)
     tracks = spoiled(measured(clip), Spoil(noise=4, missing=0.2, gap=0.2))
     seen = (tracks.keypoints2d, tracks.valid2d, tracks.intrinsics, tracks.cam_from_view)
@@ -57,7 +59,8 @@ def test_one_procedure_everywhere():
 
 
 def test_papers_procedure():
-    "One sample, Adam at 0.01, 1000 steps, gradient norm 1, squared errors of 2D keypoints, and nothing else"
+    """One sample, Adam at 0.01, 1000 steps, gradient norm 1,
+    squared errors of 2D keypoints, and nothing else"""
     how = procedure('paper')
     cfg = how.refine
     assert (how.samples, how.searches, cfg.iterations, cfg.lr, cfg.max_norm) == (

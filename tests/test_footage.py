@@ -1,4 +1,5 @@
-"Unlabelled films as data: from a film to clips with imputed labels, other people's detections and cameras, nothing lost or moved on the way"
+"""Unlabelled films as data: from a film to clips with imputed labels,
+other people's detections and cameras, nothing lost or moved on the way"""
 
 import json
 from dataclasses import replace
@@ -30,7 +31,8 @@ LENS = torch.tensor([-0.15, 0.04, 0.002, -0.001, 0.005, 0, 0, 0]).double()
 
 @pytest.fixture
 def filmed(tmp_path):
-    "A folder of images seen through a lens, COLMAP's cameras in units of half a metre, OpenPose's keypoints, and the truth"
+    """A folder of images seen through a lens,
+    COLMAP's cameras in units of half a metre, OpenPose's keypoints, and the truth"""
     K, t = (
         torch.tensor([[250.0, 0, 155], [0, 252, 118], [0, 0, 1]]).double(),
         torch.linspace(0, 1, N).double(),
@@ -66,7 +68,8 @@ def filmed(tmp_path):
         )
         if i != 20:
             rows.append(
-                f'{i + 1} {" ".join(map(str, [*q.tolist(), *x.tolist()]))} 1 {i + 1}.png\n1.5 2.5 -1\n'
+                f'{i + 1} {" ".join(map(str, [*q.tolist(), *x.tolist()]))} 1 {i + 1}.png\n'
+                f'1.5 2.5 -1\n'
             )
         k = from_mano21(seen[i], 'openpose21').numpy()
         (hands / f'film_{i + 1:012d}_keypoints.json').write_text(
@@ -117,7 +120,8 @@ def test_clips_of_a_film_see_what_a_pinhole_camera_would_have_seen(filmed):
 
 
 def test_a_nominal_camera_leaves_no_trace(filmed, tmp_path):
-    "Joints before the camera that HaMeR assumes, 5000/256 of the longer side, land on the pixels of the film"
+    """Joints before the camera that HaMeR assumes,
+    5000/256 of the longer side, land on the pixels of the film"""
     film, _, _, K, cam, there = filmed
     px, f, middle = project(there, K), 5000 / 256 * 320, np.array([160, 120])
     out = tmp_path / 'hamer'

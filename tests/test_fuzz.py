@@ -1,4 +1,5 @@
-"A hundred mutated files through the public readers; thousands by `python tests/fuzz/drive.py --cases 5000`"
+"""A hundred mutated files through the public readers;
+thousands by `python tests/fuzz/drive.py --cases 5000`"""
 
 import os, warnings
 import pytest

@@ -1,4 +1,5 @@
-"HOT3D: miniatures of both official forms, written from known motions, and a genuine recording without images"
+"""HOT3D: miniatures of both official forms,
+written from known motions, and a genuine recording without images"""
 
 import io, json, pickle, shutil, sys, tarfile
 from dataclasses import replace
@@ -61,7 +62,8 @@ def fixed(stand_in):
 
 
 def scene15(seed):
-    "A scene whose poses have 15 coefficients: orientation, coefficients, translation, motion, camera"
+    """A scene whose poses have 15 coefficients:
+    orientation, coefficients, translation, motion, camera"""
     m, cam = scene(seed, one_shape=True)
     pair = hand_pair('mano')
     orient, pose, transl = to_mano(pair, m.rot, m.wrist, m.betas, 'pca', n=15)
@@ -369,7 +371,8 @@ def pinhole(params, aria, height):
 
 
 def write_clip(root, aria=True, seed=2, spelling='T_world_from_wrist', drawn=()):
-    "The clips format: frames in a tar file, left hand missing in one, MANO in another, both in a third"
+    """The clips format:
+    frames in a tar file, left hand missing in one, MANO in another, both in a third"""
     (orient, pose, transl), m, cam = scene15(seed)
     profile, angles, wrists, _ = tracked()
     params, stream, size = (
@@ -558,7 +561,8 @@ def test_landmarks(tmp_path):
 
 
 def test_left_hand(tmp_path):
-    "The corrected left hand is the one that HOT3D's numbers belong to; the stock one makes other joints of them"
+    """The corrected left hand is the one that HOT3D's numbers belong to;
+    the stock one makes other joints of them"""
     write_clip(tmp_path)
     fixed, stock = (hot3d.sequences(tmp_path, None, **k)[0] for k in ({}, dict(hand_id='mano')))
     assert (fixed.motion.hand_id, stock.motion.hand_id) == ('mano-left-fixed', 'mano')
@@ -635,7 +639,10 @@ def test_splits(tmp_path):
     ]
     with pytest.raises(
         FileNotFoundError,
-        match='hot3d: expected the participant of each clip .* in .*clip_definitions.json .FileNotFound',
+        match=(
+            'hot3d: expected the participant of each clip '
+            '.* in .*clip_definitions.json .FileNotFound'
+        ),
     ):
         hot3d.sequences(clips)
     write(
@@ -650,7 +657,10 @@ def test_splits(tmp_path):
     )
     with pytest.raises(
         ValueError,
-        match=r'hot3d: expected headset and participant_id, or for clips clip_definitions.json.* in .*clip-000011.tar',
+        match=(
+            r'hot3d: expected headset and participant_id, or for '
+            r'clips clip_definitions.json.* in .*clip-000011.tar'
+        ),
     ):
         hot3d.sequences(clips)
     write(
@@ -688,7 +698,8 @@ def test_split_pickle(tmp_path):
 
 
 def test_vrs(tmp_path, monkeypatch):
-    "Images of a recording are read by projectaria_tools at their own times; without it the sequence says why it has none"
+    """Images of a recording are read by projectaria_tools at their own times;
+    without it the sequence says why it has none"""
     m, cam, K, *_ = write_recording(tmp_path)
     vrs, calls = tmp_path / 'P0003_c701bd11/recording.vrs', []
     write(vrs, b'VRS')
@@ -793,12 +804,18 @@ DAMAGE = [  # file, what happens to it (None: gone), error
     (
         'mps/slam/online_calibration.jsonl',
         None,
-        r'hot3d: expected a calibration of camera 214-1 in .*online_calibration.jsonl .FileNotFound',
+        (
+            r'hot3d: expected a calibration of camera 214-1 '
+            r'in .*online_calibration.jsonl .FileNotFound'
+        ),
     ),
     (
         'mps/slam/online_calibration.jsonl',
         lambda s: s.replace('camera-rgb', 'camera'),
-        r"hot3d: expected a calibration of camera 214-1 in .*online_calibration.jsonl \(KeyError: 'camera-rgb'\)",
+        (
+            r"hot3d: expected a calibration of camera 214-1 in "
+            r".*online_calibration.jsonl \(KeyError: 'camera-rgb'\)"
+        ),
     ),
     (
         'mps/slam/online_calibration.jsonl',
@@ -808,7 +825,10 @@ DAMAGE = [  # file, what happens to it (None: gone), error
     (
         'mps/slam/online_calibration.jsonl',
         lambda s: s.replace('"Params": [', '"Params": [1, 2, '),
-        r'hot3d: expected images of camera 214-1 with a lens and a pose.* in .*P0003_c701bd11 .* got 17',
+        (
+            r'hot3d: expected images of camera 214-1 with a '
+            r'lens and a pose.* in .*P0003_c701bd11 .* got 17'
+        ),
     ),
     ('metadata.json', '{}', r"hot3d: expected headset and participant_id.* in .*metadata.json"),
     ('metadata.json', '{', r"hot3d: expected headset and participant_id.* in .*metadata.json"),
@@ -848,7 +868,10 @@ def test_damaged_clip(tmp_path):
         {'000003.cameras.json': b'{'},
     )
     damaged(
-        r"hot3d: expected camera 214-1 in cameras.json.* in .*clip-001849.tar:000003.*KeyError: '214-1'",
+        (
+            r"hot3d: expected camera 214-1 in cameras.json.* "
+            r"in .*clip-001849.tar:000003.*KeyError: '214-1'"
+        ),
         {'000003.cameras.json': {}},
     )
     damaged(
@@ -881,7 +904,10 @@ def test_damaged_clip(tmp_path):
     pack(tar, {'__hand_shapes.json__': members['__hand_shapes.json__']})
     with pytest.raises(
         ValueError,
-        match=r'hot3d: expected images of camera 214-1 with a lens and a pose.* in .*clip-001849.tar',
+        match=(
+            r'hot3d: expected images of camera 214-1 with '
+            r'a lens and a pose.* in .*clip-001849.tar'
+        ),
     ):
         hot3d.sequences(tmp_path, None, 'mano')[0]
     pack(tar, members)
@@ -910,7 +936,8 @@ def iou(a, b):  # (N, 4) boxes x_min x_max y_min y_max
 
 @real
 def test_real_recording():
-    "UmeTrack's meshes through the fisheye onto the boxes of the dataset; landmarks that look like hands; an upright camera"
+    """UmeTrack's meshes through the fisheye onto the boxes of the dataset;
+    landmarks that look like hands; an upright camera"""
     seq = hot3d.sequences(REAL, None, None)['P0003_c701bd11/214-1']
     result = check_sequence(seq)
     assert (
@@ -964,7 +991,8 @@ def test_real_recording():
 
 @real
 def test_real_mano():
-    "Wrists of MANO's real numbers, with the rest wrist that the open hand shares with MANO: at UmeTrack's, though its fingers need MANO's own directions"
+    """Wrists of MANO's real numbers, with the rest wrist that the open hand shares with MANO:
+    at UmeTrack's, though its fingers need MANO's own directions"""
     mano, ume = (hot3d.sequences(REAL, None, k)[0].joints3d for k in ('mano', None))
     palm = [
         (j[:, :, 4] - j[:, :, 0]) / (j[:, :, 4] - j[:, :, 0]).norm(dim=-1, keepdim=True)

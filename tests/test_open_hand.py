@@ -1,4 +1,5 @@
-"The open hand against smplx fed with the same arrays, its mirror image, its volume, and files that are no hands"
+"""The open hand against smplx fed with the same arrays,
+its mirror image, its volume, and files that are no hands"""
 
 import numpy as np, pytest, torch, trimesh
 
@@ -61,7 +62,8 @@ def smplx_layer(
 @pytest.mark.parametrize('side', SIDES)
 @pytest.mark.parametrize('dtype', [torch.float32, torch.float64])
 def test_agrees_with_smplx(side, dtype):
-    "Vertices, joints and fingertips to a micrometre; smplx rotates about the wrist and adds its rest position"
+    """Vertices, joints and fingertips to a micrometre;
+    smplx rotates about the wrist and adds its rest position"""
     hand = open_hand(side).to(dtype)
     rot, wrist, betas = (t.to(dtype) for t in poses(64))
     layer = smplx_layer(side, dtype)
@@ -138,7 +140,8 @@ def test_volume(side):
 
 
 def test_ring_in_sealing_order():
-    "The lid that public code puts over MANO's wrist fits ours: its edges run against those of the hand"
+    """The lid that public code puts over MANO's wrist fits ours:
+    its edges run against those of the hand"""
     ring = [108, 79, 78, 121, 214, 215, 279, 239, 234, 92, 38, 122, 118, 117, 119, 120]
     for side, order in (('right', 1), ('left', -1)):
         directed = set(
@@ -183,7 +186,8 @@ def test_load_hand_refuses(tmp_path):
 
 
 def test_mano_file_layout(tmp_path):
-    "A file in MANO's own layout (posedirs (778, 3, 135), faces as f) loads for both sides, under its own id"
+    """A file in MANO's own layout (posedirs (778, 3, 135),
+    faces as f) loads for both sides, under its own id"""
     for side in SIDES:
         a = {
             k: v

@@ -22,7 +22,8 @@ STEPS = [s for s in study('tiny') if s.demo and (s.label or s.notebook in SHOWN)
 
 @pytest.fixture(scope='module')
 def records(tmp_path_factory):
-    "Folder of the run records of this file; data is taken from, and left in, FOREHAND4D_DATA where it is set"
+    """Folder of the run records of this file;
+    data is taken from, and left in, FOREHAND4D_DATA where it is set"""
     folder = tmp_path_factory.mktemp('pipeline') / 'outputs'
     before = os.environ.get('FOREHAND4D_OUTPUTS')
     os.environ['FOREHAND4D_OUTPUTS'] = str(folder)
@@ -147,7 +148,8 @@ def launch(name, steps):
 
 
 def test_killed_and_resumed(runs, records):
-    "A run that was killed and started again logs, and ends with, what an uninterrupted one does, to the last bit"
+    """A run that was killed and started again logs, and ends with,
+    what an uninterrupted one does, to the last bit"""
     import psutil
 
     steps, log = 210, records / 'train_lifting' / 'killed' / 'log.csv'
@@ -174,7 +176,8 @@ def test_killed_and_resumed(runs, records):
 
 
 def test_reproduce_knows_what_was_run(runs):
-    "Everything outside the demo is missing, and nothing else; each command names a run of the study"
+    """Everything outside the demo is missing, and nothing else;
+    each command names a run of the study"""
     missing = next(r for r in runs if r.notebook == 'reproduce').metrics
     later = [s for s in study('tiny') if s.label and not s.demo]
     assert missing['missing'] == [f'{s.notebook}/{s.name}' for s in later] and missing[

@@ -1,4 +1,5 @@
-"Real input: bad files give one clear error; recordings, photographs and the video of ../shared/real are read as they should be"
+"""Real input: bad files give one clear error;
+recordings, photographs and the video of ../shared/real are read as they should be"""
 
 from itertools import islice
 from pathlib import Path

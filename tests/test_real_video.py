@@ -1,4 +1,5 @@
-"Real videos: the camera's motion, starts, and forecasts from moments of them; the command says what it does not understand"
+"""Real videos: the camera's motion, starts, and forecasts from moments of them;
+the command says what it does not understand"""
 
 import pytest
 
@@ -30,7 +31,8 @@ def test_frames_are_found_without_decoding_those_before():
 @real
 @tracked
 def test_a_tripod_is_seen_as_one(tmp_path, monkeypatch):
-    "The person moves, the camera does not; every start has a future, and holding the hands is right at first"
+    """The person moves, the camera does not;
+    every start has a future, and holding the hands is right at first"""
     monkeypatch.setenv('FOREHAND4D_OUTPUTS', str(tmp_path))
     video = open_video(VIDEO, Reading(max_frames=120))
     assert video.camera.resting > 0.8

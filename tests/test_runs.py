@@ -207,7 +207,8 @@ def test_manifest(outputs):
 
 
 def test_log_is_exact_after_a_kill(outputs):
-    "Killed between and within rows, rewound and continued, the log equals that of an uninterrupted run"
+    """Killed between and within rows, rewound and continued,
+    the log equals that of an uninterrupted run"""
     code = '''
 import sys
 from forehand4d.runs.record import start_run
@@ -262,7 +263,8 @@ def toy(
     cells = [
         v4.new_code_cell(parameters, metadata=dict(tags=['parameters'])),
         v4.new_code_cell(
-            f"from forehand4d.runs.record import start_run\nrun = start_run({name!r}, dict(steps=steps), name=name)"
+            f"from forehand4d.runs.record import start_run\n"
+            f"run = start_run({name!r}, dict(steps=steps), name=name)"
         ),
         v4.new_code_cell(code),
         v4.new_code_cell("if not run.done: run.finish(dict(steps=steps))"),

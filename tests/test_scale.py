@@ -1,4 +1,5 @@
-"Several processes give what one gives: gradients, curves, labels, one record. Two of them on a processor, with gloo"
+"""Several processes give what one gives:
+gradients, curves, labels, one record. Two of them on a processor, with gloo"""
 
 import os, signal, subprocess, sys
 from dataclasses import replace
@@ -28,7 +29,8 @@ MODELS = {
 
 
 def job(folder, name, cfg=None, stop=None, **more):
-    "Train under a name: a few steps on clips of different lengths and trust, so that shares of a batch hold different numbers of valid values"
+    """Train under a name: a few steps on clips of different lengths and trust,
+    so that shares of a batch hold different numbers of valid values"""
     what = name.split('-')[0]
     data = open_dataset(str(folder / 'clips'), image=what == 'forecast')
     cfg = replace(
@@ -120,7 +122,8 @@ labels(folder, 'labels-two')
 
 
 def same(folder, a, b):
-    "The same curves, and weights up to the rounding that Adam makes of gradients which are zero but for rounding"
+    """The same curves,
+    and weights up to the rounding that Adam makes of gradients which are zero but for rounding"""
     a, b = (Run(folder / 'scale' / n) for n in (a, b))
     assert len(a.log_rows()) == len(b.log_rows()) == 6
     for x, y in zip(a.log_rows(), b.log_rows()):
@@ -133,7 +136,8 @@ def same(folder, a, b):
 
 @pytest.mark.parametrize('what', MODELS)
 def test_gradients(folder, what):
-    "One step of two processes has the gradients of one: noise, masks, dropout and the means over valid values; the steps after it follow"
+    """One step of two processes has the gradients of one:
+    noise, masks, dropout and the means over valid values; the steps after it follow"""
     job(folder, f'{what}-first', stop=1, save_every=1)
     one, two = (
         torch.load(folder / f'scale/{what}-{n}/ckpt/state.pt', weights_only=True)['optimiser'][
@@ -162,14 +166,16 @@ def test_resumed_in_one_process(folder):
 
 
 def test_shared_weights(folder):
-    "Weights spread over the processes (FSDP) follow the same curve, from and to a checkpoint that they did not make"
+    """Weights spread over the processes (FSDP) follow the same curve,
+    from and to a checkpoint that they did not make"""
     same(folder, 'forecast-shared', 'forecast-whole')
     job(folder, 'lifting-shared')
     same(folder, 'lifting-shared', 'lifting-whole')
 
 
 def test_pieces(folder):
-    "Pieces draw what the whole batch would; where they hold different numbers of valid values, their means weigh clips otherwise"
+    """Pieces draw what the whole batch would;
+    where they hold different numbers of valid values, their means weigh clips otherwise"""
     whole, pieces = (
         Run(folder / 'scale' / n).log_rows()[0] for n in ('lifting-whole', 'lifting-pieces')
     )
@@ -188,7 +194,8 @@ def test_labels(folder):
 
 
 def test_launcher(outputs):
-    "`accelerate launch -m forehand4d run` leaves one finished record; the clips, which are not there yet, are generated once"
+    """`accelerate launch -m forehand4d run` leaves one finished record;
+    the clips, which are not there yet, are generated once"""
     launcher = Path(sys.executable).parent / 'accelerate'
     what = [
         '-m',
@@ -246,7 +253,10 @@ def test_error_in_one_process(outputs, tmp_path):
     "It ends all of them, is named, and leaves the record unfinished"
     nb = toy(
         tmp_path,
-        code="import os\nfrom forehand4d.data.loaders import group\ng = group()\nif g.process_index: raise ValueError('no hands')\ng.wait_for_everyone()",
+        code=(
+            "import os\nfrom forehand4d.data.loaders import group\ng = group()\n"
+            "if g.process_index: raise ValueError('no hands')\ng.wait_for_everyone()"
+        ),
     )
     code, out, err = launch('-m', 'forehand4d', 'run', nb, '--name', 'a')
     assert code and 'forehand4d: toy: ValueError: no hands (cell 3 of process 1)' in err

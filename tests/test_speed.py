@@ -110,7 +110,8 @@ def _energy(J, m, o, p, cfg):
 
 
 def test_refinement_is_that_of_torch(seen):
-    "Each clip of a batch ends where autograd and `torch.optim.Adam` take it alone, with its own gradient norm"
+    """Each clip of a batch ends where autograd and `torch.optim.Adam` take it alone,
+    with its own gradient norm"""
     m, o = seen
     n, cfg = 25, RefineConfig(25, tolerance=-1.0)
     out, info = refine_batch(m, o, cfg)
@@ -189,7 +190,8 @@ def picture(model, n=1):
 
 
 def test_samples_at_once_are_samples_one_by_one(model, monkeypatch):
-    "Five samples of an image that is encoded once: the same as five forecasts, each of which encodes it, from the same noise"
+    """Five samples of an image that is encoded once:
+    the same as five forecasts, each of which encodes it, from the same noise"""
     image, K = picture(model)
     encoded = []
     hook = model.backbone.register_forward_hook(lambda *_: encoded.append(1))
@@ -209,7 +211,8 @@ def test_samples_at_once_are_samples_one_by_one(model, monkeypatch):
 
 
 def test_a_thousand_steps_are_the_released_ones(model):
-    "`ddpm` in 1000 steps is the ancestral chain, step by step, with the conditions embedded at each of them"
+    """`ddpm` in 1000 steps is the ancestral chain, step by step,
+    with the conditions embedded at each of them"""
     image, K = picture(model)
     out = model.forecast(
         image,
@@ -249,7 +252,8 @@ def test_a_thousand_steps_are_the_released_ones(model):
 
 @pytest.fixture
 def elsewhere(monkeypatch):
-    "A batch and a generator on torch's device without memory, which stands in for a GPU: what mixes it with the processor's tensors fails. What only reads a number is let through"
+    """A batch and a generator on torch's device without memory, which stands in for a GPU:
+    what mixes it with the processor's tensors fails. What only reads a number is let through"""
     P, truth, there = profile('tiny'), torch.Tensor.__bool__, SimpleNamespace(device='meta')
     b = collate(
         [make_clip('lab-pour', 'train', i, P.frames, P.image_size) for i in range(2)],
@@ -361,7 +365,8 @@ def test_compiled_layers_forecast_the_same(model):
     ids=['checkpoint', 'compile', 'checkpoint in pieces'],
 )
 def test_training_that_saves_memory_or_time_is_the_same(how, tmp_path):
-    "With everything random that there is: hidden tokens, skipped layers, dropout (of which compiled layers draw other masks)"
+    """With everything random that there is:
+    hidden tokens, skipped layers, dropout (of which compiled layers draw other masks)"""
     P, logs = profile('tiny'), []
     write_clips(
         [make_clip('lab-pour', 'train', i, P.frames, P.image_size) for i in range(4)],

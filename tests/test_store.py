@@ -1,4 +1,5 @@
-"Recorded datasets become clip stores: the same however they are made, whatever is damaged, and read back in mixtures"
+"""Recorded datasets become clip stores:
+the same however they are made, whatever is damaged, and read back in mixtures"""
 
 import json, os, pickle, subprocess, sys
 from functools import partial
@@ -144,7 +145,10 @@ def test_damage_is_listed_and_left_out(tmp_path, damaged):
     write(g / 'rgb/000000.png', PNG[:60])
     with pytest.raises(
         ValueError,
-        match=r'h2o: 2 items in 3 sequences cannot be read, and damaged=0.05; the first, subject1/h1/0/cam4: ValueError: h2o: expected 128 numbers in subject1_ego',
+        match=(
+            r'h2o: 2 items in 3 sequences cannot be read, and damaged=0.05; the first, '
+            r'subject1/h1/0/cam4: ValueError: h2o: expected 128 numbers in subject1_ego'
+        ),
     ):
         small(damaged, out=out)
     s = ClipStore(small(damaged, out=out, damaged=0.7))
@@ -217,7 +221,10 @@ def same_batches(a, b):
 def test_mixtures_by_name(tmp_path, download, outputs):
     with pytest.raises(
         FileNotFoundError,
-        match='h2o: no prepared clips in .*h2o/train; this makes them: forehand4d data prepare -p dataset h2o -p root DOWNLOAD -p split train',
+        match=(
+            'h2o: no prepared clips in .*h2o/train; this makes them: forehand4d '
+            'data prepare -p dataset h2o -p root DOWNLOAD -p split train'
+        ),
     ):
         open_dataset('h2o')
     with pytest.raises(ValueError, match="no dataset 'h20': expected one of lab-"):
@@ -382,7 +389,9 @@ def test_prepare_data(download, outputs):
 def test_a_script_needs_no_guard(tmp_path):
     "Processes that generate clips do not run the script that asked for them once more"
     (tmp_path / 'script.py').write_text(
-        "from forehand4d.data.loaders import open_dataset\nprint(len(open_dataset('lab-pour', 'test', n=9, frames=8, image_size=32, workers=2)))\n"
+        "from forehand4d.data.loaders import open_dataset\n"
+        "print(len(open_dataset('lab-pour', 'test', "
+        "n=9, frames=8, image_size=32, workers=2)))\n"
     )
     p = subprocess.run(
         [sys.executable, tmp_path / 'script.py'],

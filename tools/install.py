@@ -14,7 +14,8 @@ CPU_INDEX = 'https://download.pytorch.org/whl/cpu'
 
 if sys.version_info < (3, 11):
     sys.exit(
-        f'Python 3.11 or newer is needed, this is {platform.python_version()}: set PYTHON, as in make demo PYTHON=python3.12'
+        f'Python 3.11 or newer is needed, this is {platform.python_version()}: '
+        f'set PYTHON, as in make demo PYTHON=python3.12'
     )
 import tomllib
 
@@ -41,7 +42,9 @@ def pip(*args, quiet=False):
 def need(worked, what):
     if not worked:
         sys.exit(
-            f'\ninstall: {what} could not be installed (see above). Run the same command again to go on from here.'
+            f'\n'
+            f'install: {what} could not be installed (see above). '
+            f'Run the same command again to go on from here.'
         )
 
 
@@ -79,7 +82,8 @@ def main():
             print(f'install: making .venv with Python {platform.python_version()}', flush=True)
             if subprocess.run([sys.executable, '-m', 'venv', '--clear', venv]).returncode:
                 sys.exit(
-                    'install: python -m venv failed (on Debian and Ubuntu: apt install python3-venv)'
+                    'install: python -m venv failed (on Debian '
+                    'and Ubuntu: apt install python3-venv)'
                 )
     stamp.unlink(missing_ok=True)
     print(f'install: {torch}', flush=True)
@@ -89,7 +93,10 @@ def main():
     for wheel in project['tool']['forehand4d']['no-deps']:
         if not pip('--quiet', '--no-deps', wheel):
             print(
-                f'install: no {wheel} for this Python: hands in photographs will not be detected, everything else works',
+                (
+                    f'install: no {wheel} for this Python: hands in '
+                    f'photographs will not be detected, everything else works'
+                ),
                 flush=True,
             )
     stamp.write_text(wanted)

@@ -1,4 +1,5 @@
-"Run seeded cases, each in a process of its own with limits of time and memory, and count how they end"
+"""Run seeded cases, each in a process of its own with limits of time and memory,
+and count how they end"""
 
 import argparse, os, pickle, resource, signal, sys, tempfile, time
 from collections import Counter
