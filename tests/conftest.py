@@ -1,6 +1,6 @@
 "Folders and notebooks that several tests use"
 
-import json, os, re, sys
+import os
 from pathlib import Path
 import pytest
 

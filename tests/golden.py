@@ -1,8 +1,9 @@
 """Numbers of the whole suite that stay as they are, whatever moves or is rewritten.
 
-Each entry is a function of no arguments that returns tensors, numbers, texts and tables, nested as it
-likes. Everything is seeded, small, and runs on one thread of the CPU. `python tests/golden.py --write`
-computes all of them anew and stores them; `test_golden.py` compares.
+Each entry is a function of no arguments that returns tensors, numbers, texts and tables, nested
+as it likes. Everything is seeded, small, and runs on one thread of the CPU.
+`python tests/golden.py --write` computes all of them anew and stores them;
+`test_golden.py` compares.
 """
 
 import dataclasses, functools, hashlib, json, os, platform, re, sys, tempfile, time
@@ -11,7 +12,6 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
-from torch import nn
 
 STORED = Path(__file__).resolve().parent / 'golden' / 'numbers.json'
 ENTRIES = {}  # name → function that computes it
@@ -175,7 +175,7 @@ def intrinsics(size=128):
     return intrinsics_from_fov(60.0, size, size)
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def clip_of(domain, index=0, frames=16, size=64, split='train'):
     "A clip of HandWorld"
     from forehand4d.handworld.generate import make_clip
@@ -986,7 +986,7 @@ def shipped_impute():
 # ---- tables, claims, study
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def recorded():
     "A folder with a toy evaluation of every method that a table names, made once"
     folder = tempfile.TemporaryDirectory()

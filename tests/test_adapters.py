@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np, pytest, torch, yaml
 from PIL import Image
 from forehand4d.geometry import hand_models as hands
-from forehand4d.geometry.cameras import intrinsics_from_fov, invert, look_at, project
+from forehand4d.geometry.cameras import invert, look_at, project
 from forehand4d.geometry.cameras import resize_intrinsics, transform
 from forehand4d.geometry.hand_models import know_hands, open_hand
 from forehand4d.geometry.mano import from_mano21, to_mano
@@ -133,13 +133,16 @@ def write_arctic(root, name='s01/box_grab_01', split='train'):
         x.numpy().astype(np.float32) for x in to_mano(m.hand(), m.rot, m.wrist, m.betas)
     )
     world2ego, subject = cam.numpy().astype(np.float32), name.split('/')[0]
-    hand = lambda h: dict(
-        rot=orient[:, h],
-        pose=pose[:, h],
-        trans=transl[:, h],
-        shape=m.betas[h].numpy(),
-        fitting_err=np.zeros(N),
-    )
+
+    def hand(h):
+        return dict(
+            rot=orient[:, h],
+            pose=pose[:, h],
+            trans=transl[:, h],
+            shape=m.betas[h].numpy(),
+            fitting_err=np.zeros(N),
+        )
+
     npy(root / f'raw_seqs/{name}.mano.npy', dict(right=hand(0), left=hand(1)))
     npy(
         root / f'raw_seqs/{name}.egocam.dist.npy',
@@ -163,9 +166,12 @@ def write_arctic(root, name='s01/box_grab_01', split='train'):
     valid[0, 4, 0] = valid[1, 7, 0] = valid[2, 9, 0] = (
         0  # nothing in frame 4, no right hand in 7, no left in 9
     )
-    px = lambda h: np.concatenate(
-        [project(here.joints()[:, h], K_EGO).numpy()[:, None], g.normal(size=(N, 9, 21, 2))], 1
-    ).astype(np.float32)
+
+    def px(h):
+        return np.concatenate(
+            [project(here.joints()[:, h], K_EGO).numpy()[:, None], g.normal(size=(N, 9, 21, 2))], 1
+        ).astype(np.float32)
+
     params = {
         f'{k}_{s}': v[:, h]
         for h, s in enumerate('rl')
@@ -365,7 +371,7 @@ def write_h2o(root, subject='subject1', scene_='h1/0', seed=2):
             ),
         )
         write(f / f'cam_pose/{i:06d}.txt', text(invert(cam[i].double())))
-        for k, x in zip(('hand_pose', 'hand_pose_mano'), both):
+        for k, x in zip(('hand_pose', 'hand_pose_mano'), both, strict=True):
             if i != 11:
                 write(
                     f / k / f'{i:06d}.txt', text(x.flip(0))

@@ -14,7 +14,7 @@ from forehand4d.geometry.lenses import brown_conrady
 from forehand4d.datasets.sequences import read_split
 from forehand4d.datasets.windows import windows
 from forehand4d.datasets.checks import check_sequence
-from test_adapters import jpg, same, scene, stand_in, write
+from test_adapters import jpg, same, scene, stand_in, write  # noqa: F401, a fixture
 
 N, MARKS = 40, (0, 16, 20)  # frames; joints far enough apart to be found in a picture
 
@@ -62,19 +62,20 @@ def write_egoexo4d(root, step=1, first=0):
     px, data = project(transform(cam[:, None].double(), world), K_ARIA.double()), ({}, {})
     points, pixels = (from_mano21(x, 'openpose21') for x in (world, px))
     valid[:, ::step], seen[::step] = True, True
-    ours = lambda joint: from_mano21(torch.arange(21.0)[:, None], 'openpose21')[
-        JOINTS.index(joint), 0
-    ].long()
+
+    def ours(joint):
+        return from_mano21(torch.arange(21.0)[:, None], 'openpose21')[JOINTS.index(joint), 0].long()
+
     for i in range(0, N, step):
         a3 = {
             f'{s}_{j}': dict(x=x, y=y, z=z, num_views_for_3d=4)
             for h, s in enumerate(('right', 'left'))
-            for j, (x, y, z) in zip(JOINTS, points[i, h].tolist())
+            for j, (x, y, z) in zip(JOINTS, points[i, h].tolist(), strict=True)
         }
         a2 = {
             f'{s}_{j}': dict(x=x, y=y, placement='manual')
             for h, s in enumerate(('right', 'left'))
-            for j, (x, y) in zip(JOINTS, pixels[i, h].tolist())
+            for j, (x, y) in zip(JOINTS, pixels[i, h].tolist(), strict=True)
         }
         del a3['right_ring_4'], a2['left_pinky_1']  # not triangulated; not marked in this camera
         valid[:, i, 0, ours('ring_4')], seen[i, 1, ours('pinky_1')] = False, False
@@ -125,7 +126,7 @@ def write_egoexo4d(root, step=1, first=0):
             )
         ),
     )
-    for kind, d in zip(('annotation', 'automatic'), data):
+    for kind, d in zip(('annotation', 'automatic'), data, strict=True):
         write(root / f'annotations/ego_pose/val/hand/{kind}/{UID}.json', json.dumps(d))
     pose = dict(
         camera_intrinsics=K_ARIA.tolist(),
@@ -423,13 +424,16 @@ def write_epic(root, name='P01_01', rate=60.0, fps=None, size=(456, 256), n=60, 
             )
         ),
     )
-    hand = lambda i, h: dict(
-        id=f'{i}{h}',
-        name=f'{("right", "left")[h]} hand',
-        segments=[circle(px[i, h].mean(0))],
-        exhaustive='y',
-        in_contact_object='hand-not-in-contact',
-    )
+
+    def hand(i, h):
+        return dict(
+            id=f'{i}{h}',
+            name=f'{("right", "left")[h]} hand',
+            segments=[circle(px[i, h].mean(0))],
+            exhaustive='y',
+            in_contact_object='hand-not-in-contact',
+        )
+
     knife = dict(id='k', name='knife', segments=[[[5, 5], [300, 5], [300, 300]]])
     frames = [
         dict(

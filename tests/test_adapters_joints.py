@@ -3,11 +3,11 @@ written from known motions, must come back as those motions"""
 
 import json, pickle, tempfile
 from dataclasses import replace
-from functools import lru_cache
+from functools import cache
 from pathlib import Path
 import imageio_ffmpeg, numpy as np, pytest, torch
 from scipy.spatial.transform import Rotation, Slerp
-from test_adapters import dot_error, dots, jpg, same, scene, stand_in, text, write
+from test_adapters import dot_error, dots, jpg, same, scene, stand_in, text, write  # noqa: F401, a fixture
 from forehand4d.geometry.cameras import invert, make_T, project, transform
 from forehand4d.geometry.mano import from_mano21
 from forehand4d.datasets import assemblyhands
@@ -92,7 +92,7 @@ def write_assemblyhands(root, split='train', step=2):
         [],
         dict(intrinsics={}, extrinsics={f'{f:06d}': {} for f in ids}),
     )
-    for name, degrees in zip(NAMES, CAMS.values()):
+    for name, degrees in zip(NAMES, CAMS.values(), strict=True):
         key, stored = name.split('/')[1], roll(-degrees) @ cam
         calib['intrinsics'][key] = K_HMC.tolist()
         for i, f in enumerate(ids):
@@ -151,7 +151,7 @@ def test_assemblyhands(tmp_path, step):
     m, cam, valid, seen, _ = write_assemblyhands(tmp_path / 'data/assembly', step=step)
     seqs = pickle.loads(pickle.dumps(assemblyhands.sequences(tmp_path)))  # goes to worker processes
     assert sorted(seqs.names) == sorted(NAMES)
-    for name, degrees in zip(NAMES, CAMS.values()):
+    for name, degrees in zip(NAMES, CAMS.values(), strict=True):
         seq, (K, size) = seqs[name], upright(K_HMC, degrees)
         assert (
             seq.fps == 30
@@ -226,7 +226,9 @@ def test_assemblyhands_refusals(tmp_path):
         tmp_path / 'annotations/train',
         tmp_path / f'images/ego_images_rectified/train/{NAMES[2]}/{FIRST:06d}.jpg',
     )
-    path = lambda k: folder / f'assemblyhands_train_{k}_v1-1.json'
+
+    def path(k):
+        return folder / f'assemblyhands_train_{k}_v1-1.json'
 
     def broken(kind, data):
         write(path(kind), data if isinstance(data, str) else json.dumps(data))
@@ -345,7 +347,7 @@ def rows(seconds, head, *columns):
             ]
         )
         + '\n'
-        for i, (s, k) in enumerate(zip(seconds, ticks))
+        for i, (s, k) in enumerate(zip(seconds, ticks, strict=True))
     )
 
 
@@ -399,7 +401,7 @@ def write_holoassist(root, name=VIDEO, head=('1',), video=True, drop=()):
     return m, cam, valid, valid & tracked
 
 
-@lru_cache(maxsize=None)
+@cache
 def movie(size=(896, 504)):
     "Frame i is as bright as i"
     with tempfile.TemporaryDirectory() as d:
@@ -455,14 +457,16 @@ def test_holoassist_clocks(tmp_path):
         scene(12, n=1)[0].joints()[0].double(),
         torch.tensor([[0.8, -0.2, 0.3], [-0.1, 0.7, 0.2]]).double(),
     )
-    at = lambda t: m + torch.as_tensor(np.asarray(t)).view(-1, 1, 1, 1) * speed[:, None]
-    place = lambda t: (
-        device_axes(scene(12, n=1)[1])
-        + torch.nn.functional.pad(
+
+    def at(t):
+        return m + torch.as_tensor(np.asarray(t)).view(-1, 1, 1, 1) * speed[:, None]
+
+    def place(t):
+        return device_axes(scene(12, n=1)[1]) + torch.nn.functional.pad(
             torch.as_tensor(t).float().view(-1, 1, 1) * torch.tensor([[0.2], [0.1], [-0.1]]),
             (3, 0, 0, 1),
         )
-    )
+
     write(f / 'Video/Pose_sync.txt', rows(own[2], (), place(own[2])))
     hole, own[0] = own[0][[19, 23]], np.delete(own[0], [20, 21, 22])
     for h, side in enumerate(('Right', 'Left')):

@@ -1,10 +1,10 @@
-"""Tables, figures, claims and the list of what is missing read records only, and keep results of changed code out of the paper."""
+"""Tables, figures, claims and the list of what is missing read records only,
+and keep results of changed code out of the paper."""
 
 import json, re, shutil
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 import pytest
 import torch
@@ -17,7 +17,7 @@ from forehand4d.study.paper import TABLES
 from forehand4d.evaluation.records import Budget, save_records
 from forehand4d.study.sources import collect
 from forehand4d.runs.record import start_run
-from forehand4d.study.plan import run_steps, state, study, with_needs
+from forehand4d.study.plan import state, study, with_needs
 from forehand4d.study.tables import build_table, save_table
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -71,7 +71,7 @@ def record(
     run = start_run(notebook, dict(profile='cpu', seed=seed) | params, name)
     budgets = {m: Budget(parameters=1000, steps=10, train_seconds=3.0) for m in list(noise)[-2:]}
     for f in save_records(
-        run.dir, *(pd.concat(x, ignore_index=True) for x in zip(*scored)), budgets
+        run.dir, *(pd.concat(x, ignore_index=True) for x in zip(*scored, strict=True)), budgets
     ):
         run.add_artifact(f)
     run.manifest['dirty'] = dirty
@@ -151,7 +151,7 @@ def test_seeds_are_pooled(outputs):
         'best': r[r.best].groupby(['dataset', 'clip']).M.mean(),
         'single': r.groupby(['dataset', 'clip']).M.mean(),
     }
-    for line in [l for l in table.lines if l.label.startswith('ForeHand4D, 3D (ours)')]:
+    for line in [x for x in table.lines if x.label.startswith('ForeHand4D, 3D (ours)')]:
         assert line.cells[0][0] == pytest.approx(100 * per_clip[line.selection].mean(), rel=1e-5)
     some = table.summary.query('method == "forecast-3d" and metric == "M" and group == "in-domain"')
     assert set(some.clips) == {4} and set(some.selection) == {'best', 'single'}

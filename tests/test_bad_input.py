@@ -1,8 +1,7 @@
 "The command line on bad input: one clear line, exit code 2, nothing half-written"
 
 import json, os
-from dataclasses import asdict
-import numpy as np, pytest, torch
+import numpy as np, pytest
 from PIL import Image
 from forehand4d.cli import main
 from forehand4d.models.forecaster import build_forecaster
@@ -109,7 +108,8 @@ def test_bad_weights(forecast, photo, weights):
 
     folder = photo.parent
     with safe_open(weights, 'pt') as f:
-        state, header = {k: f.get_tensor(k) for k in f.keys()}, json.loads(f.metadata()['config'])
+        state = {k: f.get_tensor(k) for k in f.keys()}  # noqa: SIM118, not a dict
+        header = json.loads(f.metadata()['config'])
 
     def variant(name, **changes):
         save_file(state, folder / name, {'config': json.dumps({**header, **changes})})
@@ -127,5 +127,5 @@ def test_bad_weights(forecast, photo, weights):
         refused(forecast(photo, '--weights', path), message)
 
 
-def test_full_disk(forecast, photo, weights, small_files):
+def test_full_disk(forecast, photo, weights, small_files):  # noqa: F811, the fixture
     refused(forecast(photo, '--weights', weights), 'disk is full')

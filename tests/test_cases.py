@@ -120,7 +120,7 @@ def test_every_orientation_shows_the_same_picture(tmp_path):
 def test_notes_of_a_picture_never_refuse_it(tmp_path):
     "EXIF of random bytes: the pixels are read"
     g = np.random.default_rng(0)
-    for i in range(40):
+    for _ in range(40):
         Image.new('RGB', (64, 48)).save(
             tmp_path / 'a.jpg', exif=b'Exif\0\0II*\0\x08\0\0\0' + g.bytes(60)
         )
@@ -594,7 +594,7 @@ def test_precision_and_damage_of_checkpoints(tmp_path):
     )
     whole = checkpoint(tmp_path / 'a.ckpt', {'x': torch.randn(50)}).read_bytes()
     g = np.random.default_rng(0)
-    for i in range(30):
+    for _ in range(30):
         (tmp_path / 'cut.ckpt').write_bytes(whole[: int(g.integers(1, len(whole)))])
         refused('cut.ckpt', read_state, tmp_path / 'cut.ckpt')
     torch.save([1, 2], tmp_path / 'list.ckpt')
@@ -631,7 +631,7 @@ def test_arrays_that_are_no_hand(tmp_path, key):
     ]
     if key in ('faces', 'hands_mean', 'hands_components'):
         changes[0] = a[:, :-1] if a.ndim > 1 else a[:-1]
-    for i, odd in enumerate(changes):
+    for odd in changes:
         np.savez(tmp_path / 'hand.npz', **arrays | {key: odd})
         refused('hand.npz', load_hand, tmp_path / 'hand.npz', 'right', says=key)
     np.savez(tmp_path / 'hand.npz', **{k: v for k, v in arrays.items() if k != key})
@@ -700,7 +700,8 @@ def lifter(tmp_path):
     torch.manual_seed(0)
     save_weights(Lifter(LifterConfig(16, 4, 16, 2, 2)), tmp_path / 'good.safetensors')
     with safe_open(tmp_path / 'good.safetensors', 'pt') as f:
-        return tmp_path, json.loads(f.metadata()['config']), {k: f.get_tensor(k) for k in f.keys()}
+        state = {k: f.get_tensor(k) for k in f.keys()}  # noqa: SIM118, not a dict
+        return tmp_path, json.loads(f.metadata()['config']), state
 
 
 @pytest.mark.parametrize(

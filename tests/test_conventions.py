@@ -1,7 +1,7 @@
 "How notebooks and modules are written: what a reader may rely on in all of them"
 
 import ast, configparser, io, json, re, shutil, subprocess, sys, tokenize, tomllib
-from functools import lru_cache
+from functools import cache
 from pathlib import Path
 import pytest, yaml
 
@@ -31,7 +31,7 @@ def tracked():
     return [ROOT / n for n in done.stdout.split('\0') if n and (ROOT / n).is_file()]
 
 
-@lru_cache(maxsize=None)
+@cache
 def cells(path):
     return json.loads(path.read_text())['cells']
 
@@ -49,7 +49,7 @@ def exported(path):
 
 
 def lines(text):
-    return [l for l in text.splitlines() if l.strip() and not l.startswith('#|')]
+    return [x for x in text.splitlines() if x.strip() and not x.startswith('#|')]
 
 
 def module(path):
@@ -254,7 +254,9 @@ def test_docments(path):
 def test_run_notebook(path):
     tagged = [c for c in cells(path) if 'parameters' in c['metadata'].get('tags', [])]
     assert len(tagged) == 1, 'expected one cell tagged parameters'
-    for node, line in zip((body := ast.parse(source(tagged[0])).body), lines(source(tagged[0]))):
+    for node, line in zip(
+        (body := ast.parse(source(tagged[0])).body), lines(source(tagged[0])), strict=False
+    ):
         assert isinstance(node, ast.AnnAssign) and node.value is not None, (
             f'expected NAME: TYPE = LITERAL, got {line}'
         )
@@ -334,9 +336,9 @@ def test_no_machine_paths():
             continue
         text = re.sub(r'"image/\w+": ?"[^"]*"', '', text)  # encoded pictures
         found += [
-            f'{path.relative_to(ROOT)}:{i}: {l.strip()[:120]}'
-            for i, l in enumerate(text.splitlines(), 1)
-            if machine.search(l)
+            f'{path.relative_to(ROOT)}:{i}: {line.strip()[:120]}'
+            for i, line in enumerate(text.splitlines(), 1)
+            if machine.search(line)
         ]
     assert not found, '\n'.join(found)
 

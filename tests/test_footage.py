@@ -8,7 +8,7 @@ import pytest
 import torch
 from PIL import Image
 from scipy.spatial.transform import Rotation
-from forehand4d.geometry.cameras import intrinsics_from_fov, look_at, project, transform
+from forehand4d.geometry.cameras import look_at, project, transform
 from forehand4d.core.paths import project_root
 from forehand4d.video import tracks as keypoints
 from forehand4d.data.clip_store import write_clips
@@ -127,7 +127,7 @@ def test_a_nominal_camera_leaves_no_trace(filmed, tmp_path):
     out = tmp_path / 'hamer'
     out.mkdir()
     for i in range(N):
-        j, z = there[i].numpy(), there[i, :, :1, 2].numpy()
+        j = there[i].numpy()
         wide = np.dstack(
             [(px[i].numpy() - middle) * j[..., 2:] / f, j[..., 2:]]
         )  # the same rays through the other focal length, moved away with it

@@ -1,4 +1,5 @@
-"""The suite computes what it computed before: every entry of golden.py against the numbers on record.
+"""The suite computes what it computed before: every entry of golden.py against
+the numbers on record.
 
 With FOREHAND4D_GOLDEN_BITS set, on the machine that wrote the record, arrays are equal to the bit.
 Without it, floats agree to a tolerance, since processors and library versions round differently.
@@ -10,8 +11,8 @@ import pytest
 from golden import ENTRIES, STORED, compute, machine, stored
 
 BITS = bool(os.environ.get('FOREHAND4D_GOLDEN_BITS'))
-# Optimisers, samplers and fits run through many steps, and Adam divides by the size of a gradient: what
-# differs in the last bit at first differs in the fourth digit after a few steps.
+# Optimisers, samplers and fits run through many steps, and Adam divides by the size of a gradient:
+# what differs in the last bit at first differs in the fourth digit after a few steps.
 LOOSE = ('training/', 'shipped/')
 RECORD = stored()['entries'] if STORED.is_file() else {}
 

@@ -17,7 +17,10 @@ FIXTURE = Path(__file__).resolve().parents[2] / 'shared/fixtures/official/metric
 @pytest.mark.skipif(not FIXTURE.exists(), reason=f'no reference numbers at {FIXTURE}')
 def test_official_equals_released_code():
     z = np.load(FIXTURE)
-    pair = lambda k: torch.stack([torch.as_tensor(z[f'{k}_{h}']) for h in 'rl'], 2)
+
+    def pair(k):
+        return torch.stack([torch.as_tensor(z[f'{k}_{h}']) for h in 'rl'], 2)
+
     pred, gt, valid, lengths = (
         pair('pred'),
         pair('gt'),
@@ -40,27 +43,37 @@ def fit(x, y):
     return lambda p: s * (p - mx) @ R.T + my
 
 
+def full_of_nan(q):
+    return np.full_like(q, np.nan)
+
+
+def fit_of_three(x, y):
+    "The fit, of three points at least"
+    return fit(x, y) if len(x) >= 3 else full_of_nan
+
+
 def slow_metrics(pred, gt, valid, n, strict):
     "One clip, one hand, one frame, one joint at a time"
     T, out = len(pred), {k: np.full((len(pred), 2), np.nan) for k in METRICS + ('PA',)}
     for h in range(2):
         p, g, v = pred[:n, h], gt[:n, h], valid[:n, h]
         used = v if strict else np.ones_like(v)
-        nan = lambda q: np.full_like(q, np.nan)
-        make = lambda x, y: fit(x, y) if len(x) >= 3 else nan
-        clip = make(p[used], g[used])
+
+        clip = fit_of_three(p[used], g[used])
         frames = [t for t in range(n) if used[t].sum() >= 3]
         first = (
-            make(p[frames[0]][used[frames[0]]], g[frames[0]][used[frames[0]]]) if frames else nan
+            fit_of_three(p[frames[0]][used[frames[0]]], g[frames[0]][used[frames[0]]])
+            if frames
+            else full_of_nan
         )
         for t in range(n):
-            root = p[t] - p[t, 0] + g[t, 0] if v[t, 0] or not strict else nan(p[t])
+            root = p[t] - p[t, 0] + g[t, 0] if v[t, 0] or not strict else full_of_nan(p[t])
             moved = dict(
                 M=p[t],
                 M_RA=root,
                 M_G=clip(p[t]),
                 M_F=first(p[t]),
-                PA=make(p[t][used[t]], g[t][used[t]])(p[t]),
+                PA=fit_of_three(p[t][used[t]], g[t][used[t]])(p[t]),
             )
             for k, q in moved.items():
                 e = [np.sqrt(((q[j] - g[t, j]) ** 2).sum()) for j in range(21) if v[t, j]]
@@ -69,7 +82,10 @@ def slow_metrics(pred, gt, valid, n, strict):
     for t in range(n):
         if valid[t, 0, 0] and valid[t, 1, 0]:
             mr[t] = np.linalg.norm(pred[t, 1, 0] - pred[t, 0, 0] - gt[t, 1, 0] + gt[t, 0, 0])
-    mean = lambda row: np.mean(row[~np.isnan(row)]) if (~np.isnan(row)).any() else np.nan
+
+    def mean(row):
+        return np.mean(row[~np.isnan(row)]) if (~np.isnan(row)).any() else np.nan
+
     return {k: np.array([mean(row) for row in v]) for k, v in out.items()} | {'MR': mr}
 
 
@@ -132,8 +148,11 @@ def test_diversity_against_loops():
     m[:, 0] = True
     g = torch.Generator().manual_seed(3)
     i, j = (torch.randperm(12, generator=g)[:10].tolist() for _ in range(2))
-    both = [np.linalg.norm((f[a] - f[b])[m[a] & m[b]]) for a, b in zip(i, j)]
-    own = [np.linalg.norm(f[a] * m[a][:, None] - f[b] * m[b][:, None]) for a, b in zip(i, j)]
+    both = [np.linalg.norm((f[a] - f[b])[m[a] & m[b]]) for a, b in zip(i, j, strict=True)]
+    own = [
+        np.linalg.norm(f[a] * m[a][:, None] - f[b] * m[b][:, None])
+        for a, b in zip(i, j, strict=True)
+    ]
     t = torch.as_tensor
     assert diversity(t(f), t(m), pairs=10, seed=3, repeats=1).item() == pytest.approx(np.mean(both))
     assert diversity(

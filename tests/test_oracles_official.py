@@ -56,7 +56,10 @@ def test_legacy_rays(hand):
     f = load('conditioning.npz')
     K, T = f['intrinsics'].float(), invert(f['future2view'].float())
     side = 'rl'.index(hand)
-    both = lambda x: torch.stack([x, x], 2).float()
+
+    def both(x):
+        return torch.stack([x, x], 2).float()
+
     seen = torch.ones(*T.shape[:2], 2, 21, dtype=torch.bool)
     given = both(f[f'pixels_{hand}']), seen, K[:, None].expand(*T.shape[:2], 3, 3), T
     got = {

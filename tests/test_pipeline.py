@@ -1,11 +1,11 @@
 "The whole pipeline at the smallest size, as a user would run it, into a temporary folder"
 
-import json, os, subprocess, sys, time
+import os, subprocess, sys, time
 from pathlib import Path
 import numpy as np, pytest
 from PIL import Image
-from forehand4d.core.paths import data_root, outputs_root
-from forehand4d.core.files import file_hash, read_json
+from forehand4d.core.paths import outputs_root
+from forehand4d.core.files import file_hash
 from forehand4d.runs.record import Run, find_run
 from forehand4d.study.plan import run_steps, state, study
 
@@ -93,7 +93,9 @@ def test_running_again_is_reuse(runs, records):
     before = {p: s for r in runs for p, s in files(r.dir).items()}
     with open(os.devnull, 'w') as nowhere:
         again, failed = run_steps([s for s in STEPS if s.label], out=nowhere)
-    assert not failed and [r.dir for r in again] == [r.dir for r, s in zip(runs, STEPS) if s.label]
+    assert not failed and [r.dir for r in again] == [
+        r.dir for r, s in zip(runs, STEPS, strict=False) if s.label
+    ]
     assert before == {p: s for r in runs for p, s in files(r.dir).items()}
 
 

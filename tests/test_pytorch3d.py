@@ -45,7 +45,7 @@ def test_pictures(size):
     vertices = pair.vertices(m.rot[0], at)
     meshes = [
         Mesh(v.numpy(), f.numpy(), c)
-        for v, f, c in zip(vertices, pair.faces, ((0.3, 0.5, 0.9), (0.9, 0.5, 0.6)))
+        for v, f, c in zip(vertices, pair.faces, ((0.3, 0.5, 0.9), (0.9, 0.5, 0.6)), strict=True)
     ]
     args = meshes, intrinsics_from_fov(50, *size), torch.eye(4), *size
     a, b = render(*args), render(*args, backend='pytorch3d')

@@ -2,7 +2,6 @@
 recordings, photographs and the video of ../shared/real are read as they should be"""
 
 from itertools import islice
-from pathlib import Path
 import numpy as np
 import pytest
 import torch
@@ -68,7 +67,7 @@ def test_a_failure_while_writing_leaves_nothing(tmp_path):
 def test_every_kind_of_pixel_becomes_rgb(tmp_path, mode):
     grey = Image.fromarray(np.tile(np.arange(64, dtype=np.uint8) * 4, (40, 1)))
     im = (
-        Image.fromarray((np.asarray(grey).astype(np.uint16) * 257))
+        Image.fromarray(np.asarray(grey).astype(np.uint16) * 257)
         if mode == 'I;16'
         else grey.convert('RGB').convert(mode)
         if mode != 'LA'
@@ -158,7 +157,8 @@ def test_clips_of_recordings_are_seen_from_a_plausible_distance():
     assert (recording_clip(recordings[0]).cam_from_view == torch.eye(4)).all()
 
 
-# what a person sees in the photographs: side (0 right, 1 left), middle and size in pixels, whose hand; 9: partly hidden
+# what a person sees in the photographs: side (0 right, 1 left), middle and size in pixels,
+# whose hand; 9: partly hidden
 MARKED = dict(
     gesture_call=[MarkedHand(1, (335, 150), 60)],
     gesture_four=[MarkedHand(1, (257, 205), 48), MarkedHand(0, (267, 290), 30, 9)],
@@ -183,7 +183,7 @@ def test_hands_are_found_in_photographs():
     }
     table = {score.name: score for score in detection_table(images)}
     assert table['hamer_test5'].both
-    for name, score in table.items():
+    for score in table.values():
         assert (score.wrong_side, score.invented, score.mixed) == (0, 0, False), score
     for name in ('gesture_call', 'gesture_four', 'gesture_rock', 'hamer_test1', 'hamer_test5'):
         image = images[name][0]
@@ -241,4 +241,4 @@ def test_two_hands_are_tracked_with_stable_identities(tmp_path):
     assert tracks.keypoints[tracks.valid].isfinite().all()
     tracks.save(tmp_path / 't.npz')
     assert torch.equal(load_tracks(tmp_path / 't.npz').keypoints, tracks.keypoints)
-    assert sum(1 for _ in zip(range(3), read_frames(path))) == 3
+    assert sum(1 for _ in zip(range(3), read_frames(path), strict=False)) == 3

@@ -1,6 +1,6 @@
 "Records survive kills, full disks and second starts"
 
-import errno, json, os, signal, subprocess, sys, time
+import errno, json, os, signal, subprocess, sys
 from pathlib import Path
 import numpy as np, pytest, torch
 from forehand4d.core.files import atomic_path, read_json, write_json
@@ -61,13 +61,13 @@ def test_full_disk(save, name, tmp_path, small_files):
     with atomic_path(path) as p:
         save(p, 10)
     whole = path.read_bytes()
-    with pytest.raises(OSError, match=f'disk is full, the previous version is intact.*{name}'):
-        with atomic_path(path) as p:
-            save(p, small_files)
+    full = pytest.raises(OSError, match=f'disk is full, the previous version is intact.*{name}')
+    with full, atomic_path(path) as p:
+        save(p, small_files)
     assert path.read_bytes() == whole and os.listdir(tmp_path) == [name]
-    with pytest.raises(OSError, match='nothing was left behind'):
-        with atomic_path(tmp_path / ('new' + path.suffix)) as p:
-            save(p, small_files)
+    full = pytest.raises(OSError, match='nothing was left behind')
+    with full, atomic_path(tmp_path / ('new' + path.suffix)) as p:
+        save(p, small_files)
     assert os.listdir(tmp_path) == [name]
 
 
@@ -76,9 +76,8 @@ def test_full_disk_in_a_library_that_reports_it_otherwise(tmp_path, monkeypatch)
 
     none_left = shutil.disk_usage(tmp_path)._replace(free=0)
     monkeypatch.setattr(shutil, 'disk_usage', lambda p: none_left)
-    with pytest.raises(OSError) as e:
-        with atomic_path(tmp_path / 'a.bin'):
-            raise RuntimeError('could not write')
+    with pytest.raises(OSError) as e, atomic_path(tmp_path / 'a.bin'):
+        raise RuntimeError('could not write')
     assert e.value.errno == errno.ENOSPC and os.listdir(tmp_path) == []
 
 

@@ -1,7 +1,7 @@
 """Several processes give what one gives:
 gradients, curves, labels, one record. Two of them on a processor, with gloo"""
 
-import os, signal, subprocess, sys
+import contextlib, os, signal, subprocess, sys
 from dataclasses import replace
 from pathlib import Path
 import pytest, torch
@@ -51,6 +51,7 @@ def labels(folder, name):
     if os.environ.get('RANK', '0') != '0':
         return list(made)
     write_clips(made, folder / name, dict(rejected=rejected))
+    return None
 
 
 def finish(command, timeout=170):
@@ -67,10 +68,8 @@ def finish(command, timeout=170):
     try:
         out, err = p.communicate(timeout=timeout)
     finally:
-        try:
+        with contextlib.suppress(ProcessLookupError):
             os.killpg(p.pid, signal.SIGKILL)
-        except ProcessLookupError:
-            pass
     return p.returncode, out, err
 
 
@@ -126,7 +125,7 @@ def same(folder, a, b):
     and weights up to the rounding that Adam makes of gradients which are zero but for rounding"""
     a, b = (Run(folder / 'scale' / n) for n in (a, b))
     assert len(a.log_rows()) == len(b.log_rows()) == 6
-    for x, y in zip(a.log_rows(), b.log_rows()):
+    for x, y in zip(a.log_rows(), b.log_rows(), strict=True):
         assert x == pytest.approx(y, rel=1e-3)
     x, y = (read_weights(r.dir / 'model.safetensors', ('lifter', 'forecaster'))[0] for r in (a, b))
     assert x.keys() == y.keys()
@@ -281,7 +280,8 @@ class Bad(torch.nn.Linear):
         if os.environ['RANK'] == '1': raise ValueError('no feet')
         return self(torch.zeros(1, 1)).sum(), {{}}
 data = open_dataset({str(folder / 'clips')!r})
-train(Bad(1, 1), data, TrainConfig(4, 4, 16), start_run('scale', {{}}, 'fork', {str(folder)!r}), processes=2)
+run = start_run('scale', {{}}, 'fork', {str(folder)!r})
+train(Bad(1, 1), data, TrainConfig(4, 4, 16), run, processes=2)
 ''')
     code, out, err = finish([sys.executable, folder / 'fork.py'])
     assert (

@@ -118,7 +118,7 @@ def test_refinement_is_that_of_torch(seen):
     for i in range(len(m.wrist)):
         one, see = (
             place_hands(
-                m.map(lambda x: x[i : i + 1]),
+                m.map(lambda x, i=i: x[i : i + 1]),
                 *(getattr(o.take(slice(i, i + 1)), k) for k in ('rays', 'valid2d', 'cam')),
             ),
             o.take(slice(i, i + 1)),
@@ -135,7 +135,7 @@ def test_refinement_is_that_of_torch(seen):
             E = _energy(J, one, see, p, cfg)
             if step == 1:
                 assert E.item() == pytest.approx(info['before'][i].item(), rel=1e-4)
-            if E < best[0]:
+            if E < best[0]:  # noqa: SIM300, E is an energy
                 best = (E.item(), J.detach())
             adam.zero_grad()
             E.backward()
@@ -158,15 +158,18 @@ def test_gradient_of_corrections(seen):
     J = replace(
         m, rot=aa_to_mat(torch.cat([p.turn, p.fingers], -2)) @ m.rot, wrist=m.wrist + p.shift
     ).joints()
-    part = lambda i: (
-        J[i : i + 1],
-        m.map(lambda x: x[i : i + 1]),
-        o.take(slice(i, i + 1)),
-        p.map(lambda v: v[i : i + 1]),
-        RefineConfig(),
-    )
+
+    def part(i):
+        return (
+            J[i : i + 1],
+            m.map(lambda x: x[i : i + 1]),
+            o.take(slice(i, i + 1)),
+            p.map(lambda v: v[i : i + 1]),
+            RefineConfig(),
+        )
+
     long = torch.autograd.grad(sum(_energy(*part(i)) for i in range(len(J))), free)
-    for a, b in zip(short, long):
+    for a, b in zip(short, long, strict=True):
         torch.testing.assert_close(a, b, rtol=2e-3, atol=2e-4 * b.abs().max().item())
 
 
@@ -199,7 +202,7 @@ def test_samples_at_once_are_samples_one_by_one(model, monkeypatch):
     assert len(encoded) == 1
     noise = torch.randn((5, model.span, 198), generator=torch.Generator().manual_seed(3))
     for i in range(5):
-        monkeypatch.setattr(torch, 'randn', lambda *_, **__: noise[i : i + 1])
+        monkeypatch.setattr(torch, 'randn', lambda *_, i=i, **__: noise[i : i + 1])
         one = model.forecast(image, K, samples=1, steps=4, seed=3)
         monkeypatch.undo()
         torch.testing.assert_close(one.joints()[:, 0], whole.joints()[:, i], rtol=0, atol=1e-5)
@@ -261,14 +264,18 @@ def elsewhere(monkeypatch):
         P.image_size,
     )
     monkeypatch.setattr(torch.Tensor, '__bool__', lambda x: x.is_meta or truth(x))
+
+    def without_stand_in(draw):
+        "`draw`, which does not hear of the generator that stands in for one"
+
+        def drawn(*a, generator=None, **k):
+            kept = k if generator is there else dict(k, generator=generator)
+            return draw(*a, **kept)
+
+        return drawn
+
     for f in ('rand', 'randn', 'randint'):
-        monkeypatch.setattr(
-            torch,
-            f,
-            lambda *a, generator=None, draw=getattr(torch, f), **k: draw(
-                *a, **(k if generator is there else dict(k, generator=generator))
-            ),
-        )
+        monkeypatch.setattr(torch, f, without_stand_in(getattr(torch, f)))
     monkeypatch.setattr(torch, 'autocast', lambda *a, **k: contextlib.nullcontext())
     return P, {k: v.to('meta') for k, v in b.items() if k != 'model'}, there
 
@@ -329,7 +336,10 @@ def test_half_precision_is_near(model):
         torch.randn(3, model.span, 198, generator=g),
         torch.randn(3, 8, model.cfg.width, generator=g),
     )
-    call = lambda: model.net(x, torch.tensor([10, 500, 990]), prefix=prefix)
+
+    def call():
+        return model.net(x, torch.tensor([10, 500, 990]), prefix=prefix)
+
     with torch.no_grad():
         exact = call()
         with torch.backends.mkldnn.flags(enabled=False), torch.autocast('cpu', torch.bfloat16):
@@ -348,7 +358,7 @@ def test_compiled_layers_forecast_the_same(model):
     image, K = picture(model)
     before = model.forecast(image, K, samples=2, steps=3, seed=1).joints()
     quick = compile_layers(copy.deepcopy(model))
-    assert layers_of(quick) and all(l._compiled_call_impl for l in layers_of(quick))
+    assert layers_of(quick) and all(x._compiled_call_impl for x in layers_of(quick))
     torch.testing.assert_close(
         quick.forecast(image, K, samples=2, steps=3, seed=1).joints(), before, rtol=0, atol=1e-5
     )

@@ -4,7 +4,7 @@ the same however they are made, whatever is damaged, and read back in mixtures""
 import json, os, pickle, subprocess, sys
 from functools import partial
 from pathlib import Path
-import numpy as np, pytest, torch
+import pytest, torch
 from test_adapters import PNG, N, stand_in, write, write_dexycb, write_h2o  # noqa: F401 (the fixture plays MANO's part)
 from forehand4d.geometry.cameras import project, transform
 from forehand4d.cli import main
@@ -260,7 +260,7 @@ def test_mixtures_by_name(tmp_path, download, outputs):
         plain[3:], get(3, 5, workers=1)
     )  # resumed in the middle of an epoch
     ranks = [list(get(0, 5, shard=(r, 2), cache=False)) for r in (0, 1)]
-    for step, halves in zip(plain, zip(*ranks)):
+    for step, halves in zip(plain, zip(*ranks, strict=True), strict=True):
         assert torch.equal(torch.cat([h['wrist'] for h in halves]), step['wrist'])
     order = [i for k in range(9) for i in store_order(len(mixed), 4, k)]
     assert all(sorted(order[e : e + 9]) == list(range(9)) for e in (0, 9, 18, 27))
@@ -283,7 +283,7 @@ def test_views_are_the_clips(tmp_path):
     views, copies = [s.view(i) for i in range(3)], [s[i] for i in range(3)]
     for a in (8, 16, 30):
         assert same_batches([collate(views, a, 64)], [collate(copies, a, 64)])
-    for c, v, orig in zip(copies, views, clips):
+    for c, v, orig in zip(copies, views, clips, strict=True):
         assert torch.equal(v.joints3d, orig.joints3d) and torch.equal(v.valid2d, orig.valid2d)
         if orig.motion:
             assert (

@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
-"""Install the suite into .venv (or, with --here, into this Python); nothing to do when it is already there.
+"""Install the suite into .venv (or, with --here, into this Python).
 
-The versions are those of pyproject.toml. torch comes first and, on a Linux machine without an NVIDIA GPU, as its CPU build:
+There is nothing to do when it is already there. The versions are those of pyproject.toml.
+torch comes first and, on a Linux machine without an NVIDIA GPU, as its CPU build:
 the usual one brings several gigabytes of CUDA. Needs nothing but Python >= 3.11.
 """
 
@@ -12,7 +13,7 @@ ROOT = Path(__file__).resolve().parent.parent
 HERE = '--here' in sys.argv[1:]
 CPU_INDEX = 'https://download.pytorch.org/whl/cpu'
 
-if sys.version_info < (3, 11):
+if sys.version_info < (3, 11):  # noqa: UP036, tells a user of an older Python
     sys.exit(
         f'Python 3.11 or newer is needed, this is {platform.python_version()}: '
         f'set PYTHON, as in make demo PYTHON=python3.12'

@@ -104,6 +104,11 @@ def _odd_array(a, g):
         return np.zeros((0, *a.shape[1:]))
     if a.dtype.kind not in 'fiub':
         return np.array(3.0)
+    return _odd_numbers(a, kind, g)
+
+
+def _odd_numbers(a, kind, g):
+    "One array of numbers made wrong, in one of the ways from 4 on"
     if kind == 4:
         return a.astype(float) * np.nan
     if kind == 5:
@@ -153,10 +158,11 @@ def arrays(data, g):
 def _places(d, path=()):
     "Every place in nested json"
     yield path
+    items = ()
     if isinstance(d, dict):
         items = d.items()
-    else:
-        items = enumerate(d[:3]) if isinstance(d, list) else ()
+    elif isinstance(d, list):
+        items = enumerate(d[:3])
     for k, v in items:
         yield from _places(v, (*path, k))
 

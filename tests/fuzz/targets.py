@@ -4,7 +4,7 @@ import json, pickle, subprocess, warnings
 from dataclasses import dataclass, replace
 from importlib.resources import files
 from pathlib import Path
-from typing import Callable
+from collections.abc import Callable
 import imageio_ffmpeg
 import numpy as np
 import torch
@@ -154,7 +154,10 @@ def clip_store(folder):
     from forehand4d.data.clip_store import write_clips
 
     T, g = 4, torch.Generator().manual_seed(0)
-    rand = lambda *s: torch.rand(*s, generator=g)
+
+    def rand(*s):
+        return torch.rand(*s, generator=g)
+
     K, eye = intrinsics_from_fov(60, 64, 48).repeat(T, 1, 1), torch.eye(4).repeat(T, 1, 1)
     clip = Clip(
         'toy',
@@ -198,7 +201,7 @@ def no_clips(clips):
         torch.equal(a.joints3d, b.joints3d)
         and torch.equal(a.intrinsics, b.intrinsics)
         and a.fps == b.fps
-        for a, b in zip(clips, good)
+        for a, b in zip(clips, good, strict=False)
     )
     return '' if same else 'other numbers than were written'
 
@@ -329,7 +332,7 @@ def no_film(s):
     if sizes and min(sizes) < 1:
         return 'a hand inside one pixel'
     K = s.intrinsics if s.intrinsics.dim() == 3 else s.intrinsics[None]
-    if not (0 <= K[:, 0, 2]).all() or not (K[:, 0, 2] < 64).all() or not (K[:, 0, 0] > 0).all():
+    if not (K[:, 0, 2] >= 0).all() or not (K[:, 0, 2] < 64).all() or not (K[:, 0, 0] > 0).all():
         return 'impossible camera'
     return finite(s.keypoints2d[ok], K)
 
