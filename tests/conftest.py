@@ -1,5 +1,6 @@
 "Folders and notebooks that several tests use"
-import json, os, re, sys
+
+import os
 from pathlib import Path
 import pytest
 
@@ -10,6 +11,6 @@ os.environ.setdefault('OMP_NUM_THREADS', '1')
 @pytest.fixture
 def outputs(tmp_path, monkeypatch):
     "An empty folder for run records"
-    monkeypatch.setenv('FOREHAND4D_OUTPUTS', str(tmp_path/'outputs'))
+    monkeypatch.setenv('FOREHAND4D_OUTPUTS', str(tmp_path / 'outputs'))
     monkeypatch.delenv('FOREHAND4D_DATA', raising=False)
-    return tmp_path/'outputs'
+    return tmp_path / 'outputs'

@@ -1,18 +1,19 @@
 """The book holds all notebooks and modules, and its links lead somewhere; nothing is built here."""
+
 import sys
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT/'tools'))
-import book # noqa: E402
-import outputs as rules # noqa: E402
+sys.path.insert(0, str(ROOT / 'tools'))
+import book  # noqa: E402
+import outputs as rules  # noqa: E402
 
 NOTEBOOKS = rules.notebooks()
 
 
-def files(contents:dict)->list:
+def files(contents: dict) -> list:
     "Every page of a table of contents"
     chapters = [page['file'] for part in contents['parts'] for page in part['chapters']]
     return [contents['root'], *chapters]
@@ -41,7 +42,7 @@ def test_links_lead_to_files(path):
 
 
 def test_links_of_pages_lead_to_files():
-    pages = [ROOT/'README.md', *book.text_pages()]
+    pages = [ROOT / 'README.md', *book.text_pages()]
     assert book.dead_sources(pages) == []
 
 
@@ -54,6 +55,7 @@ def test_directives_are_not_shown():
     def shown(source):
         cell = book.shown(dict(cell_type='code', source=source, metadata={}))
         return cell['source'], cell['metadata']['tags']
+
     assert shown('#| export\ndef f(): pass') == ('def f(): pass', [])
     assert shown('#| hide\nf()') == ('f()', ['remove-cell'])
     assert shown('#| default_exp core') == ('', ['remove-cell'])

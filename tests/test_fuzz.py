@@ -1,4 +1,6 @@
-"A hundred mutated files through the public readers; thousands by `python tests/fuzz/drive.py --cases 5000`"
+"""A hundred mutated files through the public readers;
+thousands by `python tests/fuzz/drive.py --cases 5000`"""
+
 import os, warnings
 import pytest
 from fuzz.drive import BAD, case
@@ -10,12 +12,12 @@ from fuzz.targets import TARGETS
 def test_every_case_ends_well(target):
     "A value that is possible, or one clear error that names the file"
     with warnings.catch_warnings():
-        warnings.simplefilter('ignore', DeprecationWarning)   # of forks
-        ends = [case(seed*len(TARGETS) + target) for seed in range(5)]
+        warnings.simplefilter('ignore', DeprecationWarning)  # of forks
+        ends = [case(seed * len(TARGETS) + target) for seed in range(5)]
     assert not [e for e in ends if e[2] in BAD]
 
 
 def test_good_files_are_taken(tmp_path):
     for t in TARGETS:
-        (tmp_path/t.name).mkdir()
-        assert t.wrong(t.read(t.make(tmp_path/t.name))) == '', t.name
+        (tmp_path / t.name).mkdir()
+        assert t.wrong(t.read(t.make(tmp_path / t.name))) == '', t.name

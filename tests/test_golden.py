@@ -1,16 +1,18 @@
-"""The suite computes what it computed before: every entry of golden.py against the numbers on record.
+"""The suite computes what it computed before: every entry of golden.py against
+the numbers on record.
 
 With FOREHAND4D_GOLDEN_BITS set, on the machine that wrote the record, arrays are equal to the bit.
 Without it, floats agree to a tolerance, since processors and library versions round differently.
 """
+
 import os
 import numpy as np
 import pytest
 from golden import ENTRIES, STORED, compute, machine, stored
 
 BITS = bool(os.environ.get('FOREHAND4D_GOLDEN_BITS'))
-# Optimisers, samplers and fits run through many steps, and Adam divides by the size of a gradient: what
-# differs in the last bit at first differs in the fourth digit after a few steps.
+# Optimisers, samplers and fits run through many steps, and Adam divides by the size of a gradient:
+# what differs in the last bit at first differs in the fourth digit after a few steps.
 LOOSE = ('training/', 'shipped/')
 RECORD = stored()['entries'] if STORED.is_file() else {}
 
@@ -23,7 +25,7 @@ def tolerance(name):
 def same_floats(old, new, rtol):
     "Do values, sums and the number of finite values agree?"
     close = np.allclose(old['values'], new['values'], rtol=rtol, atol=1e-6, equal_nan=True)
-    room = rtol*old['abs'] + 1e-6
+    room = rtol * old['abs'] + 1e-6
     sums = all(abs(old[k] - new[k]) <= room for k in ('sum', 'abs'))
     return close and sums and old['finite'] == new['finite']
 
@@ -31,17 +33,23 @@ def same_floats(old, new, rtol):
 def same_pixels(old, new):
     "Images are rendered in floats and rounded: on another machine a pixel may differ by one"
     count = max(1, int(np.prod(old['shape'])))
-    return abs(old['sum'] - new['sum']) <= 0.01*count
+    return abs(old['sum'] - new['sum']) <= 0.01 * count
 
 
 def same(old, new, name, key):
     "Is one leaf what it was?"
-    if old.keys() != new.keys(): return False
-    if 'text' in old: return old['text'] == new['text']
-    if (old['dtype'], old['shape']) != (new['dtype'], new['shape']): return False
-    if BITS: return old['sha256'] == new['sha256']
-    if old['dtype'].startswith('float'): return same_floats(old, new, tolerance(name))
-    if old['dtype'] == 'uint8': return same_pixels(old, new)
+    if old.keys() != new.keys():
+        return False
+    if 'text' in old:
+        return old['text'] == new['text']
+    if (old['dtype'], old['shape']) != (new['dtype'], new['shape']):
+        return False
+    if BITS:
+        return old['sha256'] == new['sha256']
+    if old['dtype'].startswith('float'):
+        return same_floats(old, new, tolerance(name))
+    if old['dtype'] == 'uint8':
+        return same_pixels(old, new)
     return old['sha256'] == new['sha256']
 
 
@@ -54,7 +62,9 @@ def test_golden(name):
     assert not lost and not more, f'values lost: {lost}; not on record: {more}'
     wrong = [f'{k}: {old[k]}\n  now {new[k]}' for k in old if not same(old[k], new[k], name, k)]
     where = f'written on {stored()["written_on"]}, this is {machine()}'
-    assert not wrong, f'{len(wrong)} of {len(old)} values differ ({where}):\n' + '\n'.join(wrong[:8])
+    assert not wrong, f'{len(wrong)} of {len(old)} values differ ({where}):\n' + '\n'.join(
+        wrong[:8]
+    )
 
 
 def test_record_is_complete():

@@ -3,6 +3,7 @@
 tests/legible.json counts, by module and by file, what exceeds a limit today.
 Whatever is not counted there meets all limits.
 """
+
 import json
 
 import legible
@@ -12,15 +13,15 @@ from measures import LIMITS, excess, measure
 REFRESH = 'better than tests/legible.json says: run `python tests/legible.py --write` and commit'
 
 
-def recorded(part: str) -> dict[str, dict]: # 'modules' or 'ruff'
+def recorded(part: str) -> dict[str, dict]:  # 'modules' or 'ruff'
     "What may exceed a limit for now, by file"
     return json.loads(legible.RECORD.read_text())[part]
 
 
 def worse(
-    now: dict[str, dict], # what exceeds its limit, by file
-    then: dict[str, dict], # what may
-) -> list[str]: # one sentence each
+    now: dict[str, dict],  # what exceeds its limit, by file
+    then: dict[str, dict],  # what may
+) -> list[str]:  # one sentence each
     "Where the code became less legible"
     found = []
     for name, values in now.items():
@@ -32,9 +33,9 @@ def worse(
 
 
 def outdated(
-    now: dict[str, dict], # what exceeds its limit, by file
-    then: dict[str, dict], # what may
-) -> list[str]: # one sentence each
+    now: dict[str, dict],  # what exceeds its limit, by file
+    then: dict[str, dict],  # what may
+) -> list[str]:  # one sentence each
     "What is recorded, but meets its limit by now"
     found = []
     for name, values in then.items():
@@ -96,18 +97,18 @@ OFFENDERS = {
     'nested_if': 'y = 1 if a else 2 if b else 3',
     'walrus': 'y = [(n := 10), n**2]',
     'private_used': 'from .core import _hidden',
-    'long_lines': f'# {"long "*20}',
-    'parallel': '\n'.join(['a, b = 1, 2']*3),
+    'long_lines': f'# {"long " * 20}',
+    'parallel': '\n'.join(['a, b = 1, 2'] * 3),
     'letters_max': 'def f():\n    a = b = c = d = e = g = 1',
     'over_6': 'def _f(*, a, b, c, d, e, f, g):\n    ...',
     'bare': 'def public(a, b): # two on a line\n    ...',
     'patched': 'from .core import Run\n@patch\ndef close(self:Run):\n    ...',
-    'over_60': 'def f():\n' + '    pass\n'*60,
-    'over_30': 'def f():\n' + '    pass\n'*31 + 'def g():\n' + '    pass\n'*31,
-    'length': 'def f():\n' + '    pass\n'*20,
-    'nodes_line': f'y = [{"1, "*40}]',
-    'nodes_median': 'def f():\n    return [' + '1, '*10 + ']',
-    'nodes_p90': 'def f():\n    return [' + '1, '*15 + ']',
+    'over_60': 'def f():\n' + '    pass\n' * 60,
+    'over_30': 'def f():\n' + '    pass\n' * 31 + 'def g():\n' + '    pass\n' * 31,
+    'length': 'def f():\n' + '    pass\n' * 20,
+    'nodes_line': f'y = [{"1, " * 40}]',
+    'nodes_median': 'def f():\n    return [' + '1, ' * 10 + ']',
+    'nodes_p90': 'def f():\n    return [' + '1, ' * 15 + ']',
     'letters_p90': 'def f():\n    a = b = c = d = 1',
 }
 
@@ -118,7 +119,7 @@ def test_plain_code_meets_all_limits():
 
 @pytest.mark.parametrize('name', ['legible.py', 'measures.py'])
 def test_measure_meets_its_own_limits(name):
-    text = (legible.ROOT/'tests'/name).read_text()
+    text = (legible.ROOT / 'tests' / name).read_text()
     assert excess(measure(text)[0]) == {}
 
 

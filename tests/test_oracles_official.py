@@ -1,4 +1,5 @@
 "Schedule, noising and conditioning against the released code's numbers"
+
 from pathlib import Path
 import numpy as np
 import pytest
@@ -8,11 +9,14 @@ from forehand4d.released.conditions import legacy_conditions
 from forehand4d.networks.process import alphas_bar, cosine_betas, log_variance, posterior
 from forehand4d.networks.process import q_sample
 
-OFFICIAL = Path(__file__).resolve().parents[2]/'shared'/'fixtures'/'official'
-needed = pytest.mark.skipif(not OFFICIAL.is_dir(), reason='the reference numbers of the released code are not here')
+OFFICIAL = Path(__file__).resolve().parents[2] / 'shared' / 'fixtures' / 'official'
+needed = pytest.mark.skipif(
+    not OFFICIAL.is_dir(), reason='the reference numbers of the released code are not here'
+)
 
 
-def load(name): return {k: torch.from_numpy(v) for k, v in np.load(OFFICIAL/name).items()}
+def load(name):
+    return {k: torch.from_numpy(v) for k, v in np.load(OFFICIAL / name).items()}
 
 
 @needed
@@ -37,7 +41,9 @@ def test_conditioning(hand):
     torch.testing.assert_close(T, f['cam'].float(), atol=1e-5, rtol=1e-5)
     seen = transform(T, f[f'joints_view_{hand}'].float())
     px = project(seen, K[:, None, None])
-    front = seen[..., 2] > 0.02  # behind the camera the release divides by what it finds; ours clamps the depth
+    front = (
+        seen[..., 2] > 0.02
+    )  # behind the camera the release divides by what it finds; ours clamps the depth
     assert front.float().mean() > 0.9
     torch.testing.assert_close(px[front], f[f'pixels_{hand}'].to(px)[front], atol=2e-3, rtol=1e-4)
     kpe = fourier(kpe_angles(f[f'pixels_{hand}'].float(), K[:, None, None]))
@@ -50,12 +56,23 @@ def test_legacy_rays(hand):
     f = load('conditioning.npz')
     K, T = f['intrinsics'].float(), invert(f['future2view'].float())
     side = 'rl'.index(hand)
-    both = lambda x: torch.stack([x, x], 2).float()
+
+    def both(x):
+        return torch.stack([x, x], 2).float()
+
     seen = torch.ones(*T.shape[:2], 2, 21, dtype=torch.bool)
     given = both(f[f'pixels_{hand}']), seen, K[:, None].expand(*T.shape[:2], 3, 3), T
-    got = {'plucker_fixed_depth': legacy_conditions(*given), 'plucker_gt_joints': legacy_conditions(*given, joints3d=both(f[f'joints_view_{hand}']))}
+    got = {
+        'plucker_fixed_depth': legacy_conditions(*given),
+        'plucker_gt_joints': legacy_conditions(*given, joints3d=both(f[f'joints_view_{hand}'])),
+    }
     for name, c in got.items():
         rays = c['plucker'].unflatten(-1, (2, 21, 6))[:, :, side]
         torch.testing.assert_close(rays, f[f'{name}_{hand}'].to(rays), atol=1e-5, rtol=1e-5)
-        torch.testing.assert_close(c['kpe'].unflatten(-1, (21, 2, 16))[:, :, :, side], f[f'kpe_{hand}'].to(rays), atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(
+            c['kpe'].unflatten(-1, (21, 2, 16))[:, :, :, side],
+            f[f'kpe_{hand}'].to(rays),
+            atol=1e-5,
+            rtol=1e-5,
+        )
         torch.testing.assert_close(c['cam'], f['cam'].to(rays), atol=1e-5, rtol=1e-5)

@@ -4,6 +4,7 @@ That they are what comes out is checked by `tools/execute.py --check`, which run
 `python tests/test_outputs.py` writes the list of notebooks that store nothing yet; it may only
 become shorter.
 """
+
 import base64
 import json
 import re
@@ -14,32 +15,32 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT/'tools'))
-import execute # noqa: E402
-import outputs as rules # noqa: E402
+sys.path.insert(0, str(ROOT / 'tools'))
+import execute  # noqa: E402
+import outputs as rules  # noqa: E402
 
 NOTEBOOKS = rules.notebooks()
-WITHOUT = ROOT/'tests'/'without_outputs.json'
+WITHOUT = ROOT / 'tests' / 'without_outputs.json'
 MACHINE = re.compile(r'(^|[^A-Za-z0-9_.~])/(work|root|home|Users|tmp|mnt|var|private)/[A-Za-z]')
 ALL_BYTES = 12_000_000
 
 each_notebook = pytest.mark.parametrize('path', NOTEBOOKS, ids=[path.stem for path in NOTEBOOKS])
 
 
-def outputs_of(path:Path)->list:
+def outputs_of(path: Path) -> list:
     "All outputs that a notebook stores"
     cells = execute.read(path)['cells']
     return [output for cell in cells for output in cell.get('outputs', [])]
 
 
-def texts(output:dict)->str:
+def texts(output: dict) -> str:
     "What an output says in words"
     found = [output.get('text', '')]
     found += [value for kind, value in output.get('data', {}).items() if kind.startswith('text/')]
     return '\n'.join(map(rules.join, found))
 
 
-def without_outputs()->list:
+def without_outputs() -> list:
     "Numbered notebooks that store nothing"
     return [path.stem for path in NOTEBOOKS if rules.is_numbered(path) and not outputs_of(path)]
 
@@ -54,7 +55,7 @@ def test_numbered_notebooks_store_outputs():
 
 @each_notebook
 def test_outputs_are_small(path):
-    assert path.stat().st_size <= 400_000, f'{path.stat().st_size/1000:.0f} kB'
+    assert path.stat().st_size <= 400_000, f'{path.stat().st_size / 1000:.0f} kB'
     for output in outputs_of(path):
         for kind, value in output.get('data', {}).items():
             if kind.startswith('image/'):
@@ -80,12 +81,14 @@ def test_outputs_are_clean(path):
 
 # ---- the rules themselves
 
+
 def picture(
-    shade:int, # grey, 0 to 255
-    size:tuple=(240, 180), # pixels
-)->str: # base64 of a PNG
+    shade: int,  # grey, 0 to 255
+    size: tuple = (240, 180),  # pixels
+) -> str:  # base64 of a PNG
     "A picture that hardly compresses, about a mean shade"
     import numpy as np
+
     noise = np.random.default_rng(0).integers(-40, 40, (*size[::-1], 3))
     image = rules.Image.fromarray((noise + shade).astype('uint8'))
     return base64.b64encode(rules.encode(image)).decode()
@@ -114,6 +117,7 @@ def test_numbers_are_compared():
 
 def test_text_holds_nothing_of_the_machine():
     import tempfile
+
     folder = tempfile.gettempdir()
     paths = f'{folder}/forehand4d-test-ab_1/outputs/run {ROOT}/nbs'
     given = f'<Net at 0x7f00aa> {paths} 2026-01-02T03:04:05'
@@ -131,10 +135,11 @@ def test_what_is_kept():
 
 # ---- executing
 
+
 def notebook(
-    path:Path, # where it is written
-    *sources:str, # its code cells
-)->dict:
+    path: Path,  # where it is written
+    *sources: str,  # its code cells
+) -> dict:
     "A small numbered notebook that stores nothing"
     title = ['# small\n', '\n', '> An example']
     cells = [dict(cell_type='markdown', id='title', metadata={}, source=title)]
@@ -146,14 +151,14 @@ def notebook(
     return whole
 
 
-def run(*arguments)->subprocess.CompletedProcess:
+def run(*arguments) -> subprocess.CompletedProcess:
     "Call the tool"
-    command = [sys.executable, ROOT/'tools'/'execute.py', '--workers', '1', *arguments]
+    command = [sys.executable, ROOT / 'tools' / 'execute.py', '--workers', '1', *arguments]
     return subprocess.run(command, capture_output=True, text=True)
 
 
 def test_execute_stores_and_checks(tmp_path):
-    path = tmp_path/'01_small.ipynb'
+    path = tmp_path / '01_small.ipynb'
     notebook(path, '1 + 1', '#| slow\n1/0', 'object()', '#| unstable\nimport time\ntime.time()')
     assert run(path).returncode == 0
     cells = execute.read(path)['cells']
@@ -161,7 +166,7 @@ def test_execute_stores_and_checks(tmp_path):
     assert stored[:3] == [['2'], [], ['<object>']]
     assert len(stored[3]) == 1
     cleaned = path.read_bytes()
-    tool = Path(sys.executable).parent/'nbdev_clean'
+    tool = Path(sys.executable).parent / 'nbdev_clean'
     subprocess.run([tool, '--fname', path], check=True, cwd=ROOT)
     assert path.read_bytes() == cleaned
     assert run('--check', path).returncode == 0
@@ -173,7 +178,7 @@ def test_execute_stores_and_checks(tmp_path):
 
 
 def test_execute_leaves_a_failing_notebook_as_it_is(tmp_path):
-    path = tmp_path/'01_small.ipynb'
+    path = tmp_path / '01_small.ipynb'
     notebook(path, '1 + 1', 'raise ValueError("no hands")')
     before = path.read_bytes()
     done = run(path)

@@ -1,4 +1,5 @@
 "The names that people import from the package itself"
+
 import ast
 import subprocess
 import sys
@@ -9,9 +10,19 @@ import pytest
 
 import forehand4d
 
-NAMES = ('open_hand', 'load_hand', 'motion_metrics', 'load_official', 'load_hamer_backbone',
-         'open_dataset', 'load_forecaster', 'load_lifter', 'refine', 'track_video',
-         'film_sequence')
+NAMES = (
+    'open_hand',
+    'load_hand',
+    'motion_metrics',
+    'load_official',
+    'load_hamer_backbone',
+    'open_dataset',
+    'load_forecaster',
+    'load_lifter',
+    'refine',
+    'track_video',
+    'film_sequence',
+)
 PACKAGE = Path(forehand4d.__file__).resolve().parent
 
 
@@ -33,20 +44,20 @@ def test_nothing_heavy_is_imported():
 
 def test_unknown_name():
     with pytest.raises(AttributeError, match='load_forecaster'):
-        forehand4d.load_forecast # noqa: B018
+        forehand4d.load_forecast  # noqa: B018
 
 
 def test_types_are_shipped():
     "Type checkers read a package's annotations only beside a `py.typed`, which the wheel must hold"
-    assert (PACKAGE/'py.typed').is_file()
-    project = tomllib.loads((PACKAGE.parent/'pyproject.toml').read_text())
+    assert (PACKAGE / 'py.typed').is_file()
+    project = tomllib.loads((PACKAGE.parent / 'pyproject.toml').read_text())
     assert 'py.typed' in project['tool']['setuptools']['package-data']['forehand4d']
 
 
 def test_editors_see_the_same_names():
     "What is imported for type checkers is what `__getattr__` finds, from the same modules"
     seen = {}
-    for node in ast.walk(ast.parse((PACKAGE/'__init__.py').read_text())):
+    for node in ast.walk(ast.parse((PACKAGE / '__init__.py').read_text())):
         if isinstance(node, ast.ImportFrom) and node.module.startswith('forehand4d.'):
             seen |= {alias.asname: node.module for alias in node.names}
     homes = {name: f'forehand4d.{home}' for name, home in forehand4d._HOMES.items()}

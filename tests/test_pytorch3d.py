@@ -1,4 +1,5 @@
 "pytorch3d where it is installed: the same rotations, the same pictures"
+
 import numpy as np
 import pytest
 import torch
@@ -20,21 +21,33 @@ def test_rotations():
     R = random_rotation(200, generator=g)
     aa = torch.randn(200, 3, generator=g)
     torch.testing.assert_close(aa_to_mat(aa), theirs.axis_angle_to_matrix(aa), atol=1e-5, rtol=1e-5)
-    torch.testing.assert_close(aa_to_mat(mat_to_aa(R)), theirs.axis_angle_to_matrix(theirs.matrix_to_axis_angle(R)), atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(
+        aa_to_mat(mat_to_aa(R)),
+        theirs.axis_angle_to_matrix(theirs.matrix_to_axis_angle(R)),
+        atol=1e-4,
+        rtol=1e-4,
+    )
     torch.testing.assert_close(mat_to_6d(R), theirs.matrix_to_rotation_6d(R))
-    noisy = mat_to_6d(R) + 0.1*torch.randn(200, 6, generator=g)
-    torch.testing.assert_close(sixd_to_mat(noisy), theirs.rotation_6d_to_matrix(noisy), atol=1e-5, rtol=1e-5)
+    noisy = mat_to_6d(R) + 0.1 * torch.randn(200, 6, generator=g)
+    torch.testing.assert_close(
+        sixd_to_mat(noisy), theirs.rotation_6d_to_matrix(noisy), atol=1e-5, rtol=1e-5
+    )
 
 
 @pytest.mark.parametrize('size', ((160, 120), (90, 140)))
 def test_pictures(size):
     "Two hands: the pictures differ by a few grey levels, but for single pixels on the outlines"
-    try: from pytorch3d import _C  # noqa: F401
-    except ImportError: pytest.skip('pytorch3d is installed without its compiled part')
+    try:
+        from pytorch3d import _C  # noqa: F401
+    except ImportError:
+        pytest.skip('pytorch3d is installed without its compiled part')
     pair, m = hand_pair(), rest_motion(1)
     at = torch.tensor([[0.05, 0, 0.5], [-0.05, 0.02, 0.45]])
     vertices = pair.vertices(m.rot[0], at)
-    meshes = [Mesh(v.numpy(), f.numpy(), c) for v, f, c in zip(vertices, pair.faces, ((.3, .5, .9), (.9, .5, .6)))]
+    meshes = [
+        Mesh(v.numpy(), f.numpy(), c)
+        for v, f, c in zip(vertices, pair.faces, ((0.3, 0.5, 0.9), (0.9, 0.5, 0.6)), strict=True)
+    ]
     args = meshes, intrinsics_from_fov(50, *size), torch.eye(4), *size
     a, b = render(*args), render(*args, backend='pytorch3d')
     off = np.abs(a.image.astype(int) - b.image).max(-1)

@@ -1,4 +1,5 @@
 "A pipe, a folder or a dangling link in place of every file that is read: refused at once, by name"
+
 import os
 import signal
 from contextlib import contextmanager
@@ -14,19 +15,25 @@ class Hang(BaseException):
 @contextmanager
 def at_once(seconds):
     "Raise `Hang` after some seconds"
-    def stop(*_): raise Hang
+
+    def stop(*_):
+        raise Hang
+
     before = signal.signal(signal.SIGALRM, stop)
     signal.alarm(seconds)
-    try: yield
+    try:
+        yield
     finally:
         signal.alarm(0)
         signal.signal(signal.SIGALRM, before)
 
 
-def dangling(path): path.symlink_to(path.with_name('nowhere'))
+def dangling(path):
+    path.symlink_to(path.with_name('nowhere'))
 
 
-def of_colmap(folder): return cameras_colmap(folder).with_name('cameras.txt')
+def of_colmap(folder):
+    return cameras_colmap(folder).with_name('cameras.txt')
 
 
 KINDS = dict(pipe=os.mkfifo, folder=os.mkdir, link=dangling)
@@ -40,5 +47,6 @@ def test_something_else_in_place_of_a_file(target, kind, tmp_path):
     path = target.make(tmp_path)
     path.unlink()
     KINDS[kind](path)
-    with at_once(10): outcome, words = judge(target, path)
+    with at_once(10):
+        outcome, words = judge(target, path)
     assert outcome not in BAD, words

@@ -1,5 +1,7 @@
-"Several processes give what one gives: gradients, curves, labels, one record. Two of them on a processor, with gloo"
-import os, signal, subprocess, sys
+"""Several processes give what one gives:
+gradients, curves, labels, one record. Two of them on a processor, with gloo"""
+
+import contextlib, os, signal, subprocess, sys
 from dataclasses import replace
 from pathlib import Path
 import pytest, torch
@@ -20,14 +22,21 @@ from test_runs import toy
 
 pytestmark = pytest.mark.skipif(not torch.distributed.is_gloo_available(), reason='needs gloo')
 P = profile('tiny')
-MODELS = {'lifting': lambda data: build_lifter(P, data), 'forecast': lambda data: build_forecaster(P, data, look=0.5, drop_path=0.5)}   # without anything random inside, and with all there is
+MODELS = {
+    'lifting': lambda data: build_lifter(P, data),
+    'forecast': lambda data: build_forecaster(P, data, look=0.5, drop_path=0.5),
+}  # without anything random inside, and with all there is
 
 
 def job(folder, name, cfg=None, stop=None, **more):
-    "Train under a name: a few steps on clips of different lengths and trust, so that shares of a batch hold different numbers of valid values"
+    """Train under a name: a few steps on clips of different lengths and trust,
+    so that shares of a batch hold different numbers of valid values"""
     what = name.split('-')[0]
-    data = open_dataset(str(folder/'clips'), image=what == 'forecast')
-    cfg = replace(TrainConfig(6, 4, P.frames, P.image_size*(what == 'forecast'), lr=1e-3, save_every=3), **more)
+    data = open_dataset(str(folder / 'clips'), image=what == 'forecast')
+    cfg = replace(
+        TrainConfig(6, 4, P.frames, P.image_size * (what == 'forecast'), lr=1e-3, save_every=3),
+        **more,
+    )
     run = start_run('scale', dict(name=name), name, folder)
     train(MODELS[what](data), data, cfg, run, stop)
     unlock_folder(run.dir)
@@ -35,37 +44,64 @@ def job(folder, name, cfg=None, stop=None, **more):
 
 def labels(folder, name):
     "Impute labels, some of which are rejected"
-    data, rejected = open_dataset(str(folder/'clips')), []
-    made = impute(data, load_lifter('pretrained'), procedure('best', 8), 2, 2, limit=0.05, rejected=rejected)
-    if os.environ.get('RANK', '0') != '0': return list(made)
-    write_clips(made, folder/name, dict(rejected=rejected))
+    data, rejected = open_dataset(str(folder / 'clips')), []
+    made = impute(
+        data, load_lifter('pretrained'), procedure('best', 8), 2, 2, limit=0.05, rejected=rejected
+    )
+    if os.environ.get('RANK', '0') != '0':
+        return list(made)
+    write_clips(made, folder / name, dict(rejected=rejected))
+    return None
 
 
 def finish(command, timeout=170):
     "Exit code, output and complaints of a command; all its processes are gone afterwards"
     where = os.pathsep.join([str(Path(__file__).parent), str(Path(__file__).parent.parent)])
-    p = subprocess.Popen(list(map(str, command)), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True, env={**os.environ, 'PYTHONPATH': where})
-    try: out, err = p.communicate(timeout=timeout)
+    p = subprocess.Popen(
+        list(map(str, command)),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        env={**os.environ, 'PYTHONPATH': where},
+    )
+    try:
+        out, err = p.communicate(timeout=timeout)
     finally:
-        try: os.killpg(p.pid, signal.SIGKILL)
-        except ProcessLookupError: pass
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(p.pid, signal.SIGKILL)
     return p.returncode, out, err
 
 
-def launch(*args): return finish([sys.executable, '-m', 'torch.distributed.run', '--standalone', '--nproc-per-node', 2, *args])
+def launch(*args):
+    return finish(
+        [
+            sys.executable,
+            '-m',
+            'torch.distributed.run',
+            '--standalone',
+            '--nproc-per-node',
+            2,
+            *args,
+        ]
+    )
 
 
 @pytest.fixture(scope='module')
 def folder(tmp_path_factory):
     "Clips, and what two processes made of them"
     folder = tmp_path_factory.mktemp('scale')
+
     def clip(i):
-        c = make_clip('lab-pour', 'train', i, frames=(16, 9, 13, 16, 5, 16, 11)[i], image_size=P.image_size)
-        c.motion.valid[:, i%2] &= torch.arange(len(c)) > i
-        return replace(c, meta=dict(c.meta or {}, weight=1 - i/10))
-    write_clips(map(clip, range(7)), folder/'clips')
+        c = make_clip(
+            'lab-pour', 'train', i, frames=(16, 9, 13, 16, 5, 16, 11)[i], image_size=P.image_size
+        )
+        c.motion.valid[:, i % 2] &= torch.arange(len(c)) > i
+        return replace(c, meta=dict(c.meta or {}, weight=1 - i / 10))
+
+    write_clips(map(clip, range(7)), folder / 'clips')
     job(folder, 'lifting-begun', stop=3)
-    (folder/'work.py').write_text(f'''
+    (folder / 'work.py').write_text(f'''
 import sys
 from pathlib import Path
 from test_scale import job, labels
@@ -79,101 +115,163 @@ job(folder, 'lifting-shared', stop=3, shard=True)
 job(folder, 'lifting-pieces', accumulate=2)
 labels(folder, 'labels-two')
 ''')
-    code, out, err = launch(folder/'work.py')
+    code, out, err = launch(folder / 'work.py')
     assert code == 0, err
     return folder
 
 
 def same(folder, a, b):
-    "The same curves, and weights up to the rounding that Adam makes of gradients which are zero but for rounding"
-    a, b = (Run(folder/'scale'/n) for n in (a, b))
+    """The same curves,
+    and weights up to the rounding that Adam makes of gradients which are zero but for rounding"""
+    a, b = (Run(folder / 'scale' / n) for n in (a, b))
     assert len(a.log_rows()) == len(b.log_rows()) == 6
-    for x, y in zip(a.log_rows(), b.log_rows()): assert x == pytest.approx(y, rel=1e-3)
-    x, y = (read_weights(r.dir/'model.safetensors', ('lifter', 'forecaster'))[0] for r in (a, b))
+    for x, y in zip(a.log_rows(), b.log_rows(), strict=True):
+        assert x == pytest.approx(y, rel=1e-3)
+    x, y = (read_weights(r.dir / 'model.safetensors', ('lifter', 'forecaster'))[0] for r in (a, b))
     assert x.keys() == y.keys()
-    for k in x: assert (x[k] - y[k]).norm() <= 2e-3*x[k].norm() + 1e-6, k
+    for k in x:
+        assert (x[k] - y[k]).norm() <= 2e-3 * x[k].norm() + 1e-6, k
 
 
 @pytest.mark.parametrize('what', MODELS)
 def test_gradients(folder, what):
-    "One step of two processes has the gradients of one: noise, masks, dropout and the means over valid values; the steps after it follow"
+    """One step of two processes has the gradients of one:
+    noise, masks, dropout and the means over valid values; the steps after it follow"""
     job(folder, f'{what}-first', stop=1, save_every=1)
-    one, two = (torch.load(folder/f'scale/{what}-{n}/ckpt/state.pt', weights_only=True)['optimiser']['state'] for n in ('first', 'first2'))
+    one, two = (
+        torch.load(folder / f'scale/{what}-{n}/ckpt/state.pt', weights_only=True)['optimiser'][
+            'state'
+        ]
+        for n in ('first', 'first2')
+    )
     assert one.keys() == two.keys() and len(one) > 30
-    largest = max(s['exp_avg'].abs().max() for s in one.values())   # a tenth of the gradients
-    for k in one: torch.testing.assert_close(one[k]['exp_avg'], two[k]['exp_avg'], rtol=1e-4, atol=2e-6*float(largest))
+    largest = max(s['exp_avg'].abs().max() for s in one.values())  # a tenth of the gradients
+    for k in one:
+        torch.testing.assert_close(
+            one[k]['exp_avg'], two[k]['exp_avg'], rtol=1e-4, atol=2e-6 * float(largest)
+        )
     job(folder, f'{what}-one')
     same(folder, f'{what}-one', f'{what}-whole')
 
 
-def test_resumed_in_two_processes(folder): same(folder, 'lifting-begun', 'lifting-whole')
+def test_resumed_in_two_processes(folder):
+    same(folder, 'lifting-begun', 'lifting-whole')
 
 
 def test_resumed_in_one_process(folder):
-    assert torch.load(folder/'scale/lifting-left/ckpt/state.pt', weights_only=True)['step'] == 3
+    assert torch.load(folder / 'scale/lifting-left/ckpt/state.pt', weights_only=True)['step'] == 3
     job(folder, 'lifting-left')
     same(folder, 'lifting-left', 'lifting-whole')
 
 
 def test_shared_weights(folder):
-    "Weights spread over the processes (FSDP) follow the same curve, from and to a checkpoint that they did not make"
+    """Weights spread over the processes (FSDP) follow the same curve,
+    from and to a checkpoint that they did not make"""
     same(folder, 'forecast-shared', 'forecast-whole')
     job(folder, 'lifting-shared')
     same(folder, 'lifting-shared', 'lifting-whole')
 
 
 def test_pieces(folder):
-    "Pieces draw what the whole batch would; where they hold different numbers of valid values, their means weigh clips otherwise"
-    whole, pieces = (Run(folder/'scale'/n).log_rows()[0] for n in ('lifting-whole', 'lifting-pieces'))
-    assert whole['loss'] != pieces['loss'] and whole['loss'] == pytest.approx(pieces['loss'], rel=0.5)
+    """Pieces draw what the whole batch would;
+    where they hold different numbers of valid values, their means weigh clips otherwise"""
+    whole, pieces = (
+        Run(folder / 'scale' / n).log_rows()[0] for n in ('lifting-whole', 'lifting-pieces')
+    )
+    assert whole['loss'] != pieces['loss'] and whole['loss'] == pytest.approx(
+        pieces['loss'], rel=0.5
+    )
 
 
 def test_labels(folder):
     "Imputed labels do not depend on the number of processes, to the last bit"
     labels(folder, 'labels-one')
-    one, two = (read_json(folder/n/'manifest.json') for n in ('labels-one', 'labels-two'))
-    assert one == two and one['clips'] + len(one['info']['rejected']) == 7 and one['info']['rejected']
+    one, two = (read_json(folder / n / 'manifest.json') for n in ('labels-one', 'labels-two'))
+    assert (
+        one == two and one['clips'] + len(one['info']['rejected']) == 7 and one['info']['rejected']
+    )
 
 
 def test_launcher(outputs):
-    "`accelerate launch -m forehand4d run` leaves one finished record; the clips, which are not there yet, are generated once"
-    launcher = Path(sys.executable).parent/'accelerate'
-    what = ['-m', 'forehand4d', 'run', 'train_lifting', '-p', 'profile', 'tiny', '-p', 'datasets', 'lab-pour', '--name', 'a']
-    ended = finish([launcher, 'launch', '--multi_gpu', '--num_processes', 2, '--main_process_port', 0, *what])
+    """`accelerate launch -m forehand4d run` leaves one finished record;
+    the clips, which are not there yet, are generated once"""
+    launcher = Path(sys.executable).parent / 'accelerate'
+    what = [
+        '-m',
+        'forehand4d',
+        'run',
+        'train_lifting',
+        '-p',
+        'profile',
+        'tiny',
+        '-p',
+        'datasets',
+        'lab-pour',
+        '--name',
+        'a',
+    ]
+    ended = finish(
+        [launcher, 'launch', '--multi_gpu', '--num_processes', 2, '--main_process_port', 0, *what]
+    )
     assert ended[0] == 0, ended[2]
     [run] = list_runs()
-    assert (run.notebook, run.name, run.done) == ('train_lifting', 'a', True) and (run.dir/'run.ipynb').exists()
-    assert sorted(p.name for p in run.dir.parent.iterdir()) == ['a'] and [r['step'] for r in run.log_rows()] == list(range(P.lift_steps))
+    assert (run.notebook, run.name, run.done) == ('train_lifting', 'a', True) and (
+        run.dir / 'run.ipynb'
+    ).exists()
+    assert sorted(p.name for p in run.dir.parent.iterdir()) == ['a'] and [
+        r['step'] for r in run.log_rows()
+    ] == list(range(P.lift_steps))
     assert ended[1].count('train_lifting/a (done): outputs/train_lifting/a') == 1
-    assert (run.dir/'manifest.json').read_text().count('"sha256"') == 1
+    assert (run.dir / 'manifest.json').read_text().count('"sha256"') == 1
 
 
 def test_finished_run(outputs, tmp_path):
     "A run finished by one process is found by several, and kept"
     from forehand4d.runs.launch import run_notebook
+
     run = run_notebook(nb := toy(tmp_path), name='a')
     before = {p: p.stat().st_mtime_ns for p in run.dir.iterdir()}
     code, out, err = launch('-m', 'forehand4d', 'run', nb, '--name', 'a')
-    assert code == 0 and out.count('toy/a (done): outputs/toy/a') == 1 and {p: p.stat().st_mtime_ns for p in run.dir.iterdir()} == before, err
+    assert (
+        code == 0
+        and out.count('toy/a (done): outputs/toy/a') == 1
+        and {p: p.stat().st_mtime_ns for p in run.dir.iterdir()} == before
+    ), err
 
 
 def test_wrong_parameter(outputs):
     code, out, err = launch('-m', 'forehand4d', 'run', 'train_lifting', '-p', 'steps', 'many')
-    assert code and "forehand4d: parameter steps: expected int, got 'many'" in err and not outputs.exists()
+    assert (
+        code
+        and "forehand4d: parameter steps: expected int, got 'many'" in err
+        and not outputs.exists()
+    )
 
 
 def test_error_in_one_process(outputs, tmp_path):
     "It ends all of them, is named, and leaves the record unfinished"
-    nb = toy(tmp_path, code="import os\nfrom forehand4d.data.loaders import group\ng = group()\nif g.process_index: raise ValueError('no hands')\ng.wait_for_everyone()")
+    nb = toy(
+        tmp_path,
+        code=(
+            "import os\nfrom forehand4d.data.loaders import group\ng = group()\n"
+            "if g.process_index: raise ValueError('no hands')\ng.wait_for_everyone()"
+        ),
+    )
     code, out, err = launch('-m', 'forehand4d', 'run', nb, '--name', 'a')
     assert code and 'forehand4d: toy: ValueError: no hands (cell 3 of process 1)' in err
-    assert not Run(outputs/'toy'/'a').done and (outputs/'toy'/'a'/'run.ipynb').exists()
-    assert not [line for line in subprocess.run(['ps', '-eo', 'args'], capture_output=True, text=True).stdout.splitlines() if str(nb) in line]
+    assert not Run(outputs / 'toy' / 'a').done and (outputs / 'toy' / 'a' / 'run.ipynb').exists()
+    assert not [
+        line
+        for line in subprocess.run(
+            ['ps', '-eo', 'args'], capture_output=True, text=True
+        ).stdout.splitlines()
+        if str(nb) in line
+    ]
 
 
 def test_error_in_a_fork(folder):
     "An error in one of the processes that a notebook started reaches it with its message"
-    (folder/'fork.py').write_text(f'''
+    (folder / 'fork.py').write_text(f'''
 import os
 from pathlib import Path
 from test_scale import *
@@ -181,8 +279,13 @@ class Bad(torch.nn.Linear):
     def loss(self, batch, generator):
         if os.environ['RANK'] == '1': raise ValueError('no feet')
         return self(torch.zeros(1, 1)).sum(), {{}}
-data = open_dataset({str(folder/'clips')!r})
-train(Bad(1, 1), data, TrainConfig(4, 4, 16), start_run('scale', {{}}, 'fork', {str(folder)!r}), processes=2)
+data = open_dataset({str(folder / 'clips')!r})
+run = start_run('scale', {{}}, 'fork', {str(folder)!r})
+train(Bad(1, 1), data, TrainConfig(4, 4, 16), run, processes=2)
 ''')
-    code, out, err = finish([sys.executable, folder/'fork.py'])
-    assert code and err.strip().endswith('RuntimeError: process 1: ValueError: no feet') and not Run(folder/'scale'/'fork').done
+    code, out, err = finish([sys.executable, folder / 'fork.py'])
+    assert (
+        code
+        and err.strip().endswith('RuntimeError: process 1: ValueError: no feet')
+        and not Run(folder / 'scale' / 'fork').done
+    )

@@ -5,6 +5,7 @@ The site is outputs/book/html/index.html. Nothing is executed: pages show the ou
 notebooks store. Jupyter Book lives in an environment of its own, because it asks for an older
 Markdown parser than the suite has; its versions are the `docs` of pyproject.toml.
 """
+
 import ast
 import hashlib
 import html.parser
@@ -20,15 +21,15 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 ROOT = Path(__file__).resolve().parent.parent
-NOTEBOOKS = ROOT/'nbs'
-PACKAGE = ROOT/'forehand4d'
-BOOK = ROOT/'outputs'/'book'
-SOURCE = BOOK/'source'
-SITE = BOOK/'html'
+NOTEBOOKS = ROOT / 'nbs'
+PACKAGE = ROOT / 'forehand4d'
+BOOK = ROOT / 'outputs' / 'book'
+SOURCE = BOOK / 'source'
+SITE = BOOK / 'html'
 PAGES = ('.ipynb', '.md')
 LINK = re.compile(r'(!?\[[^\]\n]*\]\()([^)\s]+)(\))')
 DIRECTIVE = re.compile(r'^#\|.*\n?', re.MULTILINE)
-PARTS = { # of the notebooks that run something → beginnings of their names
+PARTS = {  # of the notebooks that run something → beginnings of their names
     'Use': ('forecast_', 'lift_'),
     'Train': ('datasets', 'prepare_', 'train_', 'impute_', 'ship_'),
     'Evaluate': ('evaluate_', 'benchmark_', 'reproduce', 'claims'),
@@ -48,33 +49,37 @@ CONFIG = {
     'html': {'use_issues_button': False, 'use_repository_button': False},
     'launch_buttons': {'binderhub_url': '', 'jupyterhub_url': '', 'thebe': False},
     'repository': {'url': '', 'branch': 'main'},
-    'sphinx': {'local_extensions': {'book_math': str(ROOT/'tools')}, 'config': {
-        'html_math_renderer': 'mathml',
-        'myst_heading_anchors': 4,
-        'nb_merge_streams': True,
-        'nb_code_prompt_show': 'Imports', # nothing else is folded
-        'nb_code_prompt_hide': 'Imports',
-        'html_show_copyright': False,
-        'html_theme_options': {
-            'show_toc_level': 2,
-            'use_download_button': False,
-            'use_fullscreen_button': False,
+    'sphinx': {
+        'local_extensions': {'book_math': str(ROOT / 'tools')},
+        'config': {
+            'html_math_renderer': 'mathml',
+            'myst_heading_anchors': 4,
+            'nb_merge_streams': True,
+            'nb_code_prompt_show': 'Imports',  # nothing else is folded
+            'nb_code_prompt_hide': 'Imports',
+            'html_show_copyright': False,
+            'html_theme_options': {
+                'show_toc_level': 2,
+                'use_download_button': False,
+                'use_fullscreen_button': False,
+            },
+            'suppress_warnings': ['myst.header', 'misc.highlighting_failure'],
         },
-        'suppress_warnings': ['myst.header', 'misc.highlighting_failure'],
-    }},
+    },
 }
-sys.path.insert(0, str(ROOT/'tools'))
-import outputs as rules # noqa: E402
+sys.path.insert(0, str(ROOT / 'tools'))
+import outputs as rules  # noqa: E402
 
 
 # ---- what the book holds
 
-def sources()->list:
+
+def sources() -> list:
     "Notebooks of the library in reading order"
     return [path for path in rules.notebooks(NOTEBOOKS) if rules.is_numbered(path)]
 
 
-def wing(path:Path)->str:
+def wing(path: Path) -> str:
     "Heading of the part to which a notebook of the library belongs"
     folder = path.parent
     if folder == NOTEBOOKS:
@@ -83,13 +88,13 @@ def wing(path:Path)->str:
     return {'handworld': 'HandWorld'}.get(name, name.capitalize())
 
 
-def run_part(path:Path)->str:
+def run_part(path: Path) -> str:
     "Heading of the part to which a notebook that runs something belongs"
     fits = (part for part, names in PARTS.items() if path.stem.startswith(names))
     return next(fits, 'More')
 
 
-def contents()->dict: # heading of a part → notebooks
+def contents() -> dict:  # heading of a part → notebooks
     "The parts of the book: the library by wings, then what one runs"
     runs = [path for path in rules.notebooks(NOTEBOOKS) if not rules.is_numbered(path)]
     parts = {part: [] for part in PARTS}
@@ -103,48 +108,49 @@ def contents()->dict: # heading of a part → notebooks
     return {part: paths for part, paths in (library | parts).items() if paths}
 
 
-def text_pages()->list:
+def text_pages() -> list:
     "Pages that are text: how-to pages and the tables of the study"
     found = [*ROOT.glob('docs/**/*.md'), *ROOT.glob('outputs/paper/**/*.md')]
     return sorted(path for path in found if path.is_file())
 
 
-def python_files()->list:
+def python_files() -> list:
     "Modules of the package, from the root"
     found = [path.relative_to(ROOT) for path in PACKAGE.rglob('*.py')]
     return sorted(path for path in found if path.name not in ('__init__.py', '_modidx.py'))
 
 
-def origin(module:Path)->Path: # module from the root → its notebook
+def origin(module: Path) -> Path:  # module from the root → its notebook
     "The notebook that exports a module; the module itself where it was written by hand"
-    text = (ROOT/module).read_text(encoding='utf-8')
+    text = (ROOT / module).read_text(encoding='utf-8')
     named = re.search(r'File to edit: \S*?(nbs/\S+\.ipynb)', text)
-    return ROOT/named[1] if named and (ROOT/named[1]).exists() else ROOT/module
+    return ROOT / named[1] if named and (ROOT / named[1]).exists() else ROOT / module
 
 
-def modules()->list: # paths from the root
+def modules() -> list:  # paths from the root
     "Modules of the package in the order of their notebooks"
     order = {path: place for place, path in enumerate(sources())}
     ranked = sorted((order.get(origin(path), len(order)), path) for path in python_files())
     return [path for _, path in ranked]
 
 
-def module_name(path:Path)->str:
+def module_name(path: Path) -> str:
     "geometry.rotations of forehand4d/geometry/rotations.py"
     return '.'.join(path.with_suffix('').parts[1:])
 
 
-def page(path:Path)->str:
+def page(path: Path) -> str:
     "A file of the repository as the table of contents names it"
     return path.relative_to(ROOT).with_suffix('').as_posix()
 
 
-def table_of_contents()->dict:
+def table_of_contents() -> dict:
     "The book as sphinx-external-toc reads it"
     parts = contents()
     chapters = [
         dict(caption=part, chapters=[dict(file=page(path)) for path in paths])
-        for part, paths in parts.items()]
+        for part, paths in parts.items()
+    ]
     texts = [dict(file=page(path)) for path in text_pages()]
     api = [dict(file=f'api/{module_name(path)}', title=module_name(path)) for path in modules()]
     chapters.append(dict(caption='Pages', chapters=texts))
@@ -154,16 +160,17 @@ def table_of_contents()->dict:
 
 # ---- pages
 
-def is_imports(code:str)->bool:
+
+def is_imports(code: str) -> bool:
     "Does a cell hold imports and nothing else?"
     try:
         body = ast.parse(code).body
-    except SyntaxError: # a magic of IPython
+    except SyntaxError:  # a magic of IPython
         return False
     return bool(body) and all(isinstance(node, (ast.Import, ast.ImportFrom)) for node in body)
 
 
-def shown(cell:dict)->dict:
+def shown(cell: dict) -> dict:
     "A code cell without its directives; what a reader need not see is folded or left out"
     code = rules.join(cell['source'])
     plain = DIRECTIVE.sub('', code)
@@ -175,7 +182,7 @@ def shown(cell:dict)->dict:
     return cell | dict(source=plain, metadata=dict(tags=tags))
 
 
-def targets(text:str)->list:
+def targets(text: str) -> list:
     "Relative links in a piece of Markdown, outside of code"
     text = re.sub(r'```.*?```|`[^`\n]*`', '', text, flags=re.DOTALL)
     found = [match[2] for match in LINK.finditer(text)]
@@ -183,14 +190,14 @@ def targets(text:str)->list:
 
 
 def target(
-    link:str, # relative link in a page
-    path:Path, # the page
-)->Path:
+    link: str,  # relative link in a page
+    path: Path,  # the page
+) -> Path:
     "The file a link leads to"
-    return Path(os.path.normpath(path.parent/unquote(urlsplit(link).path)))
+    return Path(os.path.normpath(path.parent / unquote(urlsplit(link).path)))
 
 
-def markdown(path:Path)->list:
+def markdown(path: Path) -> list:
     "The pieces of Markdown of a page"
     if path.suffix == '.md':
         return [path.read_text(encoding='utf-8')]
@@ -198,27 +205,27 @@ def markdown(path:Path)->list:
     return [rules.join(cell['source']) for cell in cells if cell['cell_type'] == 'markdown']
 
 
-def dead_sources(paths:list)->list:
+def dead_sources(paths: list) -> list:
     "Links in the given pages that lead to no file, before anything is built"
     pairs = [(path, link) for path in paths for text in markdown(path) for link in targets(text)]
     dead = [(path, link) for path, link in pairs if not target(link, path).exists()]
     return [f'{path.relative_to(ROOT)}: {link}' for path, link in dead]
 
 
-def copy_linked(path:Path):
+def copy_linked(path: Path):
     "Pictures and records that a page links to lie beside it in the book"
     for text in markdown(path):
         for link in targets(text):
             file = target(link, path)
             if file.is_file() and file.suffix != '.ipynb' and file.is_relative_to(ROOT):
-                copy = SOURCE/file.relative_to(ROOT)
+                copy = SOURCE / file.relative_to(ROOT)
                 copy.parent.mkdir(parents=True, exist_ok=True)
                 shutil.copy(file, copy)
 
 
-def copy_page(path:Path):
+def copy_page(path: Path):
     "One page with the files it links to"
-    copy = SOURCE/path.relative_to(ROOT)
+    copy = SOURCE / path.relative_to(ROOT)
     copy.parent.mkdir(parents=True, exist_ok=True)
     copy_linked(path)
     if path.suffix == '.md':
@@ -232,32 +239,33 @@ def copy_page(path:Path):
 
 # ---- the API
 
+
 def head(
-    node, # function or class
-    lines:list, # of its module
-)->str:
+    node,  # function or class
+    lines: list,  # of its module
+) -> str:
     "What a reader must know to call it: the lines above the body, with their comments"
     first = min([node.lineno, *(decorator.lineno for decorator in node.decorator_list)])
     last = max(first, node.body[0].lineno - 1)
-    text = lines[first - 1:last]
+    text = lines[first - 1 : last]
     fields = [field for field in node.body if isinstance(field, ast.AnnAssign)]
     if isinstance(node, ast.ClassDef):
-        text += [line for field in fields for line in lines[field.lineno - 1:field.end_lineno]]
+        text += [line for field in fields for line in lines[field.lineno - 1 : field.end_lineno]]
     indent = len(text[0]) - len(text[0].lstrip())
     return '\n'.join(line[indent:] for line in text)
 
 
 def entry(
-    node, # function or class
-    lines:list, # of its module
-    name:str, # under which it is known
-)->str:
+    node,  # function or class
+    lines: list,  # of its module
+    name: str,  # under which it is known
+) -> str:
     "One function or class as Markdown"
     docstring = ast.get_docstring(node) or ''
     return f'## {name}\n\n{docstring}\n\n```python\n{head(node, lines)}\n```\n'
 
 
-def owner(node)->str:
+def owner(node) -> str:
     "Class of which a function is a method by `@patch`, with a dot; or nothing"
     patched = any('patch' in ast.unparse(decorator) for decorator in node.decorator_list)
     arguments = node.args.args if isinstance(node, ast.FunctionDef) else []
@@ -266,8 +274,8 @@ def owner(node)->str:
 
 
 def entries(
-    text:str, # of a module
-)->list:
+    text: str,  # of a module
+) -> list:
     "The public functions, classes and methods of a module as Markdown"
     lines, found = text.splitlines(), []
     for node in ast.parse(text).body:
@@ -281,35 +289,36 @@ def entries(
     return found
 
 
-def write_api(path:Path): # a module, from the root
+def write_api(path: Path):  # a module, from the root
     "The page of one module"
-    text = (ROOT/path).read_text(encoding='utf-8')
+    text = (ROOT / path).read_text(encoding='utf-8')
     notebook = origin(path).relative_to(ROOT)
     link = f'[Its notebook](../{notebook.as_posix()}) explains it.\n' if notebook != path else ''
     title = f'# {module_name(path)}\n\n{ast.get_docstring(ast.parse(text)) or ""}\n\n{link}'
-    copy = SOURCE/'api'/f'{module_name(path)}.md'
+    copy = SOURCE / 'api' / f'{module_name(path)}.md'
     copy.parent.mkdir(parents=True, exist_ok=True)
     copy.write_text('\n'.join([title, *entries(text)]), encoding='utf-8')
 
 
 # ---- building
 
-def pins()->list:
+
+def pins() -> list:
     "The versions that pyproject.toml states"
-    project = tomllib.loads((ROOT/'pyproject.toml').read_text())['project']
+    project = tomllib.loads((ROOT / 'pyproject.toml').read_text())['project']
     return project['optional-dependencies']['docs']
 
 
-def environment()->Path: # folder of its programs
+def environment() -> Path:  # folder of its programs
     "An environment with Jupyter Book in it, made where it is missing or states other versions"
-    folder = BOOK/'venv'
-    stamp = folder/'installed'
+    folder = BOOK / 'venv'
+    stamp = folder / 'installed'
     state = hashlib.sha256('\n'.join(pins()).encode()).hexdigest()
     if not stamp.exists() or stamp.read_text() != state:
         venv.create(folder, with_pip=True, clear=True)
-        subprocess.run([folder/'bin'/'pip', 'install', '-q', *pins()], check=True)
+        subprocess.run([folder / 'bin' / 'pip', 'install', '-q', *pins()], check=True)
         stamp.write_text(state)
-    return folder/'bin'
+    return folder / 'bin'
 
 
 def write_source():
@@ -320,37 +329,40 @@ def write_source():
         copy_page(path)
     for path in modules():
         write_api(path)
-    (SOURCE/'_toc.yml').write_text(json.dumps(table_of_contents(), indent=1)) # JSON is YAML
-    (SOURCE/'_config.yml').write_text(json.dumps(CONFIG, indent=1))
+    (SOURCE / '_toc.yml').write_text(json.dumps(table_of_contents(), indent=1))  # JSON is YAML
+    (SOURCE / '_config.yml').write_text(json.dumps(CONFIG, indent=1))
 
 
 def build():
     "The site"
     programs = environment()
     write_source()
-    log = BOOK/'build.log'
-    command = [programs/'jupyter-book', 'build', SOURCE, '--path-output', BOOK, '--all']
+    log = BOOK / 'build.log'
+    command = [programs / 'jupyter-book', 'build', SOURCE, '--path-output', BOOK, '--all']
     with log.open('w') as file:
         done = subprocess.run(command, stdout=file, stderr=subprocess.STDOUT)
     if done.returncode:
         sys.exit(f'{log.read_text()[-3000:]}\nJupyter Book failed, see {log.relative_to(ROOT)}')
     shutil.rmtree(SITE, ignore_errors=True)
-    (BOOK/'_build'/'html').rename(SITE)
-    shutil.rmtree(BOOK/'_build')
+    (BOOK / '_build' / 'html').rename(SITE)
+    shutil.rmtree(BOOK / '_build')
 
 
 # ---- dead links
 
+
 class Links(html.parser.HTMLParser):
     "Links and anchors of a page"
+
     def __init__(self):
         super().__init__()
         self.links = []
         self.anchors = set()
 
     def handle_starttag(
-        self, tag:str, # name of an element
-        attrs:list, # pairs of name and value
+        self,
+        tag: str,  # name of an element
+        attrs: list,  # pairs of name and value
     ):
         "Remember where an element leads and under which name it can be reached"
         given = dict(attrs)
@@ -358,14 +370,14 @@ class Links(html.parser.HTMLParser):
         self.links += [given[key] for key in ('href', 'src') if given.get(key)]
 
 
-def read_links(path:Path)->Links:
+def read_links(path: Path) -> Links:
     "Links and anchors of a file of the site"
     page = Links()
     page.feed(path.read_text(encoding='utf-8'))
     return page
 
 
-def dead_links()->list: # 'page: link'
+def dead_links() -> list:  # 'page: link'
     "Links of the built site that lead to no file or to no place in it"
     files = [path for path in SITE.rglob('*.html') if '_static' not in path.parts]
     pages = {path: read_links(path) for path in files}
@@ -390,8 +402,8 @@ def main():
     files = [path for path in SITE.rglob('*') if path.is_file()]
     pages = sum(path.suffix == '.html' for path in files)
     size = sum(path.stat().st_size for path in files)
-    front = (SITE/'index.html').relative_to(ROOT)
-    print(f'{front}: {pages} pages, {size/1e6:.0f} MB')
+    front = (SITE / 'index.html').relative_to(ROOT)
+    print(f'{front}: {pages} pages, {size / 1e6:.0f} MB')
     if dead:
         sys.exit('\n'.join(['dead links:', *dead]))
 

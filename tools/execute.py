@@ -9,6 +9,7 @@
 Cells flagged slow, gpu, data or `eval: false` are not run and keep what they have. A cell with
 the line `#| unstable` (it shows times or the machine) is run and stored, but not compared.
 """
+
 import argparse
 import json
 import os
@@ -21,13 +22,19 @@ from multiprocessing import get_context
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
-import outputs as rules # noqa: E402
+import outputs as rules  # noqa: E402
 
 ROOT = rules.ROOT
-FLAGS = {'slow', 'gpu', 'data'} # tst_flags of settings.ini
-HEAVY = [ # imported once
-    'torch', 'pandas', 'matplotlib.pyplot', 'IPython',
-    'execnb.shell', 'nbdev.process', 'nbdev.clean']
+FLAGS = {'slow', 'gpu', 'data'}  # tst_flags of settings.ini
+HEAVY = [  # imported once
+    'torch',
+    'pandas',
+    'matplotlib.pyplot',
+    'IPython',
+    'execnb.shell',
+    'nbdev.process',
+    'nbdev.clean',
+]
 FIGURES = """
 import matplotlib
 from matplotlib_inline.config import InlineBackend
@@ -41,50 +48,53 @@ del backend
 @dataclass
 class Report:
     "What became of one notebook"
-    path: Path # the notebook
-    seconds: float = 0. # it took
-    outputs: int = 0 # it holds now
-    size: int = 0 # bytes of the file
-    error: str = '' # traceback of the cell that failed
-    different: tuple = () # (id of the cell, what differs) of outputs that are stale
 
-    def line(self)->str:
+    path: Path  # the notebook
+    seconds: float = 0.0  # it took
+    outputs: int = 0  # it holds now
+    size: int = 0  # bytes of the file
+    error: str = ''  # traceback of the cell that failed
+    different: tuple = ()  # (id of the cell, what differs) of outputs that are stale
+
+    def line(self) -> str:
         "One line for the terminal"
         inside = self.path.is_relative_to(ROOT)
         name = self.path.relative_to(ROOT) if inside else self.path
         state = 'FAILED ' if self.error else 'STALE ' if self.different else ''
-        size = f'{self.outputs} outputs, {self.size/1000:.0f} kB'
+        size = f'{self.outputs} outputs, {self.size / 1000:.0f} kB'
         return f'{state}{name}: {self.seconds:.1f} s, {size}'
 
 
-def read(path:Path)->dict:
+def read(path: Path) -> dict:
     "A notebook as it is stored"
     return json.loads(path.read_text(encoding='utf-8'))
 
 
-def is_skipped(cell)->bool: # a cell as nbdev has it, with its directives
+def is_skipped(cell) -> bool:  # a cell as nbdev has it, with its directives
     "Is this cell not run by nbdev_test?"
     directives = getattr(cell, 'directives_', None) or {}
     is_off = directives.get('eval:', [''])[0].lower() == 'false'
     return cell.cell_type != 'code' or is_off or bool(FLAGS & directives.keys())
 
 
-def parsed(path:Path):
+def parsed(path: Path):
     "The notebook with the directives of its cells; None for one whose title says `skip_exec: true`"
     from nbdev.frontmatter import FrontmatterProc
     from nbdev.process import NBProcessor
+
     notebook = NBProcessor(path, procs=FrontmatterProc, process=True).nb
     skip = str(getattr(notebook, 'frontmatter_', {}).get('skip_exec', False)).lower() == 'true'
     return None if skip else notebook
 
 
 def run_cells(
-    path:Path, # a notebook
-    folders:dict, # path → what stands for it in outputs
-)->dict: # id of a cell that was run → its tidy outputs; cells that are not run are missing
+    path: Path,  # a notebook
+    folders: dict,  # path → what stands for it in outputs
+) -> dict:  # id of a cell that was run → its tidy outputs; cells that are not run are missing
     "Run a notebook as nbdev_test does"
     from execnb.nbio import nb2dict
     from execnb.shell import CaptureShell
+
     notebook = parsed(path)
     if notebook is None:
         return {}
@@ -103,12 +113,13 @@ def run_cells(
 
 
 def store(
-    path:Path, # a notebook
-    found:dict, # id of a cell → its tidy outputs
+    path: Path,  # a notebook
+    found: dict,  # id of a cell → its tidy outputs
 ):
     "Write outputs into a notebook, in the form that nbdev_clean leaves as it is"
     from execnb.nbio import nb2str
     from nbdev.clean import clean_nb
+
     notebook = read(path)
     for cell in notebook['cells']:
         if cell['id'] in found:
@@ -119,36 +130,37 @@ def store(
     beside.replace(path)
 
 
-def is_unstable(cell:dict)->bool: # a cell as it is stored
+def is_unstable(cell: dict) -> bool:  # a cell as it is stored
     "Does the author say that this output shows times or the machine?"
     lines = rules.join(cell['source']).splitlines()
     return any(line.replace(' ', '') == '#|unstable' for line in lines)
 
 
 def stale(
-    path:Path, # a notebook
-    found:dict, # id of a cell → its tidy outputs now
-)->tuple: # of (id of a cell, what differs)
+    path: Path,  # a notebook
+    found: dict,  # id of a cell → its tidy outputs now
+) -> tuple:  # of (id of a cell, what differs)
     "Stored outputs that are not what comes out; nothing where a notebook stores none"
     cells = [cell for cell in read(path)['cells'] if cell['cell_type'] == 'code']
     if not any(cell['outputs'] for cell in cells) or not rules.is_numbered(path):
         return ()
     compared = [cell for cell in cells if cell['id'] in found and not is_unstable(cell)]
     differences = {
-        cell['id']: rules.compare_outputs(cell['outputs'], found[cell['id']]) for cell in compared}
+        cell['id']: rules.compare_outputs(cell['outputs'], found[cell['id']]) for cell in compared
+    }
     return tuple(pair for pair in differences.items() if pair[1])
 
 
 def work(
-    path:Path, # a notebook
-    check:bool, # compare and leave the file as it is
-    data:str, # folder of prepared data that all notebooks share
-    records:str='', # folder of run records; without it a temporary one for each notebook
-)->Report:
+    path: Path,  # a notebook
+    check: bool,  # compare and leave the file as it is
+    data: str,  # folder of prepared data that all notebooks share
+    records: str = '',  # folder of run records; without it a temporary one for each notebook
+) -> Report:
     "Execute one notebook in a process of its own"
     started = time.time()
     os.environ.update(IN_TEST='1', FOREHAND4D_DATA=data)
-    os.environ.pop('FOREHAND4D_OUTPUTS', None) # under IN_TEST a temporary folder takes its place
+    os.environ.pop('FOREHAND4D_OUTPUTS', None)  # under IN_TEST a temporary folder takes its place
     if records:
         os.environ['FOREHAND4D_OUTPUTS'] = records
     sys.path.insert(0, str(ROOT))
@@ -172,18 +184,18 @@ def work(
 
 
 def deliver(
-    pipe, # end of a pipe that takes the report
-    *arguments, # of `work`
+    pipe,  # end of a pipe that takes the report
+    *arguments,  # of `work`
 ):
     "What runs in the process of a notebook"
     pipe.send(work(*arguments))
 
 
 def apart(
-    context, # of multiprocessing
-    path:Path, # a notebook
-    *arguments, # the other arguments of `work`
-)->Report:
+    context,  # of multiprocessing
+    path: Path,  # a notebook
+    *arguments,  # the other arguments of `work`
+) -> Report:
     "Execute one notebook in a process that ends with it"
     receiver, sender = context.Pipe(duplex=False)
     process = context.Process(target=deliver, args=(sender, path, *arguments))
@@ -199,11 +211,11 @@ def apart(
 
 
 def execute(
-    paths:list, # notebooks
-    check:bool, # compare and leave the files as they are
-    workers:int, # processes
-    records:str='', # folder of run records; without it a temporary one for each notebook
-)->list: # of Report
+    paths: list,  # notebooks
+    check: bool,  # compare and leave the files as they are
+    workers: int,  # processes
+    records: str = '',  # folder of run records; without it a temporary one for each notebook
+) -> list:  # of Report
     "Execute notebooks, each in a fresh process forked from one that has imported what is heavy"
     context = get_context('forkserver')
     context.set_forkserver_preload(HEAVY)
@@ -218,7 +230,7 @@ def execute(
     return reports
 
 
-def chosen(arguments:argparse.Namespace)->list:
+def chosen(arguments: argparse.Namespace) -> list:
     "The notebooks that the command line names; without names the numbered ones, or all for a check"
     paths = []
     for name in arguments.notebooks:
@@ -236,7 +248,7 @@ def chosen(arguments:argparse.Namespace)->list:
     return paths
 
 
-def command_line()->argparse.Namespace:
+def command_line() -> argparse.Namespace:
     "What was asked for"
     as_written = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=as_written)

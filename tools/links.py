@@ -5,14 +5,15 @@ The last cell links to the notebook before, the next one and those that use it.
 
 With --check nothing is written; the exit status says whether all links are up to date.
 """
+
 import ast, json, os, re, sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-NBS = ROOT/'nbs'
+NBS = ROOT / 'nbs'
 MARK = '<!-- links -->'
 TOC = '<!-- library -->'
-MOST_USERS = 12 # of a module are named; further ones are counted
+MOST_USERS = 12  # of a module are named; further ones are counted
 
 
 def source(cell):
@@ -21,9 +22,11 @@ def source(cell):
 
 def library():
     "Paths of the library's notebooks in reading order"
+
     def place(path):
         return path.parent.name, path.stem
-    return sorted((NBS/'library').rglob('[0-9]*.ipynb'), key=place)
+
+    return sorted((NBS / 'library').rglob('[0-9]*.ipynb'), key=place)
 
 
 def title_and_line(cells):
@@ -87,7 +90,7 @@ def links_cell(path, order, notebooks, users):
         rest = len(using) - MOST_USERS
         more = f' and {rest} more' if rest > 0 else ''
         lines.append(f'Used by: {named}{more}')
-    home = Path(os.path.relpath(NBS/'index.ipynb', path.parent)).as_posix()
+    home = Path(os.path.relpath(NBS / 'index.ipynb', path.parent)).as_posix()
     lines.append(f'[All notebooks]({home})')
     return MARK + '\n---\n' + '  \n'.join(lines)
 
@@ -130,7 +133,7 @@ def with_text(cells, mark, text):
 
 def updated(path, order, notebooks, users):
     "The cells of a notebook with its links up to date"
-    if path == NBS/'index.ipynb':
+    if path == NBS / 'index.ipynb':
         text = contents(order, notebooks) + '\n' + run_contents(notebooks)
         return with_text(notebooks[path], TOC, text) or notebooks[path]
     if path not in order:

@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
 """README.md from nbs/index.ipynb; with --check only say whether it is up to date."""
+
 import re
 import sys
 from pathlib import Path
@@ -8,7 +9,7 @@ import nbformat
 from nbconvert import MarkdownExporter
 
 ROOT = Path(__file__).resolve().parent.parent
-ONLY_IN_INDEX = '<!-- library -->' # the table of contents
+ONLY_IN_INDEX = '<!-- library -->'  # the table of contents
 
 
 def from_root(match):
@@ -20,7 +21,7 @@ def from_root(match):
 
 
 def text():
-    notebook = nbformat.read(ROOT/'nbs'/'index.ipynb', as_version=4)
+    notebook = nbformat.read(ROOT / 'nbs' / 'index.ipynb', as_version=4)
     notebook.cells = [cell for cell in notebook.cells if not cell.source.startswith(ONLY_IN_INDEX)]
     body, _ = MarkdownExporter().from_notebook_node(notebook)
     body = re.sub(r'\]\(([^)\s]+)\)', from_root, body)
@@ -28,7 +29,7 @@ def text():
 
 
 def main():
-    path = ROOT/'README.md'
+    path = ROOT / 'README.md'
     if '--check' in sys.argv[1:]:
         fresh = path.read_text() == text()
         sys.exit(0 if fresh else 'README.md differs from nbs/index.ipynb: run make readme')
