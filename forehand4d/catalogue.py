@@ -64,6 +64,7 @@ def _places(
         places = []
     return [*places, Path(base), outputs_root()/base]
 
+# %% ../nbs/library/5_catalogue/51_catalogue.ipynb #7a3d10f1
 def _unknown(
     base:str, # one name of a mixture, without a store
     place:Path, # where a store was expected first

@@ -152,6 +152,7 @@ def _image(
     _, image = _frame(video, seconds[row], size)
     return image
 
+# %% ../../nbs/library/4_datasets/44g_holoassist.ipynb #7a3d11f1
 @dataclass(frozen=True)
 class Footage:
     "Where the images of a recording are, and when the video was taken"

@@ -72,6 +72,7 @@ class VideoTable:
         "As a notebook shows it"
         return table_markdown(self)
 
+# %% ../../nbs/library/7_study/78_real_video.ipynb #5e1c7a21
 def _cell(row)->str: # of `summarise`
     "Error, and the difference to the first frame held"
     error = f'{row.sizes:.2f}'
