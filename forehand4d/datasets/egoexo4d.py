@@ -36,12 +36,16 @@ def _camera(
     with expect('egoexo4d', path, what):
         data = read_json(path)
         name = next(ego for ego in egos if ego in data)
-        poses = {int(k): pose for k, pose in data[name]['camera_extrinsics'].items()}
+        head = data[name]
+        poses = {int(frame): pose for frame, pose in head['camera_extrinsics'].items()}
         frames = sorted(poses)
-        K = torch.tensor(data[name]['camera_intrinsics']).double().view(3, 3)
-        extrinsics = torch.tensor([poses[i] for i in frames]).double().view(-1, 3, 4)
-        R, t = extrinsics[..., :3], extrinsics[..., 3]
-        skew = (R@R.mT - torch.eye(3)).nan_to_num(0).abs().max()
+        K = torch.tensor(head['camera_intrinsics']).double().view(3, 3)
+        in_order = [poses[frame] for frame in frames]
+        extrinsics = torch.tensor(in_order).double().view(-1, 3, 4)
+        R = extrinsics[..., :3]
+        t = extrinsics[..., 3]
+        skew = R@R.mT - torch.eye(3)
+        skew = skew.nan_to_num(0).abs().max()
         if not K.isfinite().all() or skew > .01:
             raise ValueError('not intrinsics and rotations')
         return name, K, frames, make_T(R, t)

@@ -33,8 +33,11 @@ def _number(name:str)->int: # "frame_0000000021.jpg" → 21
 def _poses(numbers:list)->Tensor: # N quaternions (w first) and translations → (N, 4, 4)
     "Poses as matrices"
     rows = torch.tensor(numbers).double().view(-1, 7)
-    R = Rotation.from_quat(rows[:, :4].numpy(), scalar_first=True).as_matrix()
-    return make_T(torch.from_numpy(R), rows[:, 4:])
+    quaternions = rows[:, :4].numpy()
+    translations = rows[:, 4:]
+    rotations = Rotation.from_quat(quaternions, scalar_first=True)
+    R = torch.from_numpy(rotations.as_matrix())
+    return make_T(R, translations)
 
 def _lens(camera:dict)->tuple[Tensor, Tensor]: # K (3, 3), lens (8,)
     "Intrinsics and distortion of an OPENCV camera"
@@ -54,12 +57,15 @@ def read_campose(
     with expect('epic', path, what):
         data = read_json(path)
         camera = data['camera']
-        by_frame = sorted((_number(name), pose) for name, pose in data['images'].items())
+        images = data['images'].items()
+        by_frame = sorted((_number(name), pose) for name, pose in images)
         ids, poses = zip(*by_frame, strict=True)
         K, lens = _lens(camera)
-        points = torch.tensor(data.get('points', [])).double().view(-1, 6)[:, :3]
+        cloud = torch.tensor(data.get('points', []))
+        points = cloud.double().view(-1, 6)[:, :3]
         size = (camera['width'], camera['height'])
-        return K, lens, size, np.array(ids), _poses(poses), points
+        frames = np.array(ids)
+        return K, lens, size, frames, _poses(poses), points
 
 # %% ../../nbs/library/4_datasets/44i_epic.ipynb #a36a94b6
 @dataclass(frozen=True)
@@ -192,7 +198,8 @@ class Frames:
 
     def _file(self, row:int)->Path|tuple: # as `read_image` takes it
         "Where an image is"
-        file = self.folder/f'frame_{self.ids[row]:010d}.jpg'
+        number = self.ids[row]
+        file = self.folder/f'frame_{number:010d}.jpg'
         archive = self.folder.with_suffix('.tar')
         if not archive.is_file() or self.folder.is_dir():
             return file
@@ -221,13 +228,16 @@ def _keypoints(
         with np.load(path, allow_pickle=False) as stored:
             tracks = {name: torch.from_numpy(stored[name]) for name in stored.files}
         found = straightener(tracks['keypoints'], tracks['size'])
-        counted = (1 + torch.arange(len(found))*rate/tracks['fps']).round()
+        passed = torch.arange(len(found))*rate/tracks['fps']
+        counted = (1 + passed).round()
         numbers = tracks.get('frames', counted)
         _, row, track = np.intersect1d(ids, numbers, return_indices=True)
         if not len(row):
             raise ValueError(f'no frame that has a camera, {ids[0]}…{ids[-1]}')
-        pixels[row] = found[track]
-        valid[row] = tracks['valid'][track] & found[track].isfinite().all(-1)
+        places = found[track]
+        pixels[row] = places
+        shown = places.isfinite().all(-1)
+        valid[row] = tracks['valid'][track] & shown
     return pixels, valid
 
 # %% ../../nbs/library/4_datasets/44i_epic.ipynb #4c58dc8f

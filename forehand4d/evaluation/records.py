@@ -40,40 +40,94 @@ class SampleClip:
     valid: Tensor # (T, 2, 21) bool
     joints: Tensor # (S, T, 2, 21, 3) metres, view frame
     motion: HandMotion|None = None # the same with meshes, leading axis S
-    truth_motion: HandMotion|None = None # the truth with meshes, where hand parameters are labelled
+    truth_motion: HandMotion|None = None # the truth with meshes, where it is labelled
     keypoints: Tensor|None = None # (T, 2, 21, 2) pixels, of all frames
     seen: Tensor|None = None # (T, 2, 21) bool, which of them were given
     cam_from_view: Tensor|None = None # (T, 4, 4)
 
 # %% ../../nbs/library/4_evaluation/45_records.ipynb #4ce30ee1
-def sample_clip(clip:Clip, # with its image
+def _cut(
+    motion:HandMotion|None, # prediction or truth
+    length:int, # frames to keep
+)->HandMotion|None: # on the CPU
+    "The first frames of a motion, if there is one"
+    return None if motion is None else motion.cpu().slice(0, length)
+
+def sample_clip(
+    clip:Clip, # with its image
     joints:Tensor, # (S, T, 2, 21, 3) metres
     method:str, # short name
     motion:HandMotion|None=None, # leading axis S
 )->SampleClip:
     "Keep a clip and its predictions for a figure"
-    if clip.image is None: raise ValueError(f'{clip.dataset}/{clip.sequence} has no image, which figures need')
-    n = min(clip.length, joints.shape[1])
-    return SampleClip(method, clip.dataset, clip.sequence, float(clip.fps), clip.image, clip.intrinsics[0], clip.joints3d[:n],
-                      clip.valid3d[:n], joints[:, :n].cpu(), *(None if m is None else m.cpu().slice(0, n) for m in (motion, clip.motion)),
-                      *(getattr(clip, k)[:n] for k in ('keypoints2d', 'valid2d', 'cam_from_view')))
+    if clip.image is None:
+        raise ValueError(f'{clip.dataset}/{clip.sequence} has no image, which figures need')
+    length = min(clip.length, joints.shape[1])
+    return SampleClip(
+        method=method,
+        dataset=clip.dataset,
+        sequence=clip.sequence,
+        fps=float(clip.fps),
+        image=clip.image,
+        intrinsics=clip.intrinsics[0],
+        truth=clip.joints3d[:length],
+        valid=clip.valid3d[:length],
+        joints=joints[:, :length].cpu(),
+        motion=_cut(motion, length),
+        truth_motion=_cut(clip.motion, length),
+        keypoints=clip.keypoints2d[:length],
+        seen=clip.valid2d[:length],
+        cam_from_view=clip.cam_from_view[:length])
 
-def _save_samples(path:Path, samples:list): # write clips for figures
+# %% ../../nbs/library/4_evaluation/45_records.ipynb #d225493f
+def _arrays(sample:SampleClip)->dict: # name → value, none left out
+    "The fields of a clip; those of a motion by `field.part`"
+    found = {}
+    for name, value in vars(sample).items():
+        if isinstance(value, HandMotion):
+            found |= {f'{name}.{part}': field for part, field in vars(value).items()}
+        else:
+            found[name] = value
+    return {name: np.asarray(value) for name, value in found.items() if value is not None}
+
+def _save_samples(
+    path:Path, # npz file
+    samples:list, # `SampleClip`s
+):
+    "Write clips for figures"
     arrays = {}
-    for i, s in enumerate(samples):
-        for name, value in vars(s).items():
-            parts = {f'{name}.{k}': v for k, v in vars(value).items()} if isinstance(value, HandMotion) else {name: value}
-            arrays |= {f'{i}/{k}': np.asarray(v) for k, v in parts.items() if v is not None}
-    with atomic_path(path) as tmp, open(tmp, 'wb') as f: np.savez_compressed(f, **arrays)
+    for i, sample in enumerate(samples):
+        arrays |= {f'{i}/{name}': array for name, array in _arrays(sample).items()}
+    with atomic_path(path) as temporary, open(temporary, 'wb') as file:
+        np.savez_compressed(file, **arrays)
 
-def _load_samples(path:Path)->list: # of `SampleClip`s, for figures
+def _restored(
+    name:str, # of a field
+    array:np.ndarray, # as stored
+): # number or text, image, or tensor
+    "A value as it was before it became an array"
+    if array.ndim == 0:
+        return array.item()
+    return array if name == 'image' else torch.from_numpy(array)
+
+def _as_sample(fields:dict)->SampleClip: # name → value; of a motion: its parts by name
+    "A clip for figures, with its motions put together"
+    made = {}
+    for name, value in fields.items():
+        made[name] = HandMotion(**value) if isinstance(value, dict) else value
+    return SampleClip(**made)
+
+def _load_samples(path:Path)->list: # npz file → `SampleClip`s
+    "Read clips for figures"
     clips = {}
-    with np.load(path, allow_pickle=False) as z:
-        for key in z.files:
-            (i, name), a = key.split('/'), z[key]
-            clip, (name, _, part) = clips.setdefault(int(i), {}), name.partition('.')
-            (clip.setdefault(name, {}) if part else clip)[part or name] = a.item() if a.ndim == 0 else a if name == 'image' else torch.from_numpy(a)
-    return [SampleClip(**{k: HandMotion(**v) if isinstance(v, dict) else v for k, v in c.items()}) for _, c in sorted(clips.items())]
+    with np.load(path, allow_pickle=False) as stored:
+        for key in stored.files:
+            index, whole = key.split('/')
+            name, _, part = whole.partition('.')
+            fields = clips.setdefault(int(index), {})
+            place = fields.setdefault(name, {}) if part else fields
+            place[part or name] = _restored(name, stored[key])
+    return [_as_sample(clips[index]) for index in sorted(clips)]
 
 # %% ../../nbs/library/4_evaluation/45_records.ipynb #99620ceb
 @dataclass(frozen=True)
@@ -83,36 +137,67 @@ class EvalRecords:
     curves: pd.DataFrame # a row per frame of a curve
     budgets: dict[str, Budget] # by method
     samples: list[SampleClip] # for figures
-    variety: dict # method → group → diversity and multimodality, of evaluations that measured them
+    variety: dict # method → group → diversity and multimodality, where they were measured
 
-def save_records(folder:str|Path, # run folder
+def _save_table(
+    path:Path, # parquet file
+    table:pd.DataFrame, # numbers of 64 bits lose half of them
+):
+    "Write a table"
+    small = table.astype({column: 'float32' for column in table.select_dtypes('float64')})
+    with atomic_path(path) as temporary:
+        small.to_parquet(temporary, index=False)
+
+def save_records(
+    folder:str|Path, # run folder
     records:pd.DataFrame, # from `score`, all methods together
     curves:pd.DataFrame, # from `score`, all methods together
     budgets:dict[str, Budget]|None=None, # by method
     samples=(), # `SampleClip`s
 )->list[Path]: # files written, to be registered as artifacts
     "Write the records of an evaluation"
-    if missing := [k for k in (*KEYS, *METRICS) if k not in records]: raise ValueError(f'records lack the columns {missing}: make them with `score`')
+    missing = [column for column in (*KEYS, *METRICS) if column not in records]
+    if missing:
+        raise ValueError(f'records lack the columns {missing}: make them with `score`')
     folder = Path(folder)
-    for name, frame in (('records', records), ('curves', curves)):
-        small = frame.astype({c: 'float32' for c in frame.select_dtypes('float64')})
-        with atomic_path(folder/f'{name}.parquet') as tmp: small.to_parquet(tmp, index=False)
-    write_json(folder/'methods.json', {k: asdict(b) for k, b in (budgets or {}).items()})
+    _save_table(folder/'records.parquet', records)
+    _save_table(folder/'curves.parquet', curves)
+    costs = {method: asdict(budget) for method, budget in (budgets or {}).items()}
+    write_json(folder/'methods.json', costs)
     _save_samples(folder/'samples.npz', samples)
-    return [folder/n for n in ('records.parquet', 'curves.parquet', 'methods.json', 'samples.npz')]
+    names = ('records.parquet', 'curves.parquet', 'methods.json', 'samples.npz')
+    return [folder/name for name in names]
 
-def load_records(folder:str|Path)->EvalRecords: # run folder
+def load_records(
+    folder:str|Path, # run folder
+)->EvalRecords:
     "Read the records of an evaluation"
     folder = Path(folder)
-    if not (folder/'records.parquet').is_file(): raise FileNotFoundError(f'{folder}: no records.parquet; run the evaluation again')
-    budgets = {k: Budget(**b) for k, b in read_json(folder/'methods.json').items()}
-    variety = read_json(folder/'variety.json') if (folder/'variety.json').is_file() else {}
-    return EvalRecords(pd.read_parquet(folder/'records.parquet'), pd.read_parquet(folder/'curves.parquet'), budgets, _load_samples(folder/'samples.npz'), variety)
+    if not (folder/'records.parquet').is_file():
+        raise FileNotFoundError(f'{folder}: no records.parquet; run the evaluation again')
+    costs = read_json(folder/'methods.json')
+    variety = folder/'variety.json'
+    return EvalRecords(
+        records=pd.read_parquet(folder/'records.parquet'),
+        curves=pd.read_parquet(folder/'curves.parquet'),
+        budgets={method: Budget(**cost) for method, cost in costs.items()},
+        samples=_load_samples(folder/'samples.npz'),
+        variety=read_json(variety) if variety.is_file() else {})
 
-def pool_records(parts:list[pd.DataFrame], # of one method and protocol, a frame a seed
+# %% ../../nbs/library/4_evaluation/45_records.ipynb #b82b548a
+def _ranked(records:pd.DataFrame)->pd.DataFrame: # of one seed → `sample` is the rank
+    "Samples of each clip by number, the best one first"
+    order = ['dataset', 'clip', 'best', 'sample']
+    rows = records.sort_values(order, ascending=[True, True, False, True])
+    return rows.assign(sample=rows.groupby(['dataset', 'clip']).cumcount())
+
+def pool_records(
+    parts:list[pd.DataFrame], # of one method and protocol, a frame a seed
 )->pd.DataFrame: # records of the mean over seeds; with several of them the best sample comes first
     "Mean over seeds, sample by sample"
-    if len(parts) == 1: return parts[0]
-    ranked = [p.sort_values(['dataset', 'clip', 'best', 'sample'], ascending=[True, True, False, True]) for p in parts]
-    rows = pd.concat([r.assign(sample=r.groupby(['dataset', 'clip']).cumcount()) for r in ranked])
-    return rows.groupby([k for k in KEYS if k != 'best'], as_index=False)[list(METRICS)].mean().assign(best=lambda d: d['sample'] == 0)
+    if len(parts) == 1:
+        return parts[0]
+    rows = pd.concat([_ranked(part) for part in parts])
+    keys = [key for key in KEYS if key != 'best']
+    means = rows.groupby(keys, as_index=False)[list(METRICS)].mean()
+    return means.assign(best=means['sample'] == 0)

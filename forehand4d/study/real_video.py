@@ -29,17 +29,23 @@ class VideoResults:
     curves: pd.DataFrame # a row per method, selection and time
 
 def _results(folder:Path)->VideoResults: # run folder
-    return VideoResults(*(pd.read_csv(folder/f'{f.name}.csv') for f in fields(VideoResults)))
+    "Read the tables of a run"
+    names = [field.name for field in fields(VideoResults)]
+    tables = [pd.read_csv(folder/f'{name}.csv') for name in names]
+    return VideoResults(*tables)
 
 def video_source(
     profile:str|None=None, # only runs at this profile
     root:str|Path|None=None, # folder of the run records
 )->Source|None: # its `data` are `VideoResults`; none where nothing is on record
     "The run that speaks for real videos: the latest, quotable ones first"
-    runs = [r for r in list_runs('evaluate_video', root) if r.done]
-    runs = [r for r in runs if profile in (None, r.params.get('profile'))]
-    found = [Source(r, _results(r.dir)) for r in runs]
-    return ([s for s in found if not s.flags] or found or [None])[-1]
+    found = []
+    for run in list_runs('evaluate_video', root):
+        if run.done and profile in (None, run.params.get('profile')):
+            found.append(Source(run, _results(run.dir)))
+    quotable = [source for source in found if not source.flags]
+    choice = quotable or found
+    return choice[-1] if choice else None
 
 # %% ../../nbs/library/7_study/78_real_video.ipynb #96842274
 MOTION = {
@@ -62,25 +68,57 @@ class VideoTable:
 
     heads = ('Method', *HORIZONS, *(f'{name} at 1 s' for name in MOTION.values()))
 
-    def _repr_markdown_(self): return table_markdown(self)
+    def _repr_markdown_(self):
+        "As a notebook shows it"
+        return table_markdown(self)
 
-def _cell(r)->str: # a row of `summarise`
-    error = f'{r.sizes:.2f}'
-    if r.method == 'held': return error
-    return f'{error} ({r.difference:+.2f} [{r.low:+.2f}, {r.high:+.2f}])'
+# %% ../../nbs/library/7_study/78_real_video.ipynb #5e1c7a21
+def _cell(row)->str: # of `summarise`
+    "Error, and the difference to the first frame held"
+    error = f'{row.sizes:.2f}'
+    if row.method == 'held':
+        return error
+    interval = f'[{row.low:+.2f}, {row.high:+.2f}]'
+    return f'{error} ({row.difference:+.2f} {interval})'
 
-def _number(x)->str: # two digits that matter
-    if x is None or pd.isna(x): return '–'
-    return f'{x:.2f}'.replace('-0.00', '0.00') if abs(x) < 10 else f'{x:.0f}'
+def _number(value)->str: # number or none
+    "Two digits that matter"
+    if value is None or pd.isna(value):
+        return '–'
+    if abs(value) >= 10:
+        return f'{value:.0f}'
+    text = f'{value:.2f}'
+    return text.replace('-0.00', '0.00')
 
-def _row(data:VideoResults, method:str, selection:str)->tuple: # texts, columns that beat `held`
-    mine = data.summary[(data.summary.method == method) & (data.summary.selection == selection)]
-    by_horizon = {r.horizon: r for r in mine.itertuples()}
-    cells = [_cell(by_horizon[h]) if h in by_horizon else '–' for h in HORIZONS]
-    better = {1 + i for i, h in enumerate(HORIZONS) if h in by_horizon and by_horizon[h].high < 0}
-    motion = data.agreement[(data.agreement[KEYS] == (method, selection, '1 s')).all(axis=1)]
-    numbers = motion.iloc[0] if len(motion) else {}
-    return (METHODS[method, selection], *cells, *(_number(numbers.get(k)) for k in MOTION)), better
+def _motion(
+    agreement:pd.DataFrame, # of `VideoResults`
+    method:str, # key of `METHODS`, first part
+    selection:str, # second part
+)->list: # texts, one a column of `MOTION`
+    "What is said about the motion of one second"
+    of_method = agreement[KEYS] == (method, selection, '1 s')
+    rows = agreement[of_method.all(axis=1)]
+    numbers = rows.iloc[0] if len(rows) else {}
+    return [_number(numbers.get(column)) for column in MOTION]
+
+def _row(
+    data:VideoResults, # of the run
+    method:str, # key of `METHODS`, first part
+    selection:str, # second part
+)->tuple: # texts, label first; numbers of the columns that beat the first frame held
+    "A line of the table"
+    summary = data.summary
+    mine = summary[(summary.method == method) & (summary.selection == selection)]
+    by_horizon = {row.horizon: row for row in mine.itertuples()}
+    texts = [METHODS[method, selection]]
+    better = set()
+    for column, horizon in enumerate(HORIZONS, start=1):
+        row = by_horizon.get(horizon)
+        texts.append('–' if row is None else _cell(row))
+        if row is not None and row.high < 0:
+            better.add(column)
+    motion = _motion(data.agreement, method, selection)
+    return (*texts, *motion), better
 
 # %% ../../nbs/library/7_study/78_real_video.ipynb #0eeb6088
 TITLE = 'Table 6. Forecasting from frames of real videos'
@@ -94,16 +132,21 @@ EXPLAINED = (
     'track can tell.')
 
 def _notes(source:Source)->tuple: # lines below a table
+    "What the numbers are, and where they come from"
     metrics = source.run.metrics
-    videos, past = metrics['videos'], metrics['past']
-    starts = sum(v['starts'] for v in videos.values())
+    videos = metrics['videos']
+    past = metrics['past']
+    starts = sum(video['starts'] for video in videos.values())
     what = 'clips of HandWorld in place of videos' if metrics['standin'] else 'real'
-    cameras = ', '.join(sorted({v['camera'] for v in videos.values()}))
+    kinds = {video['camera'] for video in videos.values()}
+    cameras = ', '.join(sorted(kinds))
     told = f'The rows with a past are told {past:g} s.' if past else 'These weights take no past.'
     alone = ' The interval speaks about this one video alone.' if len(videos) == 1 else ''
-    k = source.run.params.get('samples')
-    data = (f'Videos: {len(videos)} ({what}), {starts} starts; k = {k}.{alone} '
-            f'Motion of the camera: {cameras}. Point forecast: {metrics["point forecast"]}. {told}')
+    samples = source.run.params.get('samples')
+    point = metrics['point forecast']
+    data = (
+        f'Videos: {len(videos)} ({what}), {starts} starts; k = {samples}.{alone} '
+        f'Motion of the camera: {cameras}. Point forecast: {point}. {told}')
     return (*EXPLAINED, data, f'Source: {source.line}')
 
 def video_table(
@@ -114,33 +157,62 @@ def video_table(
     if source is None:
         command = how_to_get(profile, STEP)
         return VideoTable(None, (), frozenset(), (f'Not run: `{command}`',), (command,))
-    data = source.data
-    known = {*zip(data.summary.method, data.summary.selection, strict=True)}
-    rows = [_row(data, *key) for key in METHODS if key in known]
-    better = frozenset((i, column) for i, (_, columns) in enumerate(rows) for column in columns)
-    return VideoTable(source, tuple(texts for texts, _ in rows), better, _notes(source))
+    summary = source.data.summary
+    known = set(zip(summary.method, summary.selection, strict=True))
+    rows = []
+    better = set()
+    for key in METHODS:
+        if key not in known:
+            continue
+        texts, columns = _row(source.data, *key)
+        better |= {(len(rows), column) for column in columns}
+        rows.append(texts)
+    return VideoTable(source, tuple(rows), frozenset(better), _notes(source))
 
 # %% ../../nbs/library/7_study/78_real_video.ipynb #9843a1c1
-def _marked(table:VideoTable, bold:str)->list: # rows with what is better as `bold` says
-    return [[bold.format(text) if (i, c) in table.better else text for c, text in enumerate(row)]
-            for i, row in enumerate(table.rows)]
+def _marked(
+    table:VideoTable, # filled
+    bold:str, # format of a text that is better
+)->list: # rows of texts
+    "The rows, with what is better set in bold"
+    marked = []
+    for i, texts in enumerate(table.rows):
+        row = []
+        for column, text in enumerate(texts):
+            is_better = (i, column) in table.better
+            row.append(bold.format(text) if is_better else text)
+        marked.append(row)
+    return marked
 
 def table_markdown(
     table:VideoTable, # filled
 )->str:
     "A table as markdown"
-    rule = ['---', *['--:']*(len(table.heads) - 1)]
-    lines = ['| ' + ' | '.join(r) + ' |' for r in ([*table.heads], rule, *_marked(table, '**{}**'))]
+    numbers = len(table.heads) - 1
+    rule = ['---', *['--:']*numbers]
+    rows = [table.heads, rule, *_marked(table, '**{}**')]
+    lines = []
+    for row in rows:
+        inside = ' | '.join(row)
+        lines.append(f'| {inside} |')
     notes = [f'{note}  ' for note in table.notes]
-    return '\n'.join([f'### {TITLE}', '', *lines, '', *notes]) + '\n'
+    text = '\n'.join([f'### {TITLE}', '', *lines, '', *notes])
+    return f'{text}\n'
 
 def _table_latex(table:VideoTable)->str: # for booktabs
-    rows = [[*table.heads], *_marked(table, r'\textbf{{{}}}')]
-    head, *body = [' & '.join(r).replace('–', '--') + r' \\' for r in rows]
+    "A table as LaTeX"
+    lines = []
+    for row in [table.heads, *_marked(table, r'\textbf{{{}}}')]:
+        cells = ' & '.join(row).replace('–', '--')
+        lines.append(rf'{cells} \\')
+    head, *body = lines
     columns = 'l' + 'r'*(len(table.heads) - 1)
     notes = [f'% {note}' for note in table.notes]
-    return '\n'.join([rf'\begin{{tabular}}{{{columns}}}', r'\toprule', head, r'\midrule', *body,
-                      r'\bottomrule', r'\end{tabular}', *notes]) + '\n'
+    begin = rf'\begin{{tabular}}{{{columns}}}'
+    above = [begin, r'\toprule', head, r'\midrule']
+    below = [r'\bottomrule', r'\end{tabular}', *notes]
+    text = '\n'.join([*above, *body, *below])
+    return f'{text}\n'
 
 def save_video_table(
     table:VideoTable, # with a source
@@ -149,8 +221,12 @@ def save_video_table(
     "Write a table in four forms"
     data = table.source.data
     numbers = data.summary.merge(data.agreement, on=KEYS, how='left')
-    texts = dict(md=table_markdown(table), tex=_table_latex(table), csv=numbers.to_csv(index=False))
-    facts = dict(title=TITLE, notes=table.notes, rows=[table.heads, *table.rows])
+    texts = {
+        'md': table_markdown(table),
+        'tex': _table_latex(table),
+        'csv': numbers.to_csv(index=False),
+    }
+    facts = {'title': TITLE, 'notes': table.notes, 'rows': [table.heads, *table.rows]}
     return save_texts(folder, 'table6_real_video', texts, facts, [table.source])
 
 # %% ../../nbs/library/7_study/78_real_video.ipynb #6e556f30
@@ -165,8 +241,15 @@ STYLES = {
     'train-mean': dict(color='.55', linestyle=':'),
 } # by method; the best of k is dashed
 
-def _style(method:str, selection:str)->dict: # of matplotlib
-    return STYLES[method] | (dict(linestyle='--') if selection == 'best' else {})
+def _style(
+    method:str, # key of `STYLES`
+    selection:str, # best or single
+)->dict: # of matplotlib
+    "How a line is drawn"
+    style = STYLES[method]
+    if selection == 'best':
+        style = style | {'linestyle': '--'}
+    return style
 
 def spread(
     heights:np.ndarray, # (n,) where labels would like to stand
@@ -177,7 +260,8 @@ def spread(
     placed = heights[order].astype(float)
     for _ in range(200):
         short = gap - np.diff(placed)
-        if (short < 1e-9).all(): break
+        if (short < 1e-9).all():
+            break
         push = np.maximum(short, 0)/2
         placed[:-1] -= push
         placed[1:] += push
@@ -186,7 +270,12 @@ def spread(
     return out
 
 # %% ../../nbs/library/7_study/78_real_video.ipynb #f534352a
-def _named(ax, lines:list, top:float): # label (text, colour, times, values) at the end of its line
+def _named(
+    ax, # matplotlib's axes
+    lines:list, # label, colour, times and values of each
+    top:float, # of the picture
+):
+    "Write the label of each line at its end"
     ends = []
     for label, color, time, value in lines:
         last = np.flatnonzero(value <= top)[-1]
@@ -194,28 +283,42 @@ def _named(ax, lines:list, top:float): # label (text, colour, times, values) at 
             ends.append((label, color, time[-1], value[-1]))
         else:
             ax.text(time[last], top, label, color=color, fontsize=7, ha='right', va='bottom')
-    heights = spread(np.array([value for *_, value in ends]), .045*top)
+    values = np.array([value for *_, value in ends])
+    heights = spread(values, .045*top)
     for (label, color, time, value), height in zip(ends, heights, strict=True):
         thread = dict(arrowstyle='-', color=color, lw=.4, shrinkA=0, shrinkB=0)
         look = dict(color=color, fontsize=7, va='center', arrowprops=thread)
-        ax.annotate(label, (time, value), (time + .06, height), **look)
+        place = (time + .06, height)
+        ax.annotate(label, (time, value), place, **look)
+
+def _lines(
+    ax, # matplotlib's axes, drawn on
+    curves:pd.DataFrame, # of `VideoResults`
+)->list: # label, colour, times and values of each line
+    "Draw the error over time of all methods, with the interval of those that matter most"
+    lines = []
+    for (method, selection), label in METHODS.items():
+        mine = curves[(curves.method == method) & (curves.selection == selection)]
+        if not len(mine):
+            continue
+        curve = mine.sort_values('time')
+        style = _style(method, selection)
+        color = style['color']
+        ax.plot(curve.time, curve.value, lw=1.5, **style)
+        if method in ('held', 'ours-likely', 'ours-past-likely'):
+            ax.fill_between(curve.time, curve.low, curve.high, color=color, alpha=.12, lw=0)
+        lines.append((label, color, curve.time.to_numpy(), curve.value.to_numpy()))
+    return lines
 
 def video_figure(
     curves:pd.DataFrame, # of `VideoResults`
 )->Figure:
     "Error over time of all methods"
     fig = Figure(figsize=(7, 3.8), layout='constrained')
-    ax, lines = fig.subplots(), []
+    ax = fig.subplots()
     calm = curves[curves.method != 'velocity']
     top = 1.1*calm.value.max()
-    for (method, selection), label in METHODS.items():
-        c = curves[(curves.method == method) & (curves.selection == selection)].sort_values('time')
-        if not len(c): continue
-        style = _style(method, selection)
-        ax.plot(c.time, c.value, lw=1.5, **style)
-        if method in ('held', 'ours-likely', 'ours-past-likely'):
-            ax.fill_between(c.time, c.low, c.high, color=style['color'], alpha=.12, lw=0)
-        lines.append((label, style['color'], c.time.to_numpy(), c.value.to_numpy()))
+    lines = _lines(ax, curves)
     _named(ax, lines, top)
     ax.set(xlim=(0, 2.9), ylim=(0, top), xticks=[0, .5, 1, 1.5, 2])
     ax.set(xlabel='seconds after the start', ylabel='error (hand sizes)')
