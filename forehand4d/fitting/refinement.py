@@ -6,7 +6,7 @@
 __all__ = ['Working', 'Best', 'refine_batch', 'hand_energy', 'hand_extent', 'quality', 'trust', 'refine', 'first_clip']
 
 # %% ../../nbs/library/4_fitting/42_refinement.ipynb #aae1a916
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 import torch
 from torch import Tensor
 from ..geometry.cameras import transform
