@@ -8,7 +8,7 @@ from forehand4d.video.recordings import Spoil, load_leap, measured, recording_cl
 from forehand4d.fitting.procedure import PROCEDURES, procedure
 from forehand4d.models.imputation import impute
 from forehand4d.runs.launch import notebook_parameters
-from forehand4d.models.lifting import LoadedLifter, load_lifter
+from forehand4d.models.lifting import FitChoice, load_lifter
 from forehand4d.evaluation.metrics import clip_means, motion_metrics
 
 LEAP = project_root().parent / 'shared' / 'real' / 'leap' / 'leap_two_hands.npz'
@@ -47,7 +47,7 @@ def test_real_hands():
 
 def test_one_procedure_everywhere():
     "The best procedure is the default, and the paper's can be had by name"
-    assert inspect.signature(LoadedLifter.fit).parameters['how'].default == 'best'
+    assert FitChoice().how == 'best'
     assert inspect.signature(impute).parameters['how'].default == procedure('best')
     for notebook in ('impute_labels', 'lift_video'):
         assert notebook_parameters(notebook)['procedure']['default'] == 'best'

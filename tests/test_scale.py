@@ -253,7 +253,7 @@ def test_error_in_one_process(outputs, tmp_path):
     nb = toy(
         tmp_path,
         code=(
-            "import os\nfrom forehand4d.data.loaders import group\ng = group()\n"
+            "import os\nfrom forehand4d.core.processes import group\ng = group()\n"
             "if g.process_index: raise ValueError('no hands')\ng.wait_for_everyone()"
         ),
     )

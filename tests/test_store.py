@@ -9,6 +9,7 @@ from forehand4d.geometry.cameras import project, transform
 from forehand4d.cli import main
 from forehand4d.core.files import read_json
 from forehand4d.datasets import convert as store
+from forehand4d.datasets.check_download import check_dataset
 from forehand4d.data.clip_store import ClipStore, write_clips
 from forehand4d.handworld.generate import make_clip
 from forehand4d.data.batches import collate
@@ -340,7 +341,7 @@ def test_splits_are_disjoint(damaged, monkeypatch):
     from forehand4d.datasets import h2o
 
     monkeypatch.setitem(h2o.SPLITS, 'val', ('subject2/*',))
-    assert store.check_dataset('h2o', damaged, hand_id=None)[1] == [
+    assert check_dataset('h2o', damaged, hand_id=None)[1] == [
         '1 sequences of train are in val, too, such as subject2/k1/0/cam4'
     ]
 
