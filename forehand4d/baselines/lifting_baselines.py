@@ -185,6 +185,7 @@ def hawor_motions(
         motion = model.infill(begin, found, real).cpu()
     return motion, time.time() - began
 
+# %% ../../nbs/library/7_baselines/78_lifting.ipynb #45896f34
 def run_baselines(
     wanted:list, # names of methods
     networks:dict, # 'hands' and 'infiller'
