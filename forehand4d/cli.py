@@ -135,7 +135,7 @@ class Forecast:
 
     Of two moments: forehand4d forecast video.mp4 --at 2.5 --at 7 -o out/
     """
-    images: Positional[tuple[str, ...]] # photographs; with --at, videos
+    images: Positional[tuple[str, ...]] # photographs or folders of them; with --at, videos
     at: UseAppendAction[tuple[float, ...]] = () # moment of a video that is forecast from, seconds
     past: bool = True # know the second before the moment of a video
     out: Folder = Path('forecast') # folder for the results
