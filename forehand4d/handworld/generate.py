@@ -270,7 +270,10 @@ def generate(
         return folder
     jobs = [dict(look, domain=domain, index=i) for i in range(n)]
     clips = progress(in_processes(_job, jobs, workers, 4), f'{domain} {split}', n)
-    return write_clips(clips, folder, params)
+    try:
+        return write_clips(clips, folder, params)
+    except FileExistsError:
+        return folder # another process has made the same clips meanwhile
 
 # %% ../../nbs/library/4_handworld/49a_generate.ipynb #38ee79b4
 def draw_again(
