@@ -76,6 +76,7 @@ def photo_jobs(
         jobs.append(Job(str(path), name, work))
     return check_names(jobs)
 
+# %% ../../nbs/library/6_models/69d_photo_jobs.ipynb #f54229d5
 def moment_jobs(
     moments, # pairs of the path of a video and seconds
     place:Place, # for the results
