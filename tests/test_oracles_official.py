@@ -9,17 +9,13 @@ from forehand4d.released.conditions import legacy_conditions
 from forehand4d.networks.process import alphas_bar, cosine_betas, log_variance, posterior
 from forehand4d.networks.process import q_sample
 
-OFFICIAL = Path(__file__).resolve().parents[2] / 'shared' / 'fixtures' / 'official'
-needed = pytest.mark.skipif(
-    not OFFICIAL.is_dir(), reason='the reference numbers of the released code are not here'
-)
+OFFICIAL = Path(__file__).resolve().parent / 'official'
 
 
 def load(name):
     return {k: torch.from_numpy(v) for k, v in np.load(OFFICIAL / name).items()}
 
 
-@needed
 def test_diffusion():
     f = load('diffusion.npz')
     torch.testing.assert_close(cosine_betas(), f['betas'].double(), atol=1e-9, rtol=1e-6)
@@ -33,7 +29,6 @@ def test_diffusion():
     torch.testing.assert_close(log_variance(t)[:, None].expand_as(want), want, atol=1e-5, rtol=1e-5)
 
 
-@needed
 @pytest.mark.parametrize('hand', 'rl')
 def test_conditioning(hand):
     f = load('conditioning.npz')
@@ -50,7 +45,6 @@ def test_conditioning(hand):
     torch.testing.assert_close(kpe, f[f'kpe_{hand}'].to(kpe), atol=1e-5, rtol=1e-5)
 
 
-@needed
 @pytest.mark.parametrize('hand', 'rl')
 def test_legacy_rays(hand):
     f = load('conditioning.npz')
