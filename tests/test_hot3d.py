@@ -9,7 +9,7 @@ from types import ModuleType
 import numpy as np, pandas as pd, pytest, torch
 from PIL import Image
 from scipy.spatial.transform import Rotation
-from test_adapters import N, dot_error, dots, jpg, same, scene, write
+from test_adapters import N, dot_error, dots, jpg, same, scene, stand_in, write  # noqa: F401, a fixture
 from forehand4d.geometry import hand_models as hands
 from forehand4d.geometry.cameras import invert, transform
 from forehand4d.geometry.hand_models import hand_pair, know_hands, open_hand

@@ -145,8 +145,8 @@ def write_clips(
     shards = []
     for some in chunked(rows, shard_size):
         if (folder/'manifest.json').exists(): # its shards must not be replaced
-            raise FileExistsError(f'{folder}: another process has written a clip store here '
-                                  'meanwhile; choose another folder')
+            raise FileExistsError(f'{folder}: a clip store is there already, which another '
+                                  'process has written meanwhile; choose another folder')
         shards.append(_write_shard(folder/f'clips-{len(shards):05d}.arrow', some))
     if not shards:
         raise ValueError(f'{folder}: no clips to write')
