@@ -109,11 +109,14 @@ def error_rows(
     return rows
 
 def draw_tracks(
-    axs, # axes, one a clip or more
+    axs, # axes, one a clip; further ones stay empty
     tracks:list, # clips
 ):
     "Wrists and the tips of thumb and index finger over the picture"
+    for ax in axs:
+        ax.axis('off')
     for ax, clip in zip(axs, tracks, strict=False):
+        ax.axis('on')
         for hand, color in enumerate(('tab:blue', 'tab:pink')):
             for joint in (0, 16, 17):
                 seen = clip.keypoints2d[clip.valid2d[:, hand, joint], hand, joint]

@@ -321,6 +321,12 @@ def _run_step(
         params['image'] = image
     return run_notebook(step.notebook, params, name=step.name, err=out)
 
+def _finished_at(
+    run:Run, # that is done
+)->float: # seconds
+    "When a run ended"
+    return datetime.fromisoformat(run.manifest['finished']).timestamp()
+
 def run_steps(
     steps, # of `study`, in order
     image:str='', # photograph or folder of them, for steps that take one
@@ -340,8 +346,7 @@ def run_steps(
             pace.say(number, f'failed: {error}')
             continue
         took = time.time() - start
-        finished = datetime.fromisoformat(run.manifest['finished']).timestamp()
-        reused = run.done and finished < int(start)
+        reused = run.done and _finished_at(run) < int(start)
         if not reused:
             pace.add(step, took)
         pace.say(number, f'{"as before" if reused else clock_text(took)}, {relative(run.dir)}')
