@@ -1,4 +1,5 @@
-"HOT3D: miniatures of both official forms, written from known motions, and a genuine recording without images"
+"""HOT3D: miniatures of both official forms,
+written from known motions, and a genuine recording without images"""
 
 import io, json, pickle, shutil, sys, tarfile
 from dataclasses import replace
@@ -39,7 +40,7 @@ TIPS = [16, 20]  # drawn in images: thumb and little finger of both hands, far f
 
 
 @pytest.fixture(autouse=True)
-def fixed(stand_in):
+def fixed(stand_in):  # noqa: F811, the fixture
     "The corrected left hand differs from the stock one in the x components of its shape directions"
     left = open_hand('left')
     know_hands(
@@ -61,7 +62,8 @@ def fixed(stand_in):
 
 
 def scene15(seed):
-    "A scene whose poses have 15 coefficients: orientation, coefficients, translation, motion, camera"
+    """A scene whose poses have 15 coefficients:
+    orientation, coefficients, translation, motion, camera"""
     m, cam = scene(seed, one_shape=True)
     pair = hand_pair('mano')
     orient, pose, transl = to_mano(pair, m.rot, m.wrist, m.betas, 'pca', n=15)
@@ -143,9 +145,10 @@ def landmarks(profile, angles, T, right):
         return x
 
     points = [
-        sum(w * moved(np.array(x), b) for w, b in zip(ws, bs))
+        sum(w * moved(np.array(x), b) for w, b in zip(ws, bs, strict=True))
         for x, ws, bs in zip(
-            *(profile[f'landmark_rest_{k}'] for k in ('positions', 'bone_weights', 'bone_indices'))
+            *(profile[f'landmark_rest_{k}'] for k in ('positions', 'bone_weights', 'bone_indices')),
+            strict=True,
         )
     ]
     return np.array(points) / 1000 * [-1 if right else 1, 1, 1] @ T[:3, :3].T + T[:3, 3]
@@ -255,8 +258,8 @@ def write_recording(root, name='P0003_c701bd11', aria=True, seed=2):
             )
             heads.append(
                 {'object_uid': 5411364721403, 'timestamp[ns]': t[i] + k}
-                | dict(zip([f't_wo_{a}[m]' for a in 'xyz'], head[i, :3, 3] + wrong))
-                | dict(zip([f'q_wo_{a}' for a in 'wxyz'], quat(head[i])))
+                | dict(zip([f't_wo_{a}[m]' for a in 'xyz'], head[i, :3, 3] + wrong, strict=True))
+                | dict(zip([f'q_wo_{a}' for a in 'wxyz'], quat(head[i]), strict=True))
             )
         for s in (stream, other):
             for h in (0, 1):
@@ -265,6 +268,7 @@ def write_recording(root, name='P0003_c701bd11', aria=True, seed=2):
                         zip(
                             ('x_min[pixel]', 'x_max[pixel]', 'y_min[pixel]', 'y_max[pixel]'),
                             (965.0, 1312.0, 724.0, 964.0),
+                            strict=True,
                         )
                     ),
                     0.788,
@@ -303,13 +307,16 @@ def write_recording(root, name='P0003_c701bd11', aria=True, seed=2):
             ],
         )
     T = dict(Translation=device[:3, 3].tolist(), UnitQuaternion=[quat(device)[0], quat(device)[1:]])
-    camera = lambda s, p: dict(
-        Calibrated=True,
-        Projection=dict(Params=list(p), Name='FisheyeRadTanThinPrism'),
-        T_Device_Camera=T,
-        SerialNumber='',
-        Label=LABEL[s],
-    )
+
+    def camera(s, p):
+        return dict(
+            Calibrated=True,
+            Projection=dict(Params=list(p), Name='FisheyeRadTanThinPrism'),
+            T_Device_Camera=T,
+            SerialNumber='',
+            Label=LABEL[s],
+        )
+
     if aria:
         write_lines(
             folder / 'mps/slam/online_calibration.jsonl',
@@ -369,7 +376,8 @@ def pinhole(params, aria, height):
 
 
 def write_clip(root, aria=True, seed=2, spelling='T_world_from_wrist', drawn=()):
-    "The clips format: frames in a tar file, left hand missing in one, MANO in another, both in a third"
+    """The clips format:
+    frames in a tar file, left hand missing in one, MANO in another, both in a third"""
     (orient, pose, transl), m, cam = scene15(seed)
     profile, angles, wrists, _ = tracked()
     params, stream, size = (
@@ -401,20 +409,24 @@ def write_clip(root, aria=True, seed=2, spelling='T_world_from_wrist', drawn=())
             )
             for s, p, (w, h) in ((stream, params[i], size), ('1201-2', SLAM, (640, 480)))
         }
-        hand = lambda h: dict(
-            mano_pose=dict(
-                thetas=pose[i, h].tolist(),
-                wrist_xform=torch.cat([orient[i, h], transl[i, h]]).tolist(),
-            ),
-            umetrack_pose={
-                'joint_angles': angles[i, h].tolist(),
-                spelling: dict(
-                    quaternion_wxyz=quat(wrists[i, h]), translation_xyz=wrists[i, h, :3, 3].tolist()
+
+        def hand(h, i=i):
+            return dict(
+                mano_pose=dict(
+                    thetas=pose[i, h].tolist(),
+                    wrist_xform=torch.cat([orient[i, h], transl[i, h]]).tolist(),
                 ),
-            },
-            boxes_amodal={stream: [965.0, 724.0, 1312.0, 964.0]},
-            visibilities_modeled={stream: 0.0 if i == 12 and h else 0.8, '1201-2': 0.0},
-        )
+                umetrack_pose={
+                    'joint_angles': angles[i, h].tolist(),
+                    spelling: dict(
+                        quaternion_wxyz=quat(wrists[i, h]),
+                        translation_xyz=wrists[i, h, :3, 3].tolist(),
+                    ),
+                },
+                boxes_amodal={stream: [965.0, 724.0, 1312.0, 964.0]},
+                visibilities_modeled={stream: 0.0 if i == 12 and h else 0.8, '1201-2': 0.0},
+            )
+
         both = dict(left=hand(1), right=hand(0))
         if i == 4:
             del both['left']
@@ -558,7 +570,8 @@ def test_landmarks(tmp_path):
 
 
 def test_left_hand(tmp_path):
-    "The corrected left hand is the one that HOT3D's numbers belong to; the stock one makes other joints of them"
+    """The corrected left hand is the one that HOT3D's numbers belong to;
+    the stock one makes other joints of them"""
     write_clip(tmp_path)
     fixed, stock = (hot3d.sequences(tmp_path, None, **k)[0] for k in ({}, dict(hand_id='mano')))
     assert (fixed.motion.hand_id, stock.motion.hand_id) == ('mano-left-fixed', 'mano')
@@ -603,9 +616,7 @@ def test_lost_headset(tmp_path):
 
 
 def test_splits(tmp_path):
-    for k, name in enumerate(
-        ('P0001_aaaaaaaa', 'P0002_bbbbbbbb', 'P0004_cccccccc', 'P0012_dddddddd')
-    ):
+    for name in ('P0001_aaaaaaaa', 'P0002_bbbbbbbb', 'P0004_cccccccc', 'P0012_dddddddd'):
         write(
             tmp_path / f'Aria/{name}/metadata.json',
             json.dumps(dict(headset='Aria', participant_id=name[:5])),
@@ -635,7 +646,10 @@ def test_splits(tmp_path):
     ]
     with pytest.raises(
         FileNotFoundError,
-        match='hot3d: expected the participant of each clip .* in .*clip_definitions.json .FileNotFound',
+        match=(
+            'hot3d: expected the participant of each clip '
+            '.* in .*clip_definitions.json .FileNotFound'
+        ),
     ):
         hot3d.sequences(clips)
     write(
@@ -650,7 +664,10 @@ def test_splits(tmp_path):
     )
     with pytest.raises(
         ValueError,
-        match=r'hot3d: expected headset and participant_id, or for clips clip_definitions.json.* in .*clip-000011.tar',
+        match=(
+            r'hot3d: expected headset and participant_id, or for '
+            r'clips clip_definitions.json.* in .*clip-000011.tar'
+        ),
     ):
         hot3d.sequences(clips)
     write(
@@ -688,22 +705,26 @@ def test_split_pickle(tmp_path):
 
 
 def test_vrs(tmp_path, monkeypatch):
-    "Images of a recording are read by projectaria_tools at their own times; without it the sequence says why it has none"
+    """Images of a recording are read by projectaria_tools at their own times;
+    without it the sequence says why it has none"""
     m, cam, K, *_ = write_recording(tmp_path)
     vrs, calls = tmp_path / 'P0003_c701bd11/recording.vrs', []
     write(vrs, b'VRS')
-    load = lambda: hot3d.sequences(tmp_path, hand_id='mano')[0]
+
+    def load():
+        return hot3d.sequences(tmp_path, hand_id='mano')[0]
+
     monkeypatch.setattr(hot3d_files, 'find_spec', lambda name: None)
     assert load().image is None and 'pip install' in load().meta['image']
 
-    class Image_:
+    class Picture:
         def to_numpy_array(self):
             return np.full((1408, 1408, 3), 77, np.uint8)
 
     class Provider:
         def get_image_data_by_time_ns(self, *a):
             calls.append(a)
-            return Image_(), None
+            return Picture(), None
 
     core = ModuleType('projectaria_tools.core')
     core.data_provider, core.sensor_data, core.stream_id = (
@@ -726,7 +747,7 @@ def test_vrs(tmp_path, monkeypatch):
     image = seq.image(7)
     assert image.shape == (1408, 1408, 3) and (image == 77).all()
     assert calls == [('214-1', START + round(7e9 / 30), 3, 2)]
-    Image_.to_numpy_array = lambda self: np.zeros((480, 640), np.uint8)
+    Picture.to_numpy_array = lambda self: np.zeros((480, 640), np.uint8)
     with pytest.raises(
         ValueError, match=r'hot3d: expected images 1408x1408 of 214-1.* in .*recording.vrs'
     ):
@@ -793,12 +814,18 @@ DAMAGE = [  # file, what happens to it (None: gone), error
     (
         'mps/slam/online_calibration.jsonl',
         None,
-        r'hot3d: expected a calibration of camera 214-1 in .*online_calibration.jsonl .FileNotFound',
+        (
+            r'hot3d: expected a calibration of camera 214-1 '
+            r'in .*online_calibration.jsonl .FileNotFound'
+        ),
     ),
     (
         'mps/slam/online_calibration.jsonl',
         lambda s: s.replace('camera-rgb', 'camera'),
-        r"hot3d: expected a calibration of camera 214-1 in .*online_calibration.jsonl \(KeyError: 'camera-rgb'\)",
+        (
+            r"hot3d: expected a calibration of camera 214-1 in "
+            r".*online_calibration.jsonl \(KeyError: 'camera-rgb'\)"
+        ),
     ),
     (
         'mps/slam/online_calibration.jsonl',
@@ -808,7 +835,10 @@ DAMAGE = [  # file, what happens to it (None: gone), error
     (
         'mps/slam/online_calibration.jsonl',
         lambda s: s.replace('"Params": [', '"Params": [1, 2, '),
-        r'hot3d: expected images of camera 214-1 with a lens and a pose.* in .*P0003_c701bd11 .* got 17',
+        (
+            r'hot3d: expected images of camera 214-1 with a '
+            r'lens and a pose.* in .*P0003_c701bd11 .* got 17'
+        ),
     ),
     ('metadata.json', '{}', r"hot3d: expected headset and participant_id.* in .*metadata.json"),
     ('metadata.json', '{', r"hot3d: expected headset and participant_id.* in .*metadata.json"),
@@ -842,13 +872,18 @@ def test_damaged_clip(tmp_path):
         with pytest.raises(error, match=match):
             act(hot3d.sequences(tmp_path, None, hand_id)[0])
 
-    image = lambda s: windows(s)
+    def image(s):
+        return windows(s)
+
     damaged(
         r'hot3d: expected camera 214-1 in cameras.json.* in .*clip-001849.tar:000003',
         {'000003.cameras.json': b'{'},
     )
     damaged(
-        r"hot3d: expected camera 214-1 in cameras.json.* in .*clip-001849.tar:000003.*KeyError: '214-1'",
+        (
+            r"hot3d: expected camera 214-1 in cameras.json.* "
+            r"in .*clip-001849.tar:000003.*KeyError: '214-1'"
+        ),
         {'000003.cameras.json': {}},
     )
     damaged(
@@ -881,7 +916,10 @@ def test_damaged_clip(tmp_path):
     pack(tar, {'__hand_shapes.json__': members['__hand_shapes.json__']})
     with pytest.raises(
         ValueError,
-        match=r'hot3d: expected images of camera 214-1 with a lens and a pose.* in .*clip-001849.tar',
+        match=(
+            r'hot3d: expected images of camera 214-1 with '
+            r'a lens and a pose.* in .*clip-001849.tar'
+        ),
     ):
         hot3d.sequences(tmp_path, None, 'mano')[0]
     pack(tar, members)
@@ -904,13 +942,17 @@ def iou(a, b):  # (N, 4) boxes x_min x_max y_min y_max
     inter = (np.minimum(a[:, 1], b[:, 1]) - np.maximum(a[:, 0], b[:, 0])).clip(0) * (
         np.minimum(a[:, 3], b[:, 3]) - np.maximum(a[:, 2], b[:, 2])
     ).clip(0)
-    area = lambda x: (x[:, 1] - x[:, 0]) * (x[:, 3] - x[:, 2])
+
+    def area(x):
+        return (x[:, 1] - x[:, 0]) * (x[:, 3] - x[:, 2])
+
     return inter / (area(a) + area(b) - inter)
 
 
 @real
 def test_real_recording():
-    "UmeTrack's meshes through the fisheye onto the boxes of the dataset; landmarks that look like hands; an upright camera"
+    """UmeTrack's meshes through the fisheye onto the boxes of the dataset;
+    landmarks that look like hands; an upright camera"""
     seq = hot3d.sequences(REAL, None, None)['P0003_c701bd11/214-1']
     result = check_sequence(seq)
     assert (
@@ -964,7 +1006,8 @@ def test_real_recording():
 
 @real
 def test_real_mano():
-    "Wrists of MANO's real numbers, with the rest wrist that the open hand shares with MANO: at UmeTrack's, though its fingers need MANO's own directions"
+    """Wrists of MANO's real numbers, with the rest wrist that the open hand shares with MANO:
+    at UmeTrack's, though its fingers need MANO's own directions"""
     mano, ume = (hot3d.sequences(REAL, None, k)[0].joints3d for k in ('mano', None))
     palm = [
         (j[:, :, 4] - j[:, :, 0]) / (j[:, :, 4] - j[:, :, 0]).norm(dim=-1, keepdim=True)

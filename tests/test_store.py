@@ -1,4 +1,5 @@
-"Recorded datasets become clip stores: the same however they are made, whatever is damaged, and read back in mixtures"
+"""Recorded datasets become clip stores:
+the same however they are made, whatever is damaged, and read back in mixtures"""
 
 import json, os, pickle, subprocess, sys
 from functools import partial
@@ -145,7 +146,10 @@ def test_damage_is_listed_and_left_out(tmp_path, damaged):
     write(g / 'rgb/000000.png', PNG[:60])
     with pytest.raises(
         ValueError,
-        match=r'h2o: 2 items in 3 sequences cannot be read, and damaged=0.05; the first, subject1/h1/0/cam4: ValueError: h2o: expected 128 numbers in subject1_ego',
+        match=(
+            r'h2o: 2 items in 3 sequences cannot be read, and damaged=0.05; the first, '
+            r'subject1/h1/0/cam4: ValueError: h2o: expected 128 numbers in subject1_ego'
+        ),
     ):
         small(damaged, out=out)
     s = ClipStore(small(damaged, out=out, damaged=0.7))
@@ -218,7 +222,10 @@ def same_batches(a, b):
 def test_mixtures_by_name(tmp_path, download, outputs):
     with pytest.raises(
         FileNotFoundError,
-        match='h2o: no prepared clips in .*h2o/train; this makes them: forehand4d data prepare -p dataset h2o -p root DOWNLOAD -p split train',
+        match=(
+            'h2o: no prepared clips in .*h2o/train; this makes them: forehand4d '
+            'data prepare -p dataset h2o -p root DOWNLOAD -p split train'
+        ),
     ):
         open_dataset('h2o')
     with pytest.raises(ValueError, match="no dataset 'h20': expected one of lab-"):
@@ -254,7 +261,7 @@ def test_mixtures_by_name(tmp_path, download, outputs):
         plain[3:], get(3, 5, workers=1)
     )  # resumed in the middle of an epoch
     ranks = [list(get(0, 5, shard=(r, 2), cache=False)) for r in (0, 1)]
-    for step, halves in zip(plain, zip(*ranks)):
+    for step, halves in zip(plain, zip(*ranks, strict=True), strict=True):
         assert torch.equal(torch.cat([h['wrist'] for h in halves]), step['wrist'])
     order = [i for k in range(9) for i in store_order(len(mixed), 4, k)]
     assert all(sorted(order[e : e + 9]) == list(range(9)) for e in (0, 9, 18, 27))
@@ -277,7 +284,7 @@ def test_views_are_the_clips(tmp_path):
     views, copies = [s.view(i) for i in range(3)], [s[i] for i in range(3)]
     for a in (8, 16, 30):
         assert same_batches([collate(views, a, 64)], [collate(copies, a, 64)])
-    for c, v, orig in zip(copies, views, clips):
+    for c, v, orig in zip(copies, views, clips, strict=True):
         assert torch.equal(v.joints3d, orig.joints3d) and torch.equal(v.valid2d, orig.valid2d)
         if orig.motion:
             assert (
@@ -383,7 +390,9 @@ def test_prepare_data(download, outputs):
 def test_a_script_needs_no_guard(tmp_path):
     "Processes that generate clips do not run the script that asked for them once more"
     (tmp_path / 'script.py').write_text(
-        "from forehand4d.catalogue import open_dataset\nprint(len(open_dataset('lab-pour', 'test', n=9, frames=8, image_size=32, workers=2)))\n"
+        "from forehand4d.catalogue import open_dataset\n"
+        "print(len(open_dataset('lab-pour', 'test', "
+        "n=9, frames=8, image_size=32, workers=2)))\n"
     )
     p = subprocess.run(
         [sys.executable, tmp_path / 'script.py'],
