@@ -17,6 +17,7 @@ from ..data.loaders import ClipDataset
 from ..catalogue import profile_dataset
 from ..runs.profiles import Profile
 from ..runs.profiles import profile as profile_named
+from ..runs.profiles import profile_of_run
 from ..runs.record import Run, list_runs, relative
 from ..training.loop import TrainConfig
 from ..training.weights import load_model
@@ -40,8 +41,7 @@ class BaselineParams:
 
     def sizes(self)->Profile:
         "The profile, tiny in a test"
-        small = self.smoke or in_test()
-        return profile_named('tiny' if small else self.profile)
+        return profile_of_run(self.profile, self.smoke)
 
     def training(self)->TrainConfig:
         "Settings of the training loop"

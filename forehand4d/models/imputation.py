@@ -12,7 +12,6 @@ from dataclasses import asdict, dataclass, replace
 import pandas as pd
 import torch
 from ..core.compute import progress
-from ..core.paths import in_test
 from ..core.processes import first_process_first, group
 from ..geometry.motion import HandMotion
 from ..data.batches import collate
@@ -26,7 +25,7 @@ from ..fitting.refinement import quality, trust
 from .lifter import TRACK
 from .lifting import LoadedLifter
 from ..runs.profiles import Profile
-from ..runs.profiles import profile as profile_named
+from ..runs.profiles import profile_of_run
 from ..runs.record import Run, list_runs
 from ..training.weights import pick_weights
 
@@ -205,8 +204,7 @@ class ImputeLabels:
 
     def sizes(self)->Profile:
         "The profile, tiny in a test"
-        small = self.smoke or in_test()
-        return profile_named('tiny' if small else self.profile)
+        return profile_of_run(self.profile, self.smoke)
 
     def how(self)->FitSettings:
         "The procedure"

@@ -9,12 +9,11 @@ __all__ = ['TrainLifting', 'told_tracks', 'token_count']
 from dataclasses import dataclass
 import torch
 from torch import Tensor
-from ..core.paths import in_test
 from ..data.batches import batch_motion, collate
 from ..data.loaders import ClipDataset
 from .lifter import Lifter
 from ..runs.profiles import Profile
-from ..runs.profiles import profile as profile_named
+from ..runs.profiles import profile_of_run
 from ..training.augment import augment_lifting
 from ..training.loop import TrainConfig
 
@@ -39,8 +38,7 @@ class TrainLifting:
 
     def sizes(self)->Profile:
         "The profile, tiny in a test"
-        small = self.smoke or in_test()
-        return profile_named('tiny' if small else self.profile)
+        return profile_of_run(self.profile, self.smoke)
 
     def kinds(self)->tuple:
         "Conditions by name"
