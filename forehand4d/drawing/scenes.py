@@ -76,7 +76,8 @@ class Mesh:
                              'drop invalid hands before rendering')
         if not len(self.faces):
             return
-        low, high = self.faces.min(), self.faces.max()
+        low = self.faces.min()
+        high = self.faces.max()
         if low < 0 or high >= V:
             raise ValueError(f'faces index vertices 0..{V - 1}, got {low}..{high}')
 
