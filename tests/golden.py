@@ -1102,7 +1102,7 @@ def study_commands():
 @contextmanager
 def stand_ins():
     "The open hand plays the part of MANO, with its left hand as published and corrected"
-    from forehand4d.geometry.hand_models import _KNOWN, hand_pair, know_hands, open_hand
+    from forehand4d.geometry.hand_models import forget_hands, know_hands, open_hand
 
     right, left = open_hand('right'), open_hand('left')
     sign = torch.tensor([-1.0, 1, 1])[:, None]
@@ -1114,9 +1114,7 @@ def stand_ins():
     try:
         yield
     finally:
-        for name in ('mano', 'mano-left-fixed'):
-            _KNOWN.pop(name, None)
-        hand_pair.cache_clear()
+        forget_hands('mano', 'mano-left-fixed')
 
 
 def adapted(name, write, split='train', frames=20, image=True, **options):

@@ -325,6 +325,8 @@ def foreign_private(module: Module) -> list[ast.AST]:  # imports and attributes
     ours = [node for node in module.all(ast.ImportFrom) if is_ours(node)]
     aliases = [alias for node in ours for alias in node.names]
     found = [alias for alias in aliases if is_private(alias.name)]
+    whole = [alias for node in module.all(ast.Import) for alias in node.names]
+    aliases += [alias for alias in whole if alias.name.split('.')[0] == PACKAGE]
     known = {alias.asname or alias.name for alias in aliases}
     for node in module.all(ast.Attribute):
         if is_private(node.attr) and ast.unparse(node.value) in known:

@@ -5,10 +5,9 @@ import io, json, math, os, pickle
 from dataclasses import replace
 import numpy as np, pytest, torch, yaml
 from PIL import Image
-from forehand4d.geometry import hand_models as hands
 from forehand4d.geometry.cameras import invert, look_at, project
 from forehand4d.geometry.cameras import resize_intrinsics, transform
-from forehand4d.geometry.hand_models import know_hands, open_hand
+from forehand4d.geometry.hand_models import forget_hands, know_hands, open_hand
 from forehand4d.geometry.mano import from_mano21, to_mano
 from forehand4d.geometry.motion import rest_motion
 from forehand4d.geometry.rotations import aa_to_mat, mat_to_aa
@@ -30,8 +29,7 @@ def stand_in():
     "The open hand plays the part of MANO"
     know_hands(*(replace(open_hand(s), hand_id='mano') for s in ('right', 'left')))
     yield
-    hands._KNOWN.pop('mano', None)
-    hands.hand_pair.cache_clear()
+    forget_hands('mano')
 
 
 def scene(seed, moving=True, one_shape=False, n=N):
@@ -698,8 +696,7 @@ def test_dexycb_refusals(tmp_path):
 def test_without_mano(tmp_path, monkeypatch, dataset, writer):
     "Who has no MANO files is told so, and can read joints where they are stored"
     writer(tmp_path)
-    hands._KNOWN.pop('mano')
-    hands.hand_pair.cache_clear()
+    forget_hands('mano')
     monkeypatch.setenv('FOREHAND4D_MANO', str(tmp_path / 'nowhere'))
     with pytest.raises(
         ValueError,

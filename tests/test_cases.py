@@ -859,15 +859,15 @@ def test_links_of_locks_are_not_followed(tmp_path):
 
 def test_leftovers_are_told_apart(tmp_path):
     "Names with brackets are swept, the files of other machines and of living processes are not"
-    from forehand4d.core.files import _here
+    from forehand4d.core.files import process_space
 
     ended, alive = 2**22 + 1, os.getpid()
-    mine = [tmp_path / f'.photo[1].{ended}.{_here()}.ab.tmp.jpg']
+    mine = [tmp_path / f'.photo[1].{ended}.{process_space()}.ab.tmp.jpg']
     others = [
         tmp_path / f'.photo[1].{ended}.123456.ab.tmp.jpg',
-        tmp_path / f'.photo[1].{alive}.{_here()}.ab.tmp.jpg',
+        tmp_path / f'.photo[1].{alive}.{process_space()}.ab.tmp.jpg',
         tmp_path / '.photo1.old.tmp.jpg',
-        tmp_path / f'.photo.{ended}.{_here()}.ab.tmp.jpg',
+        tmp_path / f'.photo.{ended}.{process_space()}.ab.tmp.jpg',
     ]
     for p in mine + others:
         p.touch()

@@ -105,7 +105,7 @@ def test_goes_on_after_a_stop(tmp_path, download, monkeypatch):
         small(download, out=tmp_path / 'whole'),
         tmp_path / 'stopped',
         [],
-        store._convert,
+        store.convert_sequence,
     )
 
     def stops(job):
@@ -114,7 +114,7 @@ def test_goes_on_after_a_stop(tmp_path, download, monkeypatch):
         done.append(job.name)
         return convert(job)
 
-    monkeypatch.setattr(store, '_convert', stops)
+    monkeypatch.setattr(store, 'convert_sequence', stops)
     with pytest.raises(KeyboardInterrupt):
         small(download, out=out)
     assert (
@@ -126,7 +126,12 @@ def test_goes_on_after_a_stop(tmp_path, download, monkeypatch):
         out.glob('parts-*/*/manifest.json')
     ).unlink()  # one of them was killed before its last byte
     again = []
-    monkeypatch.setattr(store, '_convert', lambda job: again.append(job.name) or convert(job))
+
+    def notes(job):
+        again.append(job.name)
+        return convert(job)
+
+    monkeypatch.setattr(store, 'convert_sequence', notes)
     small(download, out=out)
     assert len(again) == 2 and len(set(again) & set(done)) == 1
     assert read_json(out / 'manifest.json') == read_json(whole / 'manifest.json')
@@ -268,9 +273,9 @@ def test_mixtures_by_name(tmp_path, download, outputs):
 
 
 def store_order(n, batch, step):
-    from forehand4d.data.loaders import _step_indices
+    from forehand4d.data.loaders import step_indices
 
-    return _step_indices(n, batch, step, 3)
+    return step_indices(n, batch, step, 3)
 
 
 def test_views_are_the_clips(tmp_path):

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['SIZES', 'HEADLINES', 'bench_size', 'bench_device', 'BenchClips', 'bench_clips', 'count_flop', 'longer', 'together',
-           'Comparison', 'SpeedTable', 'save_table']
+           'Comparison', 'SpeedTable']
 
 # %% ../../nbs/library/7_study/79a1_speed_rows.ipynb #66690046
 import os
@@ -15,13 +15,11 @@ import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.data import Dataset
 from torch.utils.flop_counter import FlopCounterMode
-from ..core.files import atomic_path
 from ..core.paths import in_test
 from ..geometry.motion import HandMotion
 from ..data.batches import batch_motion, collate
 from ..catalogue import open_dataset
 from ..runs.profiles import Profile, profile
-from ..runs.record import Run
 
 # %% ../../nbs/library/7_study/79a1_speed_rows.ipynb #dbce59dd
 SIZES = {'full': 'paper', 'tiny': 'tiny'} # size of a benchmark → profile
@@ -144,16 +142,3 @@ class SpeedTable:
                 if pd.notna(row.get(name)):
                     found[f'{row["what"]}: {name}'] = row[name]
         return found
-
-# %% ../../nbs/library/7_study/79a1_speed_rows.ipynb #92df8eb7
-def save_table(
-    run:Run, # that found it
-    table:pd.DataFrame, # to be kept
-    name:str, # of the file, without suffix
-):
-    "Keep a table among a run's artifacts"
-    if run.done:
-        return
-    with atomic_path(run.dir/f'{name}.csv') as path:
-        table.to_csv(path, index=False)
-    run.add_artifact(f'{name}.csv')
