@@ -16,7 +16,6 @@ from forehand4d.data.batches import batch_motion, collate
 from forehand4d.catalogue import open_dataset
 from forehand4d.networks.process import STEPS, ancestral_step
 from forehand4d.models.forecaster import build_forecaster
-from forehand4d.models import forecasting  # noqa: F401, gives `ForecastModel` its `forecast`
 from forehand4d.fitting.objective import RefineConfig, correct, no_corrections, objective, observe
 from forehand4d.fitting.refinement import refine_batch
 from forehand4d.models.lifter import build_lifter
@@ -29,7 +28,7 @@ from forehand4d.runs.profiles import profile
 from forehand4d.geometry.rotations import aa_to_mat, random_rotation
 from forehand4d.runs.record import find_run, list_runs, start_run
 from forehand4d.networks.sampling import SAMPLERS
-from forehand4d.study.speed import mesh_points as _mesh
+from forehand4d.study.speed import mesh_points
 from forehand4d.training.loop import TrainConfig, train
 
 
@@ -60,7 +59,7 @@ def test_joints_by_way_of_the_mesh():
         betas=torch.randn(m.betas.shape, generator=g),
     ).map(lambda x: x.double() if x.is_floating_point() else x)
     hand = m.hand()
-    joints, vertices = _mesh(m.map(lambda x: x.float() if x.is_floating_point() else x))
+    joints, vertices = mesh_points(m.map(lambda x: x.float() if x.is_floating_point() else x))
     torch.testing.assert_close(
         joints.double(),
         hand.to(torch.float64).joints(m.rot, m.wrist, m.betas[..., None, :, :]),
