@@ -16,7 +16,7 @@ from scipy.spatial.transform import Rotation
 from torch import Tensor
 from ..core.files import read_json
 from ..geometry.cameras import make_T, transform
-from ..geometry.lenses import brown_conrady, straighten, undistort
+from ..geometry.lenses import straighten, undistort_rational
 from .sequences import Sequence, SequenceList, expect, find_folder
 from .sequences import read_image
 
@@ -193,8 +193,7 @@ class Frames:
     def __call__(self, row:int)->np.ndarray: # (H, W, 3) uint8 RGB
         "An image as a pinhole camera sees it"
         image = read_image([self._file(row)], self.size, 0)
-        bend = partial(brown_conrady, self.intrinsics, self.lens)
-        return undistort(image, self.intrinsics, self.size, bend)
+        return undistort_rational(image, self.intrinsics, self.lens)
 
     def _file(self, row:int)->Path|tuple: # as `read_image` takes it
         "Where an image is"
