@@ -252,6 +252,17 @@ def _metres(
     depth = transform(some, points)[..., 2]
     return DEPTH/depth[depth > 0].median().item()
 
+def _check_scale(
+    metres:float, # per unit
+    name:str, # of the video
+    campose:Path, # file of its cameras
+):
+    "Refuse a scale that makes no sense"
+    if not 0 < metres < np.inf:
+        raise ValueError(
+            f'epic/{name}: expected a positive scale, or points ahead of the cameras in '
+            f'{campose} to guess it from, got {metres}')
+
 def _load(
     root:Path, # folder with `campose`
     scale:float|dict|None, # metres per unit, of all videos or by name; None: guessed
@@ -271,10 +282,7 @@ def _load(
 
     given = scale.get(name) if isinstance(scale, dict) else scale
     metres = _metres(given, camera, points)
-    if not 0 < metres < np.inf:
-        raise ValueError(
-            f'epic/{name}: expected a positive scale, or points ahead of the cameras in '
-            f'{campose} to guess it from, got {metres}')
+    _check_scale(metres, name, campose)
     camera[:, :3, 3] *= metres
     guess = f'guess: half of the points ahead within {DEPTH:g} m'
     scale_from = 'given' if given else guess
