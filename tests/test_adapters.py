@@ -3,6 +3,7 @@ written from known motions, must come back as those motions"""
 
 import io, json, math, os, pickle
 from dataclasses import replace
+import cv2
 import numpy as np, pytest, torch, yaml
 from PIL import Image
 from forehand4d.geometry.cameras import invert, look_at, project
@@ -273,7 +274,7 @@ def test_arctic(tmp_path, raw):
 
 
 def test_lens_is_opencv_s():
-    cv2, g = pytest.importorskip('cv2'), np.random.default_rng(0)
+    g = np.random.default_rng(0)
     points = g.uniform([-0.5, -0.4, 0.6], [0.5, 0.4, 1.5], (50, 3))
     theirs = cv2.projectPoints(
         points, np.zeros(3), np.zeros(3), K_EGO.double().numpy(), DIST.double().numpy()

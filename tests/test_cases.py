@@ -458,11 +458,12 @@ def test_numbers_of_other_tools_are_pixels_or_refused(tmp_path):
         refused('side', read_hands, tmp_path / 'side', names, SIZE, 30.0)
 
 
-def test_cameras_of_another_size_or_binary(tmp_path):
+def test_cameras_of_another_size_or_cut_off(tmp_path):
     (tmp_path / 'model').mkdir()
     (tmp_path / 'model' / 'images.bin').write_bytes(b'')
     (tmp_path / 'model' / 'cameras.bin').write_bytes(b'')
-    refused('model', read_cameras, tmp_path / 'model', ['0'], SIZE, says='colmap model_converter')
+    says = 'cameras.bin is cut off after 0 bytes'
+    refused('model', read_cameras, tmp_path / 'model', ['0'], SIZE, says=says)
     eye = np.eye(4).tolist()
     for change, says in (
         (dict(fl_x=-500.0), 'focal'),

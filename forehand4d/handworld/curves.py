@@ -41,11 +41,10 @@ def motion_segment(
     **vectors, # `omega`, `r`, `nu`, `q`, `d` and `b` (3,) of the equation, zero where left out
 )->np.ndarray: # (33,)
     "A row of a track"
-    given = dict.fromkeys(_VECTORS, ZERO) | vectors
+    named = dict.fromkeys(_VECTORS, ZERO) | vectors
     times = [t0, t1]
     orientation = R0.ravel()
-    vectors = given.values()
-    return np.concatenate([times, p0, orientation, *vectors, [steady]])
+    return np.concatenate([times, p0, orientation, *named.values(), [steady]])
 
 # (S,) starts in order of time, (T,) seconds → (T,) number of the last that has begun
 def _active(starts, t):

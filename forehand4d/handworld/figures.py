@@ -23,8 +23,9 @@ _TRUNK = np.array([-.9, -.5, -.15, -.07, -.03, 0]) # heights relative to the nec
 
 _TRUNK_RADII = np.array([.15, .16, .19, .17, .1, .06])
 
-_NECK = np.array([[0, 0, -.04], [0, .02, .08]])
+_NECK = np.array([[0, 0, -.04], [0, .02, .08]]) # ends of a rod, metres from the neck
 
+# middle of the head from the chin to the crown, metres from the neck
 _SKULL = np.array([[0, .02, .06], [0, .03, .1], [0, .02, .17], [0, .01, .24], [0, 0, .275]])
 
 _SKULL_RADII = np.array([.05, .075, .09, .075, .03])
@@ -34,6 +35,9 @@ _CAP_RADII = np.array([.07, .094, .08, .04])
 _WEAVES = ('plain', 'speckle', 'speckle', 'stripes', 'cloth', 'dots')
 
 _BROWN = np.array([.35, .25, .18])
+
+_GROWTH = .055 # taller, a unit of the first shape parameter
+_WRIST = .0255 # metres, radius of an average adult's
 
 @dataclass
 class Figure(Person):
@@ -64,12 +68,13 @@ class Figure(Person):
         "Draw a person"
         who = Person.sample(rng)
         who.betas[0] = _size(rng)
-        scale = 1 + .055*who.betas[0]
-        skin = _skin(rng) if rng.random() > .05 else draw_color(rng) # gloves
-        sleeve = rng.choice([rng.uniform(.01, .2), .4])
+        scale = 1 + _GROWTH*who.betas[0]
+        gloves = rng.random() <= .05
+        skin = draw_color(rng) if gloves else _skin(rng)
+        sleeve = rng.choice([rng.uniform(.01, .2), .4]) # to some place of the forearm, or short
         weave = str(rng.choice(_WEAVES))
-        girth = .0255*scale*rng.uniform(.92, 1.08)
-        hair = _BROWN*rng.uniform(.1, 2)
+        girth = _WRIST*scale*rng.uniform(.92, 1.08)
+        hair = _BROWN*rng.uniform(.1, 2) # from black to fair
         return cls(
             skin=skin, cloth=draw_color(rng), sleeve=float(sleeve)*scale, betas=who.betas,
             girth=girth, scale=scale, hair=hair, weave=weave)

@@ -148,6 +148,8 @@ def hands_present(
     return present.expand(valid2d.shape[:3]).contiguous()
 
 # %% ../../nbs/library/6_models/61_lifter.ipynb #0803d262
+_STATS_CLIPS = 256 # that wrist statistics are taken from, at most
+
 def _statistics(
     data, # `ClipDataset`
     cfg:LifterConfig, # length of a clip, hand model
@@ -155,9 +157,8 @@ def _statistics(
 )->MotionStats: # of the wrists, metres
     "Where wrists are after augmentation"
     generator = torch.Generator().manual_seed(seed)
-    size = min(256, len(data))
-    batches = loader(data, size, 0, 1, cfg.frames, seed=seed, cache=False)
-    batch = next(iter(batches))
+    size = min(_STATS_CLIPS, len(data))
+    [batch] = loader(data, size, start=0, stop=1, frames=cfg.frames, seed=seed, cache=False)
     given = batch_motion(batch, cfg.hand_id)
     motion = augment_lifting(given, batch['intrinsics'], generator)['motion']
     return fit_stats(motion.wrist, motion.valid)

@@ -226,8 +226,9 @@ def _loop(
     session.wrapped.train()
     if not (cfg.shard and world > 1): # a sharded network exchanges its gradients by itself
         session.wrapped = session.accelerator.prepare(session.wrapped)
-    batches = loader(data, cfg.batch, start, stop, cfg.frames, cfg.image_size,
-                     cfg.seed, cfg.workers, (rank, world))
+    batches = loader(
+        data, cfg.batch, start, stop, cfg.frames, cfg.image_size,
+        seed=cfg.seed, workers=cfg.workers, shard=(rank, world))
     shown = dict(disable=True) if rank else {} # the first process has the bar
     bar = progress(batches, 'training', total=cfg.steps, initial=start, **shown)
     for step, batch in enumerate(bar, start):
