@@ -19,7 +19,7 @@ from ..geometry.cameras import invert, make_T
 from ..geometry.motion import HandMotion
 from ..geometry.motion_vector import MotionStats, decode198, encode198, fit_stats
 from ..data.clips import Clip
-from ..data.batches import batch_motion, collate
+from ..data.batches import Batch, batch_motion, collate
 from ..datasets.sequences import expect, hand_motion
 from ..networks.denoiser import Denoiser, DenoiserConfig
 from ..training.losses import LossWeights, motion_loss
@@ -129,7 +129,7 @@ class Infiller(nn.Module):
 # %% ../../nbs/library/7_baselines/74_hawor.ipynb #af58af5a
 @patch
 def loss(self:Infiller,
-    batch:dict, # clips from `collate`
+    batch:Batch, # clips from `collate`
     generator:torch.Generator, # of the gaps and the noise
 )->tuple[Tensor, dict]: # scalar and its terms
     "Hide something, complete, compare where it was hidden"
@@ -139,7 +139,7 @@ def loss(self:Infiller,
     truth = truth.to_frame(move)
     x = encode198(start, self.stats)
     noise = torch.randn(x.shape, **by(generator)).to(x)
-    predicted = self.complete(x + _BLUR*noise, known, batch['real'])
+    predicted = self.complete(x + _BLUR*noise, known, batch.real)
     hidden = replace(truth, valid=truth.valid & ~known)
     return motion_loss(
         predicted.float(),
@@ -148,7 +148,7 @@ def loss(self:Infiller,
         self.stats,
         x.new_ones(len(x)),
         LossWeights(place=0), # relative to depth, which a wrist's frame does not have
-        batch['weight'],
+        batch.weight,
         stride=self.cfg.patch)
 
 @patch

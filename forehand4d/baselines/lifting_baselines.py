@@ -15,6 +15,7 @@ from torch import Tensor
 from ..core.compute import progress
 from ..geometry.motion import HandMotion
 from ..data.clips import Clip
+from ..data.batches import Batch
 from ..handworld.domains import DOMAINS
 from ..handworld.generate import draw_again
 from ..evaluation.comparison import Trained, count_parameters
@@ -139,23 +140,23 @@ def _device()->str:
     return 'cuda' if torch.cuda.is_available() else 'cpu'
 
 def hand_found(
-    batch:dict, # from `collate`
+    batch:Batch, # from `collate`
 )->Tensor: # (N, T, 2) bool
     "Frames in which enough of a hand is seen"
-    return batch['valid2d'].sum(-1) >= SURE
+    return batch.valid2d.sum(-1) >= SURE
 
 def easymocap_motions(
     start:HandMotion, # (N, T) of HaMeR
-    batch:dict, # from `collate`, all clips
+    batch:Batch, # from `collate`, all clips
     rounds:int, # of L-BFGS in each stage
 )->tuple[HandMotion, float]: # (N, T), seconds
     "EasyMocap's fits of all clips"
     began = time.time()
     device = _device()
     fitted = []
-    for first in progress(range(0, len(batch['real']), BATCH), 'easymocap'):
+    for first in progress(range(0, len(batch), BATCH), 'easymocap'):
         part = slice(first, first + BATCH)
-        seen = {name: value[part].to(device) for name, value in batch.items()}
+        seen = batch.rows(part).to(device)
         first_guess = start.map(lambda x, part=part: x[part].to(device))
         motion = fit_easymocap(first_guess, observe(seen, use3d=False), rounds).cpu()
         fitted += [motion.map(lambda x, i=i: x[i]) for i in range(len(motion.wrist))]
@@ -165,7 +166,7 @@ def hawor_motions(
     model, # infiller, or None
     start:HandMotion, # (N, T) of HaMeR
     clips:list, # test clips
-    batch:dict, # from `collate`, all clips
+    batch:Batch, # from `collate`, all clips
     settings:BaselineSettings, # where saved output may lie
 )->tuple[HandMotion, float]: # (N, T), seconds
     "HaWoR's motions of all clips: its saved output, or the infiller"
@@ -180,7 +181,7 @@ def hawor_motions(
     else:
         device = _device()
         found = hand_found(batch).to(device)
-        real = batch['real'].to(device)
+        real = batch.real.to(device)
         begin = start.map(lambda x: x.to(device))
         motion = model.infill(begin, found, real).cpu()
     return motion, time.time() - began
@@ -190,7 +191,7 @@ def run_baselines(
     wanted:list, # names of methods
     networks:dict, # 'hands' and 'infiller'
     clips:list, # test clips
-    batch:dict, # the same from `collate`
+    batch:Batch, # the same from `collate`
     settings:BaselineSettings, # how they are run
 )->tuple[dict, dict]: # method → (N, T); method → seconds of all clips
     "Motions of all methods; HaMeR is the start of the others, and its time counts there, too"

@@ -20,7 +20,7 @@ from ..geometry.hands import rest_wrist
 from ..geometry.hand_models import hand_pair
 from ..geometry.motion import HandMotion
 from ..data.clips import Clip
-from ..data.batches import batch_motion
+from ..data.batches import Batch, batch_motion
 from ..datasets.sequences import expect, hand_motion
 from ..fitting.placing import fill_unseen
 from ..networks.backbones import SmallViT
@@ -53,21 +53,21 @@ class SeenHands:
         return self.side == 1
 
 def seen_hands(
-    batch:dict, # lab clips from `collate`, with images
+    batch:Batch, # lab clips from `collate`, with images
     present:Tensor, # (B, 2) bool: hands with a label in the input frame
     least:int=12, # keypoints that must be seen
 )->SeenHands:
     "Hands of the input frames that are there and well seen"
-    seen = batch['valid2d'][:, 0]
+    seen = batch.valid2d[:, 0]
     usable = (seen.sum(-1) >= least) & present
     clip, side = usable.nonzero(as_tuple=True)
     if not len(clip):
         raise ValueError('a batch without a hand that is seen in an input frame; '
                          'use larger batches or other clips')
-    K = batch['image_K']
+    K = batch.image_K
     one = K.new_tensor(1.)
-    given = batch['keypoints2d'][clip, 0, side]
-    rays = unproject(given, batch['intrinsics'][clip, 0, None], one)
+    given = batch.keypoints2d[clip, 0, side]
+    rays = unproject(given, batch.intrinsics[clip, 0, None], one)
     K = K[clip]
     pixels = project(rays, K[:, None]) # the same points in the square image
     return SeenHands(clip, side, seen[clip, side], pixels, K)
@@ -246,13 +246,13 @@ def estimate(self:PerFrame,
 
 @patch
 def loss(self:PerFrame,
-    batch:dict, # lab clips from `collate`, with images
+    batch:Batch, # lab clips from `collate`, with images
     generator:torch.Generator, # of the jitter
 )->tuple[Tensor, dict]: # scalar and its terms
     "Look at the hands of the input frames, compare with the labels"
     truth = batch_motion(batch, self.cfg.hand_id).slice(0, 1)
     hands = seen_hands(batch, truth.valid[:, 0])
-    found = self.estimate(batch['image'], hands, generator)
+    found = self.estimate(batch.image, hands, generator)
     with torch.autocast(hands.K.device.type, enabled=False): # geometry in full precision
         terms = _loss_terms(found.float(), hands, truth)
     told = {name: term.detach() for name, term in terms.items()}

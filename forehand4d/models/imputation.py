@@ -14,15 +14,14 @@ import torch
 from ..core.compute import progress
 from ..core.processes import first_process_first, group
 from ..geometry.motion import HandMotion
-from ..data.batches import collate
+from ..data.batches import Batch, collate
 from ..data.clip_store import ClipStore, write_clips
-from ..data.clips import Clip
+from ..data.clips import Clip, track_of
 from ..data.loaders import ClipDataset
 from ..evaluation.scoring import method_id
 from ..fitting.objective import observe
 from ..fitting.procedure import FitSettings, fit_tracks, procedure
 from ..fitting.refinement import quality, trust
-from .lifter import TRACK
 from .lifting import LoadedLifter
 from ..runs.profiles import Profile
 from ..runs.profiles import profile_of_run
@@ -49,17 +48,16 @@ class _Work:
 _APART = 10**6 # between the seeds of a batch's samples, so that no other batch has them
 
 def _lift(
-    batch:dict, # clips from `collate`
+    batch:Batch, # clips from `collate`
     work:_Work, # model and procedure
     seed:int, # of the first sample
 )->list: # motions (B, T), one at least
     "Samples of the lifting model"
-    real = batch['real']
-    track = [batch[name] for name in TRACK]
+    real = batch.real
     motions = []
     for number in range(max(1, work.how.samples)):
         motion = work.lifter.model.lift(
-            *track,
+            *track_of(batch),
             real=real,
             steps=work.settings.steps,
             seed=seed + _APART*number)
@@ -106,8 +104,7 @@ def _impute_batch(
 )->list: # pairs of a labelled clip, or None where one is rejected, and what is to be said of it
     "Lift, fit, judge"
     lifter = work.lifter
-    batch = collate(clips, lifter.model.cfg.frames)
-    batch = {name: values.to(lifter.device) for name, values in batch.items()}
+    batch = collate(clips, lifter.model.cfg.frames).to(lifter.device)
     observed = observe(batch, work.settings.use3d)
     motion, info = fit_tracks(observed, _lift(batch, work, seed), work.how)
     fit = quality(motion, observed)

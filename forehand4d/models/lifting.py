@@ -15,13 +15,14 @@ from ..geometry.rotations import slerp
 from ..geometry.cameras import invert
 from ..geometry.hands import SIDES
 from ..geometry.motion import HandMotion
-from ..fitting.objective import observe
+from ..data.clips import TRACK, track_of
+from ..fitting.objective import observe_tracks
 from ..fitting.refinement import first_clip, quality
 from ..fitting.procedure import FitSettings, fit_tracks, procedure
 from ..training.weights import load_model
 from ..released.networks import LegacyModel
 from ..released.checkpoints import official_model
-from .lifter import TRACK, Lifter, LifterConfig
+from .lifter import Lifter, LifterConfig
 
 # %% ../../nbs/library/6_models/62_lifting.ipynb #2eccb04a
 @dataclass(frozen=True)
@@ -104,10 +105,9 @@ def lift_long(
         from_view = piece.cam_from_view[:, :1] # the window lives in its own first camera
         moved = piece.cam_from_view@invert(from_view)
         padded = replace(piece, cam_from_view=moved).pad(window)
-        told = [getattr(padded, name) for name in TRACK]
         real = torch.arange(window, device=moved.device) < len(piece)
         real = real.expand(len(moved), window)
-        motion = model.lift(*told, real=real, **how)
+        motion = model.lift(*track_of(padded), real=real, **how)
         motion = motion.slice(0, len(piece))
         motion = motion.to_frame(invert(from_view))
         whole = motion if whole is None else crossfade(whole, motion, start)
@@ -259,9 +259,8 @@ def fit(self:LoadedLifter,
     seeds = [choice.seed + k for k in range(max(1, how.samples))]
     lifted = [self(*track, seed=seed) for seed in seeds]
     K = intrinsics.expand(T, 3, 3)
-    seen = dict(zip(TRACK, (keypoints2d, valid, K, cam_from_view), strict=True))
-    seen |= dict(joints3d=joints3d, valid3d=valid3d)
-    observed = observe({name: x[None].to(self.device) for name, x in seen.items()})
+    seen = (keypoints2d, valid, K, cam_from_view, joints3d, valid3d)
+    observed = observe_tracks(*(x[None].to(self.device) for x in seen))
     starts = [motion.map(lambda x: x[None].to(self.device)) for motion in lifted]
     fitted, info = fit_tracks(observed, starts, how)
     focal = K[..., :2, :2].diagonal(dim1=-2, dim2=-1).mean().item()

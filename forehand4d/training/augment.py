@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['HARMONICS', 'FALL', 'SYNERGIES', 'DRIFT', 'ASIDE', 'TILT', 'GLANCE', 'HEAD_PERIOD', 'FAST', 'SLOW', 'SLOW_PERIOD',
-           'LONGEST_GAP', 'ZOOM', 'MARGIN', 'NEAREST', 'mirror_motion', 'ViewRange', 'DetectorNoise', 'augment_lifting']
+           'LONGEST_GAP', 'ZOOM', 'MARGIN', 'NEAREST', 'mirror_motion', 'ViewRange', 'DetectorNoise', 'LiftingView',
+           'augment_lifting']
 
 # %% ../../nbs/library/4_training/42_augment.ipynb #c801574e
 import math
@@ -268,12 +269,22 @@ def _in_sight(
     in_front = points[..., 2] > NEAREST
     return px, inside.all(-1) & in_front
 
+@dataclass(frozen=True)
+class LiftingView:
+    "Clips as a lifting model is shown them in training"
+    motion: HandMotion # (B, T) to be found, in the new view frame
+    intrinsics: Tensor # (B, T, 3, 3) pixels
+    cam_from_view: Tensor # (B, T, 4, 4) new view frame → camera t, metres
+    keypoints2d: Tensor # (B, T, 2, 21, 2) as from a detector, pixels
+    valid2d: Tensor # (B, T, 2, 21) bool: detected
+    joints3d: Tensor # (B, T, 2, 21, 3) of the motion, metres, new view frame
+
 def augment_lifting(
     m:HandMotion, # (B, T) lab motion, view frame
     K:Tensor, # (B, T, 3, 3) intrinsics
     generator:torch.Generator, # source of randomness
-)->dict: # motion (new view frame), intrinsics, cam_from_view, keypoints2d, valid2d, joints3d
-    "A training batch for lifting: other hands, other cameras, noisy 2D tracks"
+)->LiftingView:
+    "Training clips for lifting: other hands, other cameras, noisy 2D tracks"
     m = _vary_hands(m, generator)
     m = _mirror_half(m, generator)
     joints = m.joints()
@@ -286,5 +297,4 @@ def augment_lifting(
     K[..., :2, :2] *= zoom[..., None] # the principal point stays
     px, inside = _in_sight(transform(cam[:, :, None], joints), K)
     px, valid2d = _noisy_keypoints(px, valid & inside, generator)
-    return dict(motion=m, intrinsics=K, cam_from_view=cam,
-                keypoints2d=px, valid2d=valid2d, joints3d=joints)
+    return LiftingView(m, K, cam, px, valid2d, joints)
