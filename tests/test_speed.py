@@ -135,7 +135,7 @@ def test_refinement_is_that_of_torch(seen):
             ).joints()
             E = _energy(J, one, see, p, cfg)
             if step == 1:
-                assert E.item() == pytest.approx(info['before'][i].item(), rel=1e-4)
+                assert E.item() == pytest.approx(info.before[i].item(), rel=1e-4)
             if E < best[0]:  # noqa: SIM300, E is an energy
                 best = (E.item(), J.detach())
             adam.zero_grad()
@@ -143,9 +143,9 @@ def test_refinement_is_that_of_torch(seen):
             torch.nn.utils.clip_grad_norm_(free, cfg.max_norm)
             adam.param_groups[0]['lr'] = cfg.lr * (0.1 + 0.9 * (1 - step / n))
             adam.step()
-        assert info['after'][i].item() == pytest.approx(best[0], rel=2e-3)
+        assert info.after[i].item() == pytest.approx(best[0], rel=2e-3)
         assert (out.joints()[i] - best[1][0]).norm(dim=-1).max() < 3e-4
-        assert best[0] < 0.5 * info['before'][i]
+        assert best[0] < 0.5 * info.before[i]
 
 
 def test_gradient_of_corrections(seen):

@@ -21,7 +21,7 @@ from ..data.loaders import ClipDataset
 from ..evaluation.scoring import method_id
 from ..fitting.objective import observe
 from ..fitting.procedure import FitSettings, fit_tracks, procedure
-from ..fitting.refinement import quality, trust
+from ..fitting.refinement import Quality, quality, trust
 from .lifting import LoadedLifter
 from ..runs.profiles import Profile
 from ..runs.profiles import profile_of_run
@@ -85,14 +85,14 @@ def _labelled(
         meta=(clip.meta or {}) | note)
 
 def _notes(
-    fit:dict, # of `quality`
+    measured:Quality, # of the labels
     weights:list, # in training, of each clip
     iterations:list, # of each clip
 )->list: # of dicts
     "What is to be said of each clip of a batch"
     notes = []
     for number, weight in enumerate(weights):
-        values = {name: every[number] for name, every in fit.items()}
+        values = {name: every[number] for name, every in vars(measured).items()}
         finite = {k: round(float(v), 5) for k, v in values.items() if v.isfinite()}
         notes.append(finite | dict(weight=round(weight, 4), iterations=int(iterations[number])))
     return notes
@@ -106,16 +106,16 @@ def _impute_batch(
     lifter = work.lifter
     batch = collate(clips, lifter.model.cfg.frames).to(lifter.device)
     observed = observe(batch, work.settings.use3d)
-    motion, info = fit_tracks(observed, _lift(batch, work, seed), work.how)
-    fit = quality(motion, observed)
+    motion, fit = fit_tracks(observed, _lift(batch, work, seed), work.how)
+    measured = quality(motion, observed)
     motion = motion.cpu()
     origin = dict(
         lifter=str(lifter.path.name),
         hand_id=motion.hand_id,
         frame='view',
         procedure=work.how.name)
-    weights = trust(fit, work.settings.limit).tolist()
-    notes = _notes(fit, weights, info['iterations'].tolist())
+    weights = trust(measured, work.settings.limit).tolist()
+    notes = _notes(measured, weights, fit.iterations.tolist())
     found = []
     for number, clip in enumerate(clips):
         note = notes[number]

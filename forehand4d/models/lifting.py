@@ -17,8 +17,8 @@ from ..geometry.hands import SIDES
 from ..geometry.motion import HandMotion
 from ..data.clips import TRACK, track_of
 from ..fitting.objective import observe_tracks
-from ..fitting.refinement import first_clip, quality
-from ..fitting.procedure import FitSettings, fit_tracks, procedure
+from ..fitting.refinement import quality
+from ..fitting.procedure import Fit, FitSettings, fit_tracks, procedure
 from ..training.weights import load_model
 from ..released.networks import LegacyModel
 from ..released.checkpoints import official_model
@@ -180,20 +180,18 @@ class FitChoice:
         return procedure(self.how) if isinstance(self.how, str) else self.how
 
 def _report(
-    info:dict, # of `fit_tracks`, one clip
+    fit:Fit, # of one clip
     how:FitSettings, # procedure
     focal:float, # pixels
 )->dict: # plain values
     "What a fit says of itself"
-    names = info['names']
-    chosen = [names[k] for k in info['candidate'][0].tolist()]
-    values = first_clip({name: info[name] for name in ('before', 'after', 'noise')})
+    chosen = [fit.names[k] for k in fit.candidate[0].tolist()]
     return dict(
         procedure=how.name,
         candidate=dict(zip(SIDES, chosen, strict=True)),
-        energy=(values['before'], values['after']),
-        iterations=int(info['iterations'][0]),
-        noise=values['noise']*focal)
+        energy=(float(fit.before[0]), float(fit.after[0])),
+        iterations=int(fit.iterations[0]),
+        noise=float(fit.noise[0])*focal)
 
 # %% ../../nbs/library/6_models/62_lifting.ipynb #7585fa42
 class LoadedLifter:
@@ -262,11 +260,11 @@ def fit(self:LoadedLifter,
     seen = (keypoints2d, valid, K, cam_from_view, joints3d, valid3d)
     observed = observe_tracks(*(x[None].to(self.device) for x in seen))
     starts = [motion.map(lambda x: x[None].to(self.device)) for motion in lifted]
-    fitted, info = fit_tracks(observed, starts, how)
+    fitted, fit = fit_tracks(observed, starts, how)
     focal = K[..., :2, :2].diagonal(dim1=-2, dim2=-1).mean().item()
-    report = _report(info, how, focal)
-    report['before'] = first_clip(quality(starts[0], observed))
-    report['after'] = first_clip(quality(fitted, observed))
+    report = _report(fit, how, focal)
+    report['before'] = quality(starts[0], observed).first()
+    report['after'] = quality(fitted, observed).first()
     return fitted.cpu().map(lambda x: x[0]), report
 
 # %% ../../nbs/library/6_models/62_lifting.ipynb #60833737
