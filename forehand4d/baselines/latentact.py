@@ -17,7 +17,7 @@ from ..geometry.motion_vector import decode198, encode198
 from ..data.batches import Batch
 from ..networks.backbones import build_backbone, normalise_image
 from ..training.losses import masked_mean, motion_loss
-from ..training.weights import load_model
+from ..training.weights import builder, load_model
 from ..models.forecast_loss import augment_image, mirrored_targets
 from ..models.forecast_sampling import ForecastModel
 from ..models.samples import smooth_in_time
@@ -148,9 +148,8 @@ def latentact_model(
 )->nn.Module: # `Codebook` or `LatentAct`, without weights
     "Network of a configuration, for `load_model`"
     kinds = dict(codebook=Codebook, latentact=LatentAct)
-    fields = {name: value for name, value in cfg.items() if name != 'kind'}
-    network = kinds[cfg['kind']]
-    return network(LatentActConfig(**fields))
+    build = builder(kinds[cfg['kind']], LatentActConfig)
+    return build(cfg)
 
 _SHAPE = ('frames', 'patch', 'width', 'layers', 'ff', 'hand_id') # what both parts must share
 _TAKEN = ('mean', 'std', 'levels', 'codes') # what the predictor takes from the codebook

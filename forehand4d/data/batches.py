@@ -12,9 +12,10 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 from torch.utils.data import default_collate
+from ..core.compute import per_row
 from ..geometry.cameras import unproject
 from ..geometry.motion import HandMotion, rest_motion
-from .clips import Clip, pad_clip, per_row, square_image, window
+from .clips import Clip, pad_clip, square_image, window
 
 # %% ../../nbs/library/3_data/33_batches.ipynb #f80f9060
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['LABELS', 'CLIP_ARRAYS', 'CLIP_TENSORS', 'TRACK', 'PAST_ARRAYS', 'PAST_SECONDS', 'track_of', 'Past', 'Clip',
-           'check_clip', 'window', 'pad_clip', 'square_image', 'per_row']
+           'check_clip', 'window', 'pad_clip', 'square_image']
 
 # %% ../../nbs/library/3_data/31_clips.ipynb #e7f5be4d
 from dataclasses import dataclass, fields, replace
@@ -214,11 +214,3 @@ def square_image(
         image = np.asarray(square.resize((size, size), how))
     padded_K = crop_intrinsics(K, -left, -top)
     return image, resize_intrinsics(padded_K, size/side, size/side)
-
-# %% ../../nbs/library/3_data/31_clips.ipynb #eacda88e
-def per_row(
-    values:Tensor, # (N,) one a row
-    rows:Tensor, # (N, ...) what they will be combined with
-)->Tensor: # (N, 1, …, 1)
-    "Values shaped so that each meets its whole row"
-    return values.view(-1, *[1]*(rows.dim() - 1))

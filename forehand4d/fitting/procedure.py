@@ -9,9 +9,9 @@ __all__ = ['PROCEDURES', 'track_noise', 'FitSettings', 'procedure', 'Fit', 'fit_
 from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
-from ..geometry.motion import HandMotion
+from ..geometry.motion import HandMotion, join_motions
 from .placing import ENOUGH, fill_unseen, place_hands
-from .search import SearchConfig, join_motions, search_batch
+from .search import SearchConfig, search_batch
 from .objective import Observation, RefineConfig
 from .refinement import Descent, hand_energy, refine_batch
 
@@ -205,13 +205,13 @@ def fit_tracks(
     for ids, cfg in groups:
         if not len(ids):
             continue
-        starts = [_some_clips(motion, ids) for motion in lifted]
+        starts = [motion.rows(ids) for motion in lifted]
         motion, fit = _fit(observed.take(ids), starts, how, cfg, bar)
         motions.append(motion)
         fits.append(fit)
         places.append(ids)
     order = torch.cat(places).argsort()
-    motion = _some_clips(join_motions(motions), order)
+    motion = join_motions(motions).rows(order)
     return motion, _joined(fits, order)
 
 def _joined(
@@ -224,10 +224,3 @@ def _joined(
         every = [getattr(fit, name) for fit in fits]
         tensors[name] = torch.cat(every)[order]
     return Fit(**tensors, names=fits[0].names)
-
-def _some_clips(
-    motion:HandMotion, # (B, T)
-    ids:Tensor, # numbers of clips
-)->HandMotion: # (n, T)
-    "Some clips of a batch, in this order"
-    return motion.map(lambda x: x[ids])

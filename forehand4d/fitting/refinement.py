@@ -347,4 +347,4 @@ def refine(
         after=quality(refined, observed).first(),
         energy=(float(went.before[0]), float(went.after[0])),
         iterations=int(went.iterations[0]))
-    return refined.map(lambda x: x[0]), report
+    return refined.rows(0), report

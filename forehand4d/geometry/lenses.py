@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from scipy.ndimage import map_coordinates
 from torch import Tensor
-from .cameras import NEAR, project, unproject
+from .cameras import NEAR, pixel_rays, project
 
 # %% ../../nbs/library/2_geometry/23_lenses.ipynb #b0b61f01
 def brown_conrady(
@@ -48,22 +48,14 @@ def straighten(
     dist:Tensor, # (..., 8) of `brown_conrady`
 )->Tensor: # (..., 2) pixels of a pinhole image, float64; NaN where the lens model has no answer
     "Undo `brown_conrady` by fixed-point iteration"
-    seen = _rays(px.double(), K)
+    seen = pixel_rays(px.double(), K)
     at = seen
     for _ in range(ROUNDS):
-        bent = _rays(brown_conrady(K, dist, at), K)
+        bent = pixel_rays(brown_conrady(K, dist, at), K)
         at = at + seen - bent
     error = (brown_conrady(K, dist, at) - px).norm(dim=-1)
     agrees = error < AGREES
     return torch.where(agrees[..., None], project(at, K), math.nan)
-
-def _rays(
-    px:Tensor, # (..., 2) pixels
-    K:Tensor, # (..., 3, 3) intrinsics
-)->Tensor: # (..., 3)
-    "Points at depth 1 behind pixels"
-    depth = torch.ones_like(px[..., 0])
-    return unproject(px, K, depth)
 
 # %% ../../nbs/library/2_geometry/23_lenses.ipynb #2cb359a6
 OUTSIDE = -9 # a pixel beyond every picture
@@ -79,7 +71,7 @@ def undistort(
     rows = torch.arange(height).double()
     columns = torch.arange(width).double()
     v, u = torch.meshgrid(rows, columns, indexing='ij')
-    rays = _rays(torch.stack([u, v], -1), K.double())
+    rays = pixel_rays(torch.stack([u, v], -1), K.double())
     source = to_pixels(rays).flip(-1).permute(2, 0, 1) # row, column
     source = source.nan_to_num(OUTSIDE).numpy()
     channels = []

@@ -122,13 +122,6 @@ def _forecast_some(
         likely = point.joints()[:, None]
     return motion, Futures(motion.joints(), encode198(motion, stats), likely, spent, {})
 
-def _motion_of(
-    motion:HandMotion, # (B, S, T)
-    index:int, # which clip
-)->HandMotion: # (S, T)
-    "Futures of one clip of a batch"
-    return motion.map(lambda value: value[index])
-
 # %% ../../nbs/library/6_models/69b_futures.ipynb #11563a46
 def _check_told(
     told:str, # to be checked
@@ -154,7 +147,7 @@ def forecast_clips(
         parts.append(part)
         for index in show:
             if start <= index < stop:
-                motions[index] = _motion_of(motion, index - start)
+                motions[index] = motion.rows(index - start)
     return _joined(parts, motions, len(clips))
 
 def _joined(

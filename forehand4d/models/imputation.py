@@ -120,19 +120,11 @@ def _impute_batch(
     for number, clip in enumerate(clips):
         note = notes[number]
         if weights[number] > 0:
-            of_clip = _one(motion, number)
-            found.append((_labelled(clip, of_clip, note | origin), note))
+            label = _labelled(clip, motion.rows(number), note | origin)
+            found.append((label, note))
         else:
             found.append((None, dict(sequence=clip.sequence, **note)))
     return found
-
-# %% ../../nbs/library/6_models/63_imputation.ipynb #0d8daba1
-def _one(
-    motion:HandMotion, # (B, T)
-    number:int, # of a clip
-)->HandMotion: # (T,)
-    "The motion of one clip"
-    return motion.map(lambda x: x[number])
 
 # %% ../../nbs/library/6_models/63_imputation.ipynb #62519b9e
 def _rounds(

@@ -17,7 +17,7 @@ from ..data.batches import Batch, batch_motion
 from ..data.clips import track_of
 from ..data.loaders import loader
 from ..networks.conditioning import LIFTING_DIMS, LIFTING_KINDS, lifting_conditions
-from ..networks.denoiser import Denoiser, DenoiserConfig
+from ..networks.denoiser import Denoiser, DenoiserConfig, sizes_of
 from ..networks.process import STEPS, alphas_bar, q_sample
 from ..networks.sampling import sample
 from ..training.losses import LossWeights, motion_loss
@@ -46,11 +46,7 @@ class LifterConfig:
         "Shape of the denoiser inside"
         names = (*self.kinds, 'seen')
         return DenoiserConfig(
-            frames=self.frames,
-            patch=self.patch,
-            width=self.width,
-            layers=self.layers,
-            ff=self.ff,
+            **sizes_of(self),
             dropout=self.dropout,
             conditions=tuple((name, LIFTING_DIMS[name]) for name in names),
             layout=self.layout)
@@ -191,14 +187,7 @@ def build_lifter(
     init:str|Path|None=None, # weights to start from; their wrist statistics stay
 )->Lifter: # ready to be trained
     "Lifting model of a profile"
-    cfg = LifterConfig(
-        frames=p.frames,
-        patch=p.patch,
-        width=p.width,
-        layers=p.layers,
-        ff=p.ff,
-        kinds=tuple(kinds),
-        layout=layout)
+    cfg = LifterConfig(**sizes_of(p), kinds=tuple(kinds), layout=layout)
     if data is not None:
         cfg = replace(cfg, hand_id=data.hand_id or cfg.hand_id)
         stats = _statistics(data, cfg, seed)

@@ -19,7 +19,7 @@ from ..data.clips import TRACK, track_of
 from ..fitting.objective import observe_tracks
 from ..fitting.refinement import quality
 from ..fitting.procedure import Fit, FitSettings, fit_tracks, procedure
-from ..training.weights import load_model
+from ..training.weights import builder, load_model
 from ..released.networks import LegacyModel
 from ..released.checkpoints import official_model
 from .lifter import Lifter, LifterConfig
@@ -233,7 +233,7 @@ class LoadedLifter:
         betas = None if how.betas is None else each(how.betas, 2, 10)
         motion = lift_long(self.model, track, betas=betas, steps=how.steps, seed=how.seed)
         motion = motion.cpu()
-        return motion if how.samples > 1 else motion.map(lambda x: x[0])
+        return motion if how.samples > 1 else motion.rows(0)
 
 # %% ../../nbs/library/6_models/62_lifting.ipynb #a8cbfcd0
 @patch
@@ -265,22 +265,15 @@ def fit(self:LoadedLifter,
     report = _report(fit, how, focal)
     report['before'] = quality(starts[0], observed).first()
     report['after'] = quality(fitted, observed).first()
-    return fitted.cpu().map(lambda x: x[0]), report
+    return fitted.cpu().rows(0), report
 
 # %% ../../nbs/library/6_models/62_lifting.ipynb #60833737
-def _lifter_of(
-    cfg:dict, # configuration in a checkpoint
-)->Lifter: # without its weights
-    "Network of a checkpoint"
-    fields = {name: value for name, value in cfg.items() if name != 'kind'}
-    return Lifter(LifterConfig(**fields))
-
 def load_lifter(
     spec=None, # None: the weights that ship; a run, its folder or name, or a file
     device=None, # where it runs; default: the GPU if there is one
 )->LoadedLifter: # call it with tracks and cameras
     "Load a lifting model"
-    builders = {'lifter': _lifter_of, 'official': official_model}
+    builders = {'lifter': builder(Lifter, LifterConfig), 'official': official_model}
     model, path = load_model(spec, 'train_lifting', 'lifter.safetensors', builders, device)
     if 'image' in getattr(model, 'cond', {}):
         raise ValueError(f'{path}: holds a released {model.cfg.kind} network, not a lifting one')

@@ -132,7 +132,7 @@ def _shown(
     for index in wanted:
         if first <= index < stop:
             place = slice(index - first, index - first + 1)
-            kept[index] = motion.map(lambda x, place=place: x[place]).cpu()
+            kept[index] = motion.rows(place).cpu()
     return kept
 
 def lift_clips(
