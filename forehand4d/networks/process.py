@@ -39,8 +39,9 @@ def _at(
     like:Tensor, # (B, ...) tensor that the entries will be multiplied with
 )->Tensor: # (B, 1, …)
     "Entries of a table, to go with a tensor"
-    entries = table.to(like.device)[t]
-    return per_row(entries.to(like.dtype), like)
+    table = table.to(like.device)
+    entries = table[t].to(like.dtype)
+    return per_row(entries, like)
 
 def q_sample(
     x0:Tensor, # (B, ...) clean
@@ -49,7 +50,9 @@ def q_sample(
 )->Tensor: # (B, ...) noisy
     "Jump to step `t`: `xt = sqrt(abar) x0 + sqrt(1 - abar) eps`"
     abar = _at(alphas_bar(), t, x0)
-    return abar.sqrt()*x0 + (1 - abar).sqrt()*eps
+    signal = abar.sqrt()*x0
+    noise = (1 - abar).sqrt()*eps
+    return signal + noise
 
 # %% ../../nbs/library/3_networks/36_process.ipynb #81c03ae4
 def posterior(
@@ -75,7 +78,8 @@ def log_variance(
     "Clipped posterior log-variance"
     zero = torch.zeros(len(t), 1, dtype=torch.float64)
     _, variance = posterior(zero, zero, t.clamp(min=1))
-    return variance.flatten().log()
+    variance = variance.flatten()
+    return variance.log()
 
 def ancestral_step(
     x0:Tensor, # (B, ...) predicted clean
