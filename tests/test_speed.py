@@ -13,6 +13,7 @@ from forehand4d.cli import main
 from forehand4d.data.clip_store import write_clips
 from forehand4d.handworld.generate import make_clip
 from forehand4d.data.batches import batch_motion, collate
+from forehand4d.data.clips import track_of
 from forehand4d.catalogue import open_dataset
 from forehand4d.networks.process import STEPS, ancestral_step
 from forehand4d.models.forecaster import build_forecaster
@@ -133,7 +134,7 @@ def test_refinement_is_that_of_torch(seen):
             ).joints()
             E = _energy(J, one, see, p, cfg)
             if step == 1:
-                assert E.item() == pytest.approx(info['before'][i].item(), rel=1e-4)
+                assert E.item() == pytest.approx(info.before[i].item(), rel=1e-4)
             if E < best[0]:  # noqa: SIM300, E is an energy
                 best = (E.item(), J.detach())
             adam.zero_grad()
@@ -141,9 +142,9 @@ def test_refinement_is_that_of_torch(seen):
             torch.nn.utils.clip_grad_norm_(free, cfg.max_norm)
             adam.param_groups[0]['lr'] = cfg.lr * (0.1 + 0.9 * (1 - step / n))
             adam.step()
-        assert info['after'][i].item() == pytest.approx(best[0], rel=2e-3)
+        assert info.after[i].item() == pytest.approx(best[0], rel=2e-3)
         assert (out.joints()[i] - best[1][0]).norm(dim=-1).max() < 3e-4
-        assert best[0] < 0.5 * info['before'][i]
+        assert best[0] < 0.5 * info.before[i]
 
 
 def test_gradient_of_corrections(seen):
@@ -276,7 +277,7 @@ def elsewhere(monkeypatch):
     for f in ('rand', 'randn', 'randint'):
         monkeypatch.setattr(torch, f, without_stand_in(getattr(torch, f)))
     monkeypatch.setattr(torch, 'autocast', lambda *a, **k: contextlib.nullcontext())
-    return P, {k: v.to('meta') for k, v in b.items() if k != 'model'}, there
+    return P, replace(b.to('meta'), hand_model=None), there
 
 
 @pytest.mark.parametrize(
@@ -305,7 +306,7 @@ def test_forecasts_stay_on_their_device(how, elsewhere):
         for more in ({}, dict(hands=hands), dict(guidance=1.5) if m.cfg.drop_image else {}):
             assert (
                 m.eval()
-                .forecast(b['image'], b['image_K'], samples=2, steps=3, sampler=sampler, **more)
+                .forecast(b.image, b.image_K, samples=2, steps=3, sampler=sampler, **more)
                 .joints()
                 .is_meta
             )
@@ -319,8 +320,8 @@ def test_lifting_stays_on_its_device(layout, elsewhere):
     assert (
         m.eval()
         .lift(
-            *(b[k] for k in ('keypoints2d', 'valid2d', 'intrinsics', 'cam_from_view')),
-            real=b['real'],
+            *track_of(b),
+            real=b.real,
             steps=3,
         )
         .joints()

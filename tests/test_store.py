@@ -218,9 +218,9 @@ def test_windows_of_the_authors(tmp_path, download):
 
 
 def same_batches(a, b):
+    pairs = [(x.tensors(), y.tensors()) for x, y in zip(a, b, strict=True)]
     return all(
-        x.keys() == y.keys() and all(torch.equal(x[k], y[k]) for k in x)
-        for x, y in zip(a, b, strict=True)
+        x.keys() == y.keys() and all(torch.equal(x[k], y[k]) for k in x) for x, y in pairs
     )
 
 
@@ -267,7 +267,7 @@ def test_mixtures_by_name(tmp_path, download, outputs):
     )  # resumed in the middle of an epoch
     ranks = [list(get(0, 5, shard=(r, 2), cache=False)) for r in (0, 1)]
     for step, halves in zip(plain, zip(*ranks, strict=True), strict=True):
-        assert torch.equal(torch.cat([h['wrist'] for h in halves]), step['wrist'])
+        assert torch.equal(torch.cat([h.wrist for h in halves]), step.wrist)
     order = [i for k in range(9) for i in store_order(len(mixed), 4, k)]
     assert all(sorted(order[e : e + 9]) == list(range(9)) for e in (0, 9, 18, 27))
 
