@@ -7,13 +7,13 @@ __all__ = ['SEED_STEP', 'CACHE_BYTES', 'FRAME_BYTES', 'ClipDataset', 'step_indic
 
 # %% ../../nbs/library/3_data/34_loaders.ipynb #3416d5cc
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 import numpy as np, torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, default_convert
 from .clips import Clip
-from .batches import collate
+from .batches import Batch, collate, join_batches
 
 # %% ../../nbs/library/3_data/34_loaders.ipynb #a393de07
 class ClipDataset(Dataset):
@@ -24,7 +24,7 @@ class ClipDataset(Dataset):
     ):
         self.stores = stores
         self.weights = weights or [1]*len(stores)
-        self.extra = {} # name → array with a row a clip, added to batches (see `cache_tokens`)
+        self.tokens = None # array with a row a clip, for batches (see `cache_tokens`)
         models = sorted({store.row(0)['hand_id'] for store in stores} - {None}) or [None]
         if len(models) > 1:
             raise ValueError(
@@ -87,23 +87,23 @@ class _Collated(Dataset):
         self.make = make
         self.kept = {} if cache else None
 
-    def _kept_batch(self, ids:list)->dict: # indices of the clips → batch
+    def _kept_batch(self, ids:list)->Batch: # indices of the clips → batch
         "A batch of clips that stay in memory"
         for i in ids:
             if i not in self.kept:
-                batch = self.make([self.data[i]])
-                self.kept[i] = {name: values[0] for name, values in batch.items()}
-        names = self.kept[ids[0]]
-        return {name: torch.stack([self.kept[i][name] for i in ids]) for name in names}
+                self.kept[i] = self.make([self.data[i]])
+        return join_batches([self.kept[i] for i in ids])
 
-    def __getitems__(self, ids:list)->dict: # indices of the clips → batch
+    def __getitems__(self, ids:list)->Batch: # indices of the clips → batch
         "A batch"
-        extra = {}
-        for name, rows in self.data.extra.items():
-            extra[name] = torch.from_numpy(np.stack([rows[i] for i in ids]))
         if self.kept is None:
-            return self.make([self.data.view(i) for i in ids]) | extra
-        return self._kept_batch(ids) | extra
+            batch = self.make([self.data.view(i) for i in ids])
+        else:
+            batch = self._kept_batch(ids)
+        if self.data.tokens is None:
+            return batch
+        rows = np.stack([self.data.tokens[i] for i in ids])
+        return replace(batch, tokens=torch.from_numpy(rows))
 
 @dataclass(frozen=True)
 class Loading:
@@ -136,7 +136,7 @@ def loader(
     image_size:int=0, # 0: no images
     *values, # of the fields of `Loading` in their order, where they are not named
     **named, # fields of `Loading`: `seed`, `workers`, `shard`, `cache`
-)->DataLoader: # yields batches
+)->DataLoader: # yields `Batch`es
     "Batches of the steps `start … stop - 1`"
     how = Loading(*values, **named)
     cache = how.cache

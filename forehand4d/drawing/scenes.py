@@ -248,7 +248,8 @@ def _apply_textures(
 
 # %% ../../nbs/library/3_drawing/31a_scenes.ipynb #b456864b
 BIAS = 2e-3 # metres between a surface and its shadow rays
-_ASKANCE, _FACE_ON = .7, .3 # share of the ambient light that is always seen; what is added face on
+_ASKANCE = .7 # share of the ambient light that is always seen
+_FACE_ON = .3 # what is added where a surface is seen face on
 HIGHLIGHT = .6 # smallest cosine of a highlight: nothing is left of it further out
 
 def shade(

@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 import torch
 from torch import Tensor
-from .cameras import NEAR, project, unproject
+from .cameras import NEAR, pixel_rays, project
 
 # %% ../../nbs/library/2_geometry/23_lenses.ipynb #b0b61f01
 def brown_conrady(
@@ -48,38 +48,30 @@ def straighten(
     dist:Tensor, # (..., 8) of `brown_conrady`
 )->Tensor: # (..., 2) pixels of a pinhole image, float64; NaN where the lens model has no answer
     "Undo `brown_conrady` by fixed-point iteration"
-    seen = _rays(px.double(), K)
+    seen = pixel_rays(px.double(), K)
     at = seen
     for _ in range(ROUNDS):
-        bent = _rays(brown_conrady(K, dist, at), K)
+        bent = pixel_rays(brown_conrady(K, dist, at), K)
         at = at + seen - bent
     error = (brown_conrady(K, dist, at) - px).norm(dim=-1)
     agrees = error < AGREES
     return torch.where(agrees[..., None], project(at, K), math.nan)
-
-def _rays(
-    px:Tensor, # (..., 2) pixels
-    K:Tensor, # (..., 3, 3) intrinsics
-)->Tensor: # (..., 3)
-    "Points at depth 1 behind pixels"
-    depth = torch.ones_like(px[..., 0])
-    return unproject(px, K, depth)
 
 # %% ../../nbs/library/2_geometry/23_lenses.ipynb #2cb359a6
 OUTSIDE = -9 # a pixel beyond every picture
 
 def _look_up(
     image:np.ndarray, # (H, W, 3) uint8
-    x:np.ndarray, # (h, w) columns of `image`, float32
-    y:np.ndarray, # (h, w) rows of `image`, float32
+    columns:np.ndarray, # (h, w) where to read, float32
+    rows:np.ndarray, # (h, w) where to read, float32
 )->np.ndarray: # (h, w, 3) uint8, black outside of `image`
     "Read an image at places between its pixels"
     height, width = image.shape[:2]
-    inside = (x >= 0) & (x <= width - 1)
-    inside &= (y >= 0) & (y <= height - 1)
-    x[~inside] = OUTSIDE # also where places are NaN
-    y[~inside] = OUTSIDE
-    return cv2.remap(image, x, y, cv2.INTER_LINEAR)
+    inside = (columns >= 0) & (columns <= width - 1)
+    inside &= (rows >= 0) & (rows <= height - 1)
+    columns[~inside] = OUTSIDE # also where places are NaN
+    rows[~inside] = OUTSIDE
+    return cv2.remap(image, columns, rows, cv2.INTER_LINEAR)
 
 def undistort(
     image:np.ndarray, # (H, W, 3) uint8 of any camera
@@ -92,7 +84,7 @@ def undistort(
     rows = torch.arange(height).double()
     columns = torch.arange(width).double()
     v, u = torch.meshgrid(rows, columns, indexing='ij')
-    rays = _rays(torch.stack([u, v], -1), K.double())
+    rays = pixel_rays(torch.stack([u, v], -1), K.double())
     x, y = to_pixels(rays).float().unbind(-1)
     return _look_up(image, x.numpy().copy(), y.numpy().copy())
 
@@ -103,10 +95,10 @@ def undistort_rational(
 )->np.ndarray: # (H, W, 3) uint8, black where the camera did not see
     "Pinhole image of the same size from one taken through a lens of the rational model"
     size = image.shape[1::-1]
-    K = K.double().numpy()
-    dist = dist.double().numpy()
-    x, y = cv2.initUndistortRectifyMap(K, dist, None, K, size, cv2.CV_32FC1)
-    return _look_up(image, x, y)
+    pinhole = K.double().numpy()
+    lens = dist.double().numpy()
+    places = cv2.initUndistortRectifyMap(pinhole, lens, None, pinhole, size, cv2.CV_32FC1)
+    return _look_up(image, *places)
 
 # %% ../../nbs/library/2_geometry/23_lenses.ipynb #9d551a2e
 def fisheye624(

@@ -7,6 +7,7 @@ __all__ = ['SOFT', 'ZERO', 'minimum_jerk', 'motion_segment', 'evaluate', 'interp
 
 # %% ../../nbs/library/4_handworld/44_curves.ipynb #fd5e140c
 import numpy as np
+from ..core.compute import per_row
 from .fingers import to_mat
 
 # %% ../../nbs/library/4_handworld/44_curves.ipynb #3b5b768d
@@ -95,8 +96,7 @@ def interpolate(
     start = times[number]
     lasts = np.maximum(times[number + 1] - start, 1e-6)
     s = minimum_jerk((t - start)/lasts)
-    others = [1]*(values.ndim - 1)
-    s = s.reshape(-1, *others)
+    s = per_row(s, values)
     before = values[number]
     after = values[number + 1]
     return before + s*(after - before)

@@ -13,7 +13,6 @@ from ..drawing.scenes import Mesh
 from .shapes import WORLD, Part, unit
 from .fingers import MIRROR
 from .people import FOREARM, Person
-from .plans import sign_of
 from .patterns import surface_pattern
 from .arms import NECK, Build
 from .paintings import draw_color
@@ -56,6 +55,10 @@ class Figure(Person):
     def length(self)->float: # of the forearm as it is drawn, metres
         return FOREARM*self.scale
 
+    @property
+    def bow(self)->float: # how far a forearm goes on as the hand points, metres
+        return .35*self.length
+
     def shoulder(self, side:int)->np.ndarray: # (3,) of the right (0) or the left (1)
         "Where an arm hangs"
         mirror = MIRROR if side else 1
@@ -81,24 +84,16 @@ class Figure(Person):
 
 # %% ../../nbs/library/4_handworld/48f_figures.ipynb #7eac9143
 @patch
-def arm(self:Figure,
+def to_elbow(self:Figure,
     wrist:np.ndarray, # (3,) metres
-    R:np.ndarray, # (3, 3) orientation of the hand
+    back:np.ndarray, # (3,) direction from the fingers to the wrist
     side:int, # 0 right, 1 left
-    u, # (N,) 0 at the wrist, 1 at the elbow
-)->np.ndarray: # (N, 3) metres
-    "Points of the forearm"
-    u = np.asarray(u, float)
-    u = u[:, None]
-    back = sign_of(side)*R[:, 0]
+)->np.ndarray: # (3,) metres
+    "From the wrist to the elbow, which follows half of the way"
     was, elbow = self.home[side]
     moved = elbow + .5*(wrist - was)
     toward = unit(moved - wrist)
-    end = unit(.4*back + toward)*self.length
-    rest = 1 - u
-    start = wrist + rest**2*.01*back
-    bend = 2*u*rest*.35*self.length*back
-    return start + bend + u*u*end
+    return unit(.4*back + toward)*self.length
 
 @patch
 def wears(self:Figure, eye:np.ndarray)->bool: # is a camera at (3,) on the head

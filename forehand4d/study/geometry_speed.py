@@ -153,7 +153,7 @@ def _whole_refinement(
     count = refining.iterations
     ended = []
     whole = by_turns(0, ours=lambda: ended.append(refining.ours(count)[1])).loc['ours']
-    steps = ended[0]['iterations'].float().mean().item()
+    steps = ended[0].iterations.float().mean().item()
     note = ('reference extrapolated from one iteration; ours once to the end: '
             f'clips stop by themselves, after {steps:.0f} iterations on average')
     what = f'refinement: {count} iterations'

@@ -17,7 +17,7 @@ from torch.utils.data import Dataset
 from torch.utils.flop_counter import FlopCounterMode
 from ..core.paths import in_test
 from ..geometry.motion import HandMotion
-from ..data.batches import batch_motion, collate
+from ..data.batches import Batch, batch_motion, collate
 from ..catalogue import open_dataset
 from ..runs.profiles import Profile, profile
 
@@ -43,7 +43,7 @@ class BenchClips:
     "Clips to work on, all of the full length, and their true hands"
     profile:Profile # sizes
     data:Dataset # the clips one by one
-    batch:dict # of `collate`, on the device
+    batch:Batch # of all of them, on the device
     truth:HandMotion # (B, T)
 
     @property
@@ -61,7 +61,7 @@ def bench_clips(
     shape = sizes.frames, sizes.image_size
     data = open_dataset('lab-pour', 'test', n=count, frames=shape[0], image_size=shape[1])
     batch = collate([data[i] for i in range(len(data))], *shape)
-    batch = {name: tensor.to(device) for name, tensor in batch.items()}
+    batch = batch.to(device)
     return BenchClips(sizes, data, batch, batch_motion(batch, 'open-hand'))
 
 # %% ../../nbs/library/7_study/79a1_speed_rows.ipynb #0a840957
