@@ -427,7 +427,7 @@ def talkative_notebook(folder):
     notebook = read(path, 4)
     notebook.cells[1:1] = [
         v4.new_code_cell('print("first half")'),
-        v4.new_code_cell(r'print("x\n" * 100_000)'),
+        v4.new_code_cell(r'print(600 * ("x" * 99 + "\n"))'),
     ]
     write(notebook, path)
     return path
@@ -446,7 +446,7 @@ def test_full_disk_while_an_executed_copy_is_written(tmp_path, small_disk):
 
     path = talkative_notebook(tmp_path)
     filler = small_disk / 'filler'
-    filler.write_bytes(bytes(150_000))
+    filler.write_bytes(bytes(250_000))
     done = run_command(path, small_disk)
     said = done.stderr.strip()
     assert done.returncode == 2 and len(said.splitlines()) == 1, said
@@ -459,7 +459,7 @@ def test_full_disk_while_an_executed_copy_is_written(tmp_path, small_disk):
     assert run_command(path, small_disk).returncode == 0
     (run,) = list_runs('toy', small_disk)
     assert run.done
-    assert nbformat.read(copy, 4).cells[3].outputs[0].text == 'x\n' * 100_000 + '\n'
+    assert nbformat.read(copy, 4).cells[3].outputs[0].text == 600 * ('x' * 99 + '\n') + '\n'
 
 
 def test_a_run_with_a_copy_that_was_cut_off_goes_on(tmp_path, outputs):

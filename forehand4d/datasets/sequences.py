@@ -4,10 +4,11 @@
 
 # %% auto #0
 __all__ = ['Sequence', 'SequenceList', 'toy_sequence', 'expect', 'read_npy', 'read_split', 'find_folder', 'ManoLabels',
-           'mano_motion', 'hand_motion', 'read_image', 'turned']
+           'mano_motion', 'hand_motion', 'tell_left_out', 'read_image', 'turned']
 
 # %% ../../nbs/library/4_datasets/41_sequences.ipynb #5bf28777
 import io
+import warnings
 from collections.abc import Callable
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -240,6 +241,19 @@ def hand_motion(
     "`mano_motion` for numbers that come one by one"
     *labels, kind, hand_id = numbers
     return mano_motion(dataset, ManoLabels(*labels), kind, hand_id)
+
+# %% ../../nbs/library/4_datasets/41_sequences.ipynb #415ecc5e
+def tell_left_out(
+    dataset:str, # that is read
+    missing:list, # paths or names that are not there
+    total:int, # how many there should be
+    how:str, # what to do about it
+):
+    "Warn that part of a download is not there, unless all of it is"
+    if missing:
+        warnings.warn(
+            f'{dataset}: {len(missing)} of {total} are not there and left out, '
+            f'such as {missing[0]}: {how}', stacklevel=3)
 
 # %% ../../nbs/library/4_datasets/41_sequences.ipynb #d29c9d8e
 def _image_bytes(
