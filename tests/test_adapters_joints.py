@@ -586,7 +586,7 @@ def test_holoassist_partial_downloads(tmp_path):
     write_holoassist(tmp_path)
     write_holoassist(tmp_path, 'R012-7July-Nespresso', video=False)
     (tmp_path / 'R013-only-a-video').mkdir()
-    with pytest.warns(UserWarning, match='1 of 3 .* R013-only-a-video/Export_py: unpack every'):
+    with pytest.warns(UserWarning, match='1 of 3 .*R013-only-a-video/Export_py: unpack every'):
         seqs = holoassist.sequences(tmp_path, None)
     assert len(seqs) == 2
     write(tmp_path / 'train-v1_2.txt', f'{VIDEO}\nR999-not-downloaded\n')

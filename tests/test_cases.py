@@ -1,7 +1,7 @@
 """Inputs that users' tools really produce, and their kinds:
 the right value, or one clear error that names the file"""
 
-import json, os, pickle, shutil, subprocess, sys, warnings
+import json, os, pickle, re, shutil, subprocess, sys, warnings
 from pathlib import Path
 import imageio_ffmpeg
 import numpy as np
@@ -221,6 +221,44 @@ def test_cut_videos_are_named(tmp_path):
         for share in (0.3, 0.5, 0.8):
             (tmp_path / f'cut_{name}').write_bytes(whole[: int(len(whole) * share)])
             refused(f'cut_{name}', read_video, tmp_path / f'cut_{name}')
+
+
+STREAMS = {
+    'a.ts': (),
+    'b.m2ts': (),
+    'c.mpg': (),
+    'd.ogv': (),
+    'e.wmv': (),
+    'f.gif': (),
+    'g.flv': (),
+    'h.h264': (),
+    'i.ts': ('-c:v', 'mpeg2video'),
+}
+
+
+@pytest.mark.parametrize('name', STREAMS)
+@pytest.mark.parametrize('share', [0.3, 0.5, 0.9])
+def test_streams_that_end_in_the_middle_say_so(tmp_path, monkeypatch, name, share):
+    "Formats without a table of their frames: how many could be decoded, and that it is cut"
+    whole = film(tmp_path / name, *STREAMS[name]).read_bytes()
+    assert len(read_video(tmp_path / name)) in (29, 30)
+    (tmp_path / f'cut_{name}').write_bytes(whole[: int(len(whole) * share) | 1])
+    said = refused(f'cut_{name}', read_video, tmp_path / f'cut_{name}')
+    found = re.search(r'is cut off or damaged: (\d+) frames could be decoded', said)
+    assert found, said
+    if int(found[1]) > 1:
+        monkeypatch.setenv('FOREHAND4D_DAMAGED_VIDEO', '1')
+        video = read_video(tmp_path / f'cut_{name}')
+        assert len(video.times) == int(found[1]) < 30 and (np.diff(video.times) > 0).all()
+
+
+def test_a_raw_stream_cut_between_two_frames_is_what_it_holds(tmp_path):
+    "Nothing in it says that there was more: the frames that are there, with their times"
+    whole = film(tmp_path / 'a.h264', '-bf', '0').read_bytes()
+    starts = [found.start() for found in re.finditer(rb'\0\0\0?\1[\x41\x61]', whole)]
+    (tmp_path / 'half.h264').write_bytes(whole[: starts[14]])
+    video = read_video(tmp_path / 'half.h264')
+    assert len(video) == 15 and video.even and abs(video.times[-1] - 14 / video.fps) < 1e-6
 
 
 def test_half_a_video_can_be_used_when_asked_for(tmp_path, monkeypatch):

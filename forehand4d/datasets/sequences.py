@@ -136,7 +136,8 @@ def expect(
         yield
     except Exception as error:
         kind = FileNotFoundError if isinstance(error, FileNotFoundError) else ValueError
-        reason = f'{type(error).__name__}: {error}'
+        lines = str(error).splitlines() or [''] # ffmpeg tells its life first
+        reason = f'{type(error).__name__}: {lines[-1]}'
         raise kind(f'{dataset}: expected {what} in {path} ({reason})') from None
 
 # %% ../../nbs/library/4_datasets/41_sequences.ipynb #1c62a10b
