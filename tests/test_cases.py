@@ -255,7 +255,7 @@ def test_streams_that_end_in_the_middle_say_so(tmp_path, monkeypatch, name, shar
 def test_a_raw_stream_cut_between_two_frames_is_what_it_holds(tmp_path):
     "Nothing in it says that there was more: the frames that are there, with their times"
     whole = film(tmp_path / 'a.h264', '-bf', '0').read_bytes()
-    starts = [found.start() for found in re.finditer(rb'\0\0\0?\1[\x41\x61]', whole)]
+    starts = [found.start() for found in re.finditer(rb'\x00\x00\x00?\x01[\x41\x61]', whole)]
     (tmp_path / 'half.h264').write_bytes(whole[: starts[14]])
     video = read_video(tmp_path / 'half.h264')
     assert len(video) == 15 and video.even and abs(video.times[-1] - 14 / video.fps) < 1e-6

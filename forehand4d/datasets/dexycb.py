@@ -11,6 +11,7 @@ from functools import partial
 from pathlib import Path
 import numpy as np, torch
 from torch import Tensor
+from ..core.checks import read_arrays
 from ..geometry.hands import SIDES
 from ..geometry.mano import to_mano21
 from .sequences import ManoLabels, Sequence, SequenceList, expect
@@ -64,8 +65,8 @@ def _labels(
     "Pose, joints and keypoints of all frames"
     rows = []
     for file in files:
-        with (expect('dexycb', file, 'pose_m, joint_3d and joint_2d'),
-              np.load(file, allow_pickle=False) as stored):
+        with expect('dexycb', file, 'pose_m, joint_3d and joint_2d'):
+            stored = read_arrays(file, 'file of labels', tuple(LABELS))
             rows.append([stored[name].reshape(shape) for name, shape in LABELS.items()])
     both = []
     for column in zip(*rows, strict=True):

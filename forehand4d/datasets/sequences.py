@@ -132,6 +132,9 @@ def expect(
     what:str, # must be in it
 ):
     "Whatever a damaged file makes the block raise becomes an error that says what was expected"
+    place = Path(str(path))
+    if place.exists() and not (place.is_file() or place.is_dir()): # which would be waited for
+        raise ValueError(f'{dataset}: expected {what} in {path}, got a pipe or a device')
     try:
         yield
     except Exception as error:

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 from fastcore.xtras import modified_env
 from ..core.paths import data_root, outputs_root, project_root
-from ..core.files import atomic_path, file_hash
+from ..core.files import atomic_path, file_hash, reading
 from .folders import check_name, relative, require_same
 from .record import Run
 
@@ -73,7 +73,8 @@ def notebook_parameters(
     import papermill
     logging.getLogger('papermill').setLevel(logging.ERROR)
     path = _find_notebook(notebook)
-    stated = papermill.inspect_notebook(str(path))
+    with reading(path, 'notebook'):
+        stated = papermill.inspect_notebook(str(path))
     return {name: _parameter(path, name, about) for name, about in stated.items()}
 
 # %% ../../nbs/library/2_runs/22_launch.ipynb #c83c4ee6

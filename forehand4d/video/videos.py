@@ -104,7 +104,7 @@ _CUT = (
     'partial file', 'ended prematurely', 'moov atom not found', 'Invalid NAL unit size',
     'Truncat', 'overread', 'stream truncated', 'unspecified pixel format',
     'broken header', 'mandatory atoms', 'error reading header', 'no decoder found for: none',
-    'format of input 0:0 after EOF', 'contradictionary', 'trun sample count')
+    'format of input 0:0 after EOF', 'End of file', 'contradictionary', 'trun sample count')
 _BROKEN = (
     'Error splitting', 'error while decoding', 'Invalid data', 'corrupt', 'damaged',
     'missing picture', 'concealing', 'LZW decode failed', 'ignoring overflow')
@@ -181,7 +181,7 @@ def _part_of_unit(
         last = len(page) > 26 and bool(page[5] & 4)
         whole = last and len(page) >= 27 + page[26] + sum(segments)
     elif head[:4] == b'\0\0\1\xba': # packets: their length in bytes 4 and 5
-        starts = [found.start() for found in re.finditer(rb'\0\0\1[\xbd-\xef]', tail)]
+        starts = [found.start() for found in re.finditer(rb'\x00\x00\x01[\xbd-\xef]', tail)]
         packet = tail[max(starts, default=0):]
         whole = len(packet) >= 6 + int.from_bytes(packet[4:6], 'big')
     else:

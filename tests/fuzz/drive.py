@@ -8,7 +8,7 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from fuzz import mutate as m
-from fuzz.targets import TARGETS
+from fuzz.others import EVERY
 
 SECONDS, BYTES = 20, 2 << 30  # of a case; of its memory beyond the start
 BAD = ('traceback', 'nameless', 'impossible', 'hang', 'crash', 'memory')
@@ -72,7 +72,7 @@ def child(target, path, pipe):
     os._exit(0)
 
 
-def case(seed, targets=TARGETS):
+def case(seed, targets=EVERY):
     "One case: (target, mutation, outcome, a few words)"
     g = np.random.default_rng(seed)
     target = targets[seed % len(targets)]
@@ -103,7 +103,7 @@ def main():
     p.add_argument('--only', default='', help='one target')
     p.add_argument('--show', nargs='*', default=list(BAD), help='outcomes that are listed')
     args = p.parse_args()
-    targets = [t for t in TARGETS if args.only in ('', t.name)]
+    targets = [t for t in EVERY if args.only in ('', t.name)]
     began, count = time.time(), Counter()
     for seed in range(args.seed, args.seed + args.cases):
         name, how, outcome, words = case(seed, targets)
