@@ -1010,6 +1010,66 @@ def test_case_photo_and_stems(tmp_path, forecast):
     assert sorted(p.stem for p in (tmp_path / 'out').glob('*.npz')) == ['a-jpg', 'a-png', 'c']
 
 
+def test_nothing_in_a_folder_of_photographs_is_passed_over(tmp_path, forecast):
+    "HEIC images, links to nothing, pipes and folders called photographs are named; notes are not"
+    folder = tmp_path / 'photos'
+    (folder / 'b.jpg').mkdir(parents=True)
+    photo(folder / 'a.jpg')
+    (folder / 'c.png').symlink_to('nowhere')
+    os.mkfifo(folder / 'd.jpg')
+    (folder / 'e.heic').write_bytes(b'\0\0\0\x18ftypheic')
+    (folder / 'notes.txt').write_text('of a holiday')
+    code, said = forecast(folder, '-o', tmp_path / 'out')
+    assert code == 2 and all(name in said for name in ('b.jpg', 'c.png', 'd.jpg', 'e.heic'))
+    assert '4 of 5' in said and 'notes' not in said and len(said.splitlines()) == 5
+    assert [p.name for p in (tmp_path / 'out').glob('*.npz')] == ['a.npz']
+
+
+def test_a_frame_of_a_folder_that_is_no_file_is_named(tmp_path):
+    still = pictures(tmp_path / 'film', ('0', '1', '2'))
+    (still / '1.png').unlink()
+    for make, says in (
+        (Path.mkdir, 'got a folder'),
+        (os.mkfifo, 'got a pipe'),
+        (lambda path: path.symlink_to('nowhere'), 'no such image'),
+    ):
+        make(still / '1.png')
+        refused('1.png', film_sequence, still, says=says)
+        if (still / '1.png').is_dir():
+            (still / '1.png').rmdir()
+        else:
+            (still / '1.png').unlink()
+
+
+def test_notebooks_and_checkpoints_that_are_none_are_named(tmp_path):
+    from forehand4d.released.checkpoints import import_official, load_official
+    from forehand4d.runs.launch import notebook_parameters
+
+    (tmp_path / 'bare.ipynb').write_text(
+        '{"cells": [], "metadata": {}, "nbformat": 4, "nbformat_minor": 5}'
+    )
+    refused('bare.ipynb', notebook_parameters, tmp_path / 'bare.ipynb', says='kernel')
+    (tmp_path / 'half.ipynb').write_text('{"cells": [')
+    refused('half.ipynb', notebook_parameters, tmp_path / 'half.ipynb', says='notebook')
+    odd = checkpoint(tmp_path / 'odd.ckpt', {'model.x': torch.ones(3)})
+    refused('odd.ckpt', load_official, odd, says='not a checkpoint of ForeHand4D')
+    refused('odd.ckpt', import_official, odd, tmp_path / 'out', says='not a checkpoint')
+    assert not (tmp_path / 'out').exists()
+
+
+def test_readers_of_recordings_refuse_pipes_and_odd_numbers(tmp_path):
+    from forehand4d.video.recordings import load_leap, load_taco
+
+    for read in (load_leap, load_taco):
+        path = tmp_path / f'{read.__name__}.npz'
+        os.mkfifo(path)
+        refused(path, read, path, says='pipe or a device')
+        path.unlink()
+        joints = np.full((5, 21, 3), 1e9)
+        np.savez(path, joints=joints, a__joints=np.stack([joints] * 2, 1), a__t=np.arange(5) / 30)
+        refused(path, read, path, says='values from 1e+09')
+
+
 def test_a_name_cannot_move_the_cursor(tmp_path, forecast):
     (tmp_path / 'a\x1b[2J\nb.jpg').write_text('no photograph')
     code, said = forecast(tmp_path / 'a\x1b[2J\nb.jpg', '-o', tmp_path / 'out')

@@ -141,7 +141,8 @@ def expect(
         kind = FileNotFoundError if isinstance(error, FileNotFoundError) else ValueError
         lines = str(error).splitlines() or [''] # ffmpeg tells its life first
         reason = f'{type(error).__name__}: {lines[-1]}'
-        raise kind(f'{dataset}: expected {what} in {path} ({reason})') from None
+        expected = ' '.join(what.split()) # arrays in it have several lines
+        raise kind(f'{dataset}: expected {expected} in {path} ({reason})') from None
 
 # %% ../../nbs/library/4_datasets/41_sequences.ipynb #1c62a10b
 def read_npy(path:str|Path): # `.npy` → array, or the object that it holds

@@ -10,7 +10,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from fuzz import mutate as m
 from fuzz.others import EVERY
 
-SECONDS, BYTES = 20, 2 << 30  # of a case; of its memory beyond the start
+SECONDS, WAITING = 20, 90  # of a case: of the processor, and of everything
+BYTES = 2 << 30  # of its memory beyond the start
 BAD = ('traceback', 'nameless', 'impossible', 'hang', 'crash', 'memory')
 
 
@@ -67,7 +68,8 @@ def child(target, path, pipe):
     )
     if used:
         resource.setrlimit(resource.RLIMIT_AS, (used + BYTES, used + BYTES))
-    signal.alarm(SECONDS)
+    signal.setitimer(signal.ITIMER_PROF, SECONDS)  # of the processor, which others use, too
+    signal.alarm(WAITING)
     os.write(pipe, pickle.dumps(judge(target, path)))
     os._exit(0)
 
@@ -91,8 +93,9 @@ def case(seed, targets=EVERY):
         _, status = os.waitpid(pid, 0)
     if said:
         return (target.name, how, *pickle.loads(said))
-    if os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGALRM:
-        return target.name, how, 'hang', f'over {SECONDS} s'
+    late = (signal.SIGALRM, signal.SIGPROF)
+    if os.WIFSIGNALED(status) and os.WTERMSIG(status) in late:
+        return target.name, how, 'hang', f'over {SECONDS} s of work or {WAITING} s'
     return target.name, how, 'crash', f'status {status}'
 
 
