@@ -477,6 +477,7 @@ def test_numbers_of_other_tools_are_pixels_or_refused(tmp_path):
     for name, change, says in (
         ('around', dict(joints2d=(hand() / 320 - 1).tolist()), 'coordinates from'),
         ('large', dict(joints2d=(hand() * 4).tolist()), 'lie outside of the film'),
+        ('mixed', dict(joints2d=[*(hand() / (639, 479))[1:].tolist(), [300, 200]]), 'coordinates from'),
         ('side', dict(is_right=7), 'is_right should be'),
         ('few', dict(joints2d=hand()[:20].tolist()), 'joints2d should be'),
         ('text', dict(joints2d='no'), 'joints2d should be'),
@@ -1045,9 +1046,16 @@ def test_notebooks_and_checkpoints_that_are_none_are_named(tmp_path):
     from forehand4d.released.checkpoints import import_official, load_official
     from forehand4d.runs.launch import notebook_parameters
 
-    (tmp_path / 'bare.ipynb').write_text(
-        '{"cells": [], "metadata": {}, "nbformat": 4, "nbformat_minor": 5}'
+    cell = dict(
+        cell_type='code',
+        id='a',
+        source='steps: int = 3',
+        metadata=dict(tags=['parameters']),
+        outputs=[],
+        execution_count=None,
     )
+    bare = dict(cells=[cell], metadata={}, nbformat=4, nbformat_minor=5)
+    (tmp_path / 'bare.ipynb').write_text(json.dumps(bare))
     refused('bare.ipynb', notebook_parameters, tmp_path / 'bare.ipynb', says='kernel')
     (tmp_path / 'half.ipynb').write_text('{"cells": [')
     refused('half.ipynb', notebook_parameters, tmp_path / 'half.ipynb', says='notebook')
