@@ -469,6 +469,7 @@ def test_misfit_names_say_what_is_missing(tmp_path):
 
 def test_numbers_of_other_tools_are_pixels_or_refused(tmp_path):
     names = ['0', '1']
+    mixed = [*(hand() / (639, 479))[1:].tolist(), [300, 200]]
     shares = write_hands(tmp_path / 'shares', names, joints2d=(hand() / (639, 479)).tolist())
     assert (
         abs(read_hands(shares, names, SIZE, 30.0).keypoints[0, 0].numpy()[0] - hand()[0]).max()
@@ -477,7 +478,7 @@ def test_numbers_of_other_tools_are_pixels_or_refused(tmp_path):
     for name, change, says in (
         ('around', dict(joints2d=(hand() / 320 - 1).tolist()), 'coordinates from'),
         ('large', dict(joints2d=(hand() * 4).tolist()), 'lie outside of the film'),
-        ('mixed', dict(joints2d=[*(hand() / (639, 479))[1:].tolist(), [300, 200]]), 'coordinates from'),
+        ('mixed', dict(joints2d=mixed), 'coordinates from'),
         ('side', dict(is_right=7), 'is_right should be'),
         ('few', dict(joints2d=hand()[:20].tolist()), 'joints2d should be'),
         ('text', dict(joints2d='no'), 'joints2d should be'),

@@ -281,10 +281,9 @@ def load_run(path):
 def notebook(folder):
     from nbformat import v4, write
 
-    cells = [
-        v4.new_code_cell('steps: int = 3 # of it\nname: str = ""', metadata=dict(tags=['parameters'])),
-        v4.new_code_cell('1'),
-    ]
+    given = 'steps: int = 3 # of it\nname: str = ""'
+    tagged = dict(tags=['parameters'])
+    cells = [v4.new_code_cell(given, metadata=tagged), v4.new_code_cell('1')]
     kernel = dict(name='python3', display_name='python3', language='python')
     write(v4.new_notebook(cells=cells, metadata=dict(kernelspec=kernel)), folder / 'toy.ipynb')
     return folder / 'toy.ipynb'
