@@ -510,6 +510,7 @@ def test_cameras_of_another_size_or_binary(tmp_path):
         (dict(cx=-900.0), 'principal point'),
         (dict(w=640, h=640), 'cameras of 640x640'),
         (dict(fl_x=0), 'neither fl_x'),
+        (dict(fl_x=None, camera_angle_x=60.0), 'expected radians'),
         (dict(frames=[dict(file_path='0', transform_matrix=[1])]), 'cameras'),
         (dict(frames=3), 'cameras'),
     ):
@@ -632,6 +633,9 @@ def test_precision_and_damage_of_checkpoints(tmp_path):
         checkpoint(tmp_path / 'nan.ckpt', {'x': torch.tensor([1.0, float('nan')])}),
         says='x holds numbers that are not finite',
     )
+    for odd in (torch.eye(2).to_sparse(), torch.ones(2, dtype=torch.complex64)):
+        path = checkpoint(tmp_path / 'odd.ckpt', {'x': odd})
+        refused('odd.ckpt', read_state, path, says='expected plain numbers')
     whole = checkpoint(tmp_path / 'a.ckpt', {'x': torch.randn(50)}).read_bytes()
     g = np.random.default_rng(0)
     for _ in range(30):

@@ -85,7 +85,8 @@ def _labels(
     for file in files:
         with expect('dexycb', file, 'pose_m, joint_3d and joint_2d'):
             stored = read_arrays(file, 'file of labels', tuple(LABELS))
-            rows.append([stored[name].reshape(shape) for name, shape in LABELS.items()])
+            numbers = {name: stored[name].astype(np.float32) for name in LABELS}
+            rows.append([numbers[name].reshape(shape) for name, shape in LABELS.items()])
     both = []
     for column in zip(*rows, strict=True):
         of_hand = torch.from_numpy(np.stack(column)).float()
@@ -94,6 +95,7 @@ def _labels(
         both.append(shown)
     return tuple(both)
 
+# %% ../../nbs/library/4_datasets/44d_dexycb.ipynb #77ead820
 def _label_files(
     folder:Path, # of a camera
 )->list[Path]: # a file per frame, none missing

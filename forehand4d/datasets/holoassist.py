@@ -227,6 +227,7 @@ def _footage(
         start=moments[0],
         end=moments[-1])
 
+# %% ../../nbs/library/4_datasets/44g_holoassist.ipynb #f98f7953
 LATEST = 1. # seconds; rows that end so long before the video are not all of them
 
 def _tell_short(

@@ -230,6 +230,7 @@ def _read_official(
     with _of_file(path):
         return _convert_official(state, **kwargs)
 
+# %% ../../nbs/library/5_released/54_checkpoints.ipynb #696a3b69
 def import_official(
     path:str|Path, # the authors' `.ckpt`
     out:str|Path, # folder to write; refused if it holds a model already

@@ -150,6 +150,9 @@ def _opengl(
     "Camera of a frame of transforms.json"
     if not frame.get('fl_x') and not frame.get('camera_angle_x'):
         raise ValueError('neither fl_x nor camera_angle_x is there')
+    angle = frame.get('camera_angle_x', 1.)
+    if not 0 < angle < math.pi:
+        raise ValueError(f'camera_angle_x is {angle}, expected radians from 0 to 3.14')
     world_from_camera = np.array(frame['transform_matrix'])*[1, -1, -1, 1]
     return replace(_opengl_lens(frame), pose=_double(np.linalg.inv(world_from_camera)))
 

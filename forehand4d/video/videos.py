@@ -18,6 +18,7 @@ from pathlib import Path
 import imageio_ffmpeg
 import numpy as np
 from ..core.files import regular_file, size_limit
+from .cut_files import ends_early
 
 # %% ../../nbs/library/5_video/51a_videos.ipynb #ddbd9631
 @dataclass(frozen=True)
@@ -138,72 +139,13 @@ def _mentions(
 _SILENT = .05, .1 # a video may be shorter than promised: share, seconds
 _WITH_SOUND = .25, 1. # the same where sound may go on after the last picture
 
-_SOME = 1 << 16 # bytes that are looked at, at the beginning and at the end of a file
-_ASF = bytes.fromhex('3026b2758e66cf11') # how .wmv begins
-_ASF_SIZE = bytes.fromhex('a1dcab8c47a9cf118ee400c00c205365') # 40 bytes before the size of the file
-
-def _short_of(
-    head:bytes, # beginning of a file
-    there:int, # its bytes
-)->str: # empty where nothing is lost
-    "What the header of an .avi or .wmv says that is not there"
-    whole = 0
-    at = head.find(_ASF_SIZE) + 40
-    if head[:4] == b'RIFF':
-        whole = 8 + int.from_bytes(head[4:8], 'little')
-    elif head.startswith(_ASF) and at >= 40:
-        whole = int.from_bytes(head[at:at + 8], 'little')
-    if there < whole < 1 << 31:
-        return f'its header speaks of {whole} bytes, {there} are there'
-    return ''
-
-def _part_of_packet(
-    head:bytes, # beginning of a file
-    there:int, # its bytes
-)->str: # empty where nothing is lost
-    "A transport stream (.ts, .m2ts) is a row of packets of one length"
-    for length, mark in ((188, 0), (192, 4)):
-        is_stream = all(head[at:at + 1] == b'G' for at in (mark, mark + length, mark + 2*length))
-        if is_stream and there % length:
-            return f'it ends in the middle: {there % length} of the {length} bytes of a packet'
-    return ''
-
-def _part_of_unit(
-    head:bytes, # beginning of a file
-    tail:bytes, # its end
-)->str: # empty where nothing is lost
-    "The end of .mpg, .ogv and .gif says that it is one"
-    if head[:3] == b'GIF':
-        whole = tail.rstrip(b'\0').endswith(b';')
-    elif head[:4] == b'OggS': # a page: flags at 5, number of segments at 26, then their lengths
-        page = tail[tail.rfind(b'OggS'):]
-        segments = page[27:27 + page[26]] if len(page) > 26 else b''
-        last = len(page) > 26 and bool(page[5] & 4)
-        whole = last and len(page) >= 27 + page[26] + sum(segments)
-    elif head[:4] == b'\0\0\1\xba': # packets: their length in bytes 4 and 5
-        starts = [found.start() for found in re.finditer(rb'\x00\x00\x01[\xbd-\xef]', tail)]
-        packet = tail[max(starts, default=0):]
-        whole = len(packet) >= 6 + int.from_bytes(packet[4:6], 'big')
-    else:
-        return ''
-    return '' if whole else 'it ends in the middle: the mark of its end is not there'
-
-def _ends_early(path:Path)->str: # empty where nothing is lost
-    "How the bytes of a file show that some are missing"
-    there = path.stat().st_size
-    with path.open('rb') as file:
-        head = file.read(_SOME)
-        file.seek(max(0, there - _SOME))
-        tail = file.read()
-    return _short_of(head, there) or _part_of_packet(head, there) or _part_of_unit(head, tail)
-
 def _missing(
     path:Path, # file
     said:str, # ffmpeg's messages
     end:float, # seconds of the decoded frames
 )->str: # empty where nothing is lost
     "What is lost by the file's own account"
-    lost = _ends_early(path)
+    lost = ends_early(path)
     found = re.search(r'Duration: (\d+):(\d+):([\d.]+)', said)
     if lost or not found: return lost
     hours, minutes, seconds = found.groups()
