@@ -112,6 +112,7 @@ def _label_files(
             f'{meta.name} speaks of are there: unpack the archive of {folder.parts[-3]} again')
     return files
 
+# %% ../../nbs/library/4_datasets/44d_dexycb.ipynb #573b6f1d
 def _load(
     root:Path, # folder with `calibration`
     hand_id:str|None, # hand model of the parameters; None: joints only
