@@ -176,6 +176,7 @@ def _of_split(
             'there (split=None reads what there is)')
     return [path for i, path in enumerate(found) if i//5 in SPLITS[split]]
 
+# %% ../../nbs/library/4_datasets/44d_dexycb.ipynb #1b76e2bd
 def _cameras(
     recording:Path, # folder of a sequence
 )->tuple[list, list]: # folders of its cameras; those that should be there and are not
