@@ -5,22 +5,27 @@
 # %% auto #0
 __all__ = ['Forecast', 'load_forecast']
 
-# %% ../../nbs/library/6_models/68h_forecast.ipynb #cf317d95
+# %% ../../nbs/library/6_models/68h_forecast.ipynb #19c1d13a
+import base64
 import html
+import io
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 import numpy as np
 import torch
 from fastcore.basics import patch
 from torch import Tensor
+from ..core.checks import check_output
 from ..geometry.hands import SIDES
 from ..geometry.motion import HandMotion
 from .bvh import motion_bvh
 from .forecast_file import json_text, read_npz, write_content, write_npz
 from .gltf import motion_glb
 from .hand_parameters import hand_parameters, refit_motion, smplx_arguments
+from .rerun_log import Logged, log_futures
+from .robot_episodes import Episodes, write_episodes
 
-# %% ../../nbs/library/6_models/68h_forecast.ipynb #645f5446
+# %% ../../nbs/library/6_models/68h_forecast.ipynb #9571eb68
 def _no_hands()->Tensor: # (2,) bool
     "Neither hand"
     return torch.zeros(2, dtype=torch.bool)
@@ -81,7 +86,7 @@ class Forecast:
             raise ValueError('this forecast has no image to draw on')
         return overlay_forecast(self.image, self.vertices(), self.intrinsics, **kwargs)
 
-# %% ../../nbs/library/6_models/68h_forecast.ipynb #70e0f738
+# %% ../../nbs/library/6_models/68h_forecast.ipynb #a6465400
 @patch
 def arrays(self:Forecast)->dict: # name → tensor
     "Everything that a file holds as arrays of numbers"
@@ -137,7 +142,7 @@ def _handed_over(
     "What another program reads, as a file where somebody wants one"
     return content if path is None else write_content(path, content, overwrite)
 
-# %% ../../nbs/library/6_models/68h_forecast.ipynb #4ffb465a
+# %% ../../nbs/library/6_models/68h_forecast.ipynb #dd4c9855
 def load_forecast(
     path:str|Path, # `.npz` of a forecast
 )->Forecast: # without its image
@@ -157,7 +162,7 @@ def load_forecast(
     seed = int(entries['seed']) if 'seed' in entries else None
     return Forecast(motion, fps=float(entries['fps']), point=point, seed=seed, **known, **words)
 
-# %% ../../nbs/library/6_models/68h_forecast.ipynb #0655963d
+# %% ../../nbs/library/6_models/68h_forecast.ipynb #bdd82229
 @patch
 def to_smplx(self:Forecast,
     sample:int|None=None, # which one; None: the point forecast
@@ -194,3 +199,80 @@ def to_bvh(self:Forecast,
 )->str|Path: # the text, or the path where one is given
     "Moving skeletons of both hands"
     return _handed_over(motion_bvh(self.pick(sample), self.fps), path, overwrite)
+
+@patch
+def to_rerun(self:Forecast,
+    path:str|Path|None=None, # `.rrd` to write
+    overwrite:bool=False, # may it replace a file that this program did not make?
+): # Rerun's recording, whose `.spawn()` opens the viewer; the path where one is given
+    "All futures for the Rerun viewer"
+    if path is not None:
+        check_output(path, overwrite=overwrite)
+    futures = {} if self.point is None else dict(likely=self.point)
+    futures |= {f'sample-{number + 1}': self.pick(number) for number in range(len(self.shares()))}
+    return log_futures(Logged(futures, self.fps, self.image, self.intrinsics), path)
+
+@patch
+def to_lerobot(self:Forecast,
+    folder:str|Path, # of the dataset
+    task:str='go on as two hands do', # what the episodes show, in words
+    overwrite:bool=False, # may it replace a folder that this program did not make?
+)->Path: # `folder`
+    "All samples as the episodes of a LeRobot dataset"
+    episodes = Episodes(self.motion, self.shares(), self.seen, self.fps, task)
+    return write_episodes(folder, episodes, overwrite)
+
+# %% ../../nbs/library/6_models/68h_forecast.ipynb #cfa0024c
+@patch
+def summary(self:Forecast)->str:
+    "One line on the forecast"
+    samples, frames = self.motion.valid.shape[:2]
+    names = [name for name, seen in zip(SIDES, self.seen.tolist(), strict=True) if seen]
+    hands = ' and '.join(names) or 'none'
+    parts = [f'{samples} samples of {frames} frames at {self.fps:g} fps', f'hands seen: {hands}']
+    parts.append(self.motion.hand_id)
+    return ', '.join(parts + [f'weights {self.source}']*bool(self.source))
+
+@patch
+def __repr__(self:Forecast)->str:
+    return f'Forecast({self.summary()})'
+
+def _futures(
+    forecast:Forecast, # with or without a point forecast
+)->tuple: # motion (S or S + 1, T), names
+    "The point forecast, then the samples"
+    shares = forecast.shares().tolist()
+    names = [f'sample {number + 1} ({share:.0%})' for number, share in enumerate(shares)]
+    motion, point = forecast.motion, forecast.point
+    if point is None:
+        return motion, tuple(names)
+    fields = ('rot', 'wrist', 'betas', 'valid')
+    both = [torch.cat([getattr(point, one)[None], getattr(motion, one)]) for one in fields]
+    return HandMotion(*both, motion.hand_id), ('point forecast', *names)
+
+@patch
+def to_html(self:Forecast,
+    path:str|Path|None=None, # `.html` to write
+    title:str='Hands', # of the page
+    overwrite:bool=False, # may it replace a file that this program did not make?
+)->str|Path: # the page, or the path where one is given
+    "Page with the moving hands, that needs nothing else"
+    from forehand4d.drawing.page import Player, player_page
+    motion, names = _futures(self)
+    guess = tuple((~self.seen).tolist())
+    page = player_page(Player(
+        motion, names, self.fps, title, self.summary(), self.image, self.intrinsics, guess))
+    return _handed_over(page, path, overwrite)
+
+@patch
+def _repr_html_(self:Forecast)->str:
+    "Picture and player"
+    shown = ''
+    if self.image is not None:
+        file = io.BytesIO()
+        self.show().savefig(file, format='jpeg', dpi=80)
+        code = base64.b64encode(file.getvalue()).decode()
+        shown = f'<img style="max-width:100%" src="data:image/jpeg;base64,{code}">'
+    page = html.escape(self.to_html())
+    frame = f'<iframe style="width:100%;height:480px;border:0" srcdoc="{page}"></iframe>'
+    return f'<p>{html.escape(self.summary())}</p>{shown}{frame}'

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['TWIST', 'SHAPE', 'STEPS', 'HandParameters', 'hand_parameters', 'smplx_arguments', 'refit_motion']
 
-# %% ../../nbs/library/6_models/68b_hand_parameters.ipynb #d5248271
+# %% ../../nbs/library/6_models/68b_hand_parameters.ipynb #5a606339
 from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
@@ -15,7 +15,7 @@ from ..geometry.mano import to_mano
 from ..geometry.motion import HandMotion
 from ..geometry.rotations import aa_to_mat
 
-# %% ../../nbs/library/6_models/68b_hand_parameters.ipynb #358d2fe4
+# %% ../../nbs/library/6_models/68b_hand_parameters.ipynb #3c2ed667
 @dataclass(frozen=True)
 class HandParameters:
     "MANO's four parameters of both hands, right first"
@@ -45,7 +45,7 @@ def smplx_arguments(
     given = hand_parameters(motion)
     return {name: given.hand(side) for side, name in enumerate(SIDES)}
 
-# %% ../../nbs/library/6_models/68b_hand_parameters.ipynb #a15df719
+# %% ../../nbs/library/6_models/68b_hand_parameters.ipynb #e24bcb7a
 TWIST = 1e-6 # square metres a square radian: what a turn costs that the joints do not ask for
 SHAPE = 1e-6 # square metres a square unit of shape
 STEPS = 60 # of the search
