@@ -299,6 +299,101 @@ def test_bvh(forecast, tmp_path):
     assert MARK in path.read_text()[:200]
 
 
+# -- LeRobot
+
+
+def test_lerobot(forecast, tmp_path):
+    "pyarrow and pandas find the episodes, and forward kinematics of the state our joints"
+    import pandas as pd
+    from pyarrow import parquet
+
+    folder = forecast.to_lerobot(tmp_path / 'hands', task='open a jar')
+    info = json.loads((folder / 'meta' / 'info.json').read_text())
+    assert (info['codebase_version'], info['total_episodes'], info['fps']) == ('v3.0', 3, 25)
+    first = dict(chunk_index=0, file_index=0)
+    table = parquet.read_table(folder / info['data_path'].format(**first))
+    assert set(table.column_names) == set(info['features'])
+    for name, feature in info['features'].items():
+        width = getattr(table.schema.field(name).type, 'list_size', 1)
+        assert [width] == feature['shape'], name
+        names = feature['names']
+        assert names is None or len(names) == width, name
+    steps = table.to_pandas()
+    names = info['features']['observation.state']['names']
+    states = pd.DataFrame(np.stack(steps['observation.state']), columns=names)
+    for episode in range(3):
+        rows = states[steps.episode_index == episode]
+        for hand, side in enumerate(SIDES):
+            assert_state_gives_joints(rows, side, forecast, episode, hand)
+    moved = np.stack(steps['action'])
+    for start in range(0, 3 * FRAMES, FRAMES):
+        own = np.stack(steps['observation.state'])[start : start + FRAMES]
+        assert np.array_equal(moved[start : start + FRAMES - 1], own[1:])
+    assert np.allclose(steps.timestamp, steps.frame_index / 25)
+    assert np.allclose(steps['sample.weight'].unique(), [0.2, 0.5, 0.3])
+    tasks = pd.read_parquet(folder / 'meta' / 'tasks.parquet')
+    assert tasks.loc['open a jar'].task_index == 0
+    episodes = pd.read_parquet(folder / 'meta/episodes/chunk-000/file-000.parquet')
+    assert episodes.dataset_from_index.tolist() == [0, FRAMES, 2 * FRAMES]
+    assert episodes.length.tolist() == [FRAMES] * 3 and episodes.tasks[1].tolist() == ['open a jar']
+    stats = json.loads((folder / 'meta' / 'stats.json').read_text())
+    assert np.allclose(stats['action']['mean'], moved.mean(0), atol=1e-6)
+
+
+def assert_state_gives_joints(rows, side, forecast, episode, hand):
+    "Wrist pose and finger joints, through smplx's own kinematics"
+    from scipy.spatial.transform import Rotation
+    from test_open_hand import smplx_layer
+
+    numbers = rows[[f'{side}_wrist_{n}' for n in ('x', 'y', 'z', 'qw', 'qx', 'qy', 'qz')]].values
+    fingers = rows[[c for c in rows if c.startswith(side) and '_wrist_' not in c]].values
+    wrist = torch.from_numpy(numbers[:, :3]).float()
+    turn = Rotation.from_quat(numbers[:, [4, 5, 6, 3]]).as_matrix()
+    bend = Rotation.from_rotvec(fingers.reshape(-1, 3)).as_matrix().reshape(-1, 15, 3, 3)
+    layer = smplx_layer(side, torch.float32)
+    betas = forecast.motion.betas[episode, hand].expand(FRAMES, 10)
+    given = dict(
+        global_orient=torch.from_numpy(turn[:, None]).float(),
+        hand_pose=torch.from_numpy(bend).float(),
+    )
+    found = layer(betas=betas, **given).joints
+    found = found - found[:, :1] + wrist[:, None]
+    assert (found - forecast.joints[episode, :, hand, :16]).abs().max() < 1e-5
+
+
+def test_lerobot_reads_it(forecast, tmp_path):
+    "LeRobot's own reader, where it is installed"
+    lerobot = pytest.importorskip('lerobot.datasets.lerobot_dataset')
+    folder = forecast.to_lerobot(tmp_path / 'hands')
+    data = lerobot.LeRobotDataset('local/hands', root=folder)
+    assert (data.num_episodes, len(data)) == (3, 3 * FRAMES)
+
+
+# -- Rerun
+
+
+def test_rerun(forecast, tmp_path):
+    "Rerun's own reader finds every vertex at its time"
+    pytest.importorskip('rerun', reason='an optional extra')
+    from rerun.chunk import RrdReader
+
+    path = forecast.to_rerun(tmp_path / 'a.rrd')
+    vertices = forecast.joints[1].numpy()
+    found = {}
+    for chunk in RrdReader(path).stream().to_chunks():
+        if chunk.entity_path != '/futures/sample-2/left/joints':
+            continue
+        batch = chunk.to_record_batch().to_pydict()
+        times = batch['time']
+        (name,) = [n for n in batch if n.endswith('positions')]
+        for time, places in zip(times, batch[name], strict=True):
+            found[round(time.total_seconds() * 25)] = np.array(places)
+    assert sorted(found) == list(range(FRAMES))
+    for frame, places in found.items():
+        assert np.abs(places - vertices[frame, 1]).max() < 1e-6
+    assert MARK.encode() in path.read_bytes()[: 1 << 16]
+
+
 # -- whose files they are
 
 
@@ -313,3 +408,36 @@ def test_files_of_others_stay(forecast, tmp_path):
         before = path.read_bytes()
         write(path)  # our own are replaced, by the same bytes
         assert path.read_bytes() == before
+
+
+# -- the command
+
+
+def test_formats_are_checked_first(tmp_path, capsys):
+    "Before an image is looked for"
+    from forehand4d.cli import main
+
+    assert main(['forecast', str(tmp_path / 'none.jpg'), '--format', 'npz,gbl']) == 2
+    assert 'did you mean glb?' in capsys.readouterr().err
+    assert main(['forecast', str(tmp_path / 'none.jpg'), '--format', '']) == 2
+
+
+def test_every_format_of_a_photograph(forecast, tmp_path):
+    from forehand4d.core.checks import FORMATS, made_here
+    from forehand4d.models.photo import Results, forecast_photo
+    from PIL import Image
+
+    photo = tmp_path / 'photo.jpg'
+    Image.fromarray(forecast.image).save(photo)
+    where = Results(tmp_path / 'out', formats=FORMATS)
+
+    def forecaster(image, **told):
+        return forecast
+
+    made = forecast_photo(photo, where, forecaster, detect=False)
+    assert [path.name for path in made.files] == [f'photo.{kind}' for kind in FORMATS]
+    assert all(made_here(path) for path in made.files)
+    forecast_photo(photo, where, forecaster, detect=False)  # our own are replaced
+    made.files[4].write_text('precious')
+    with pytest.raises(ValueError, match='photo.glb is there and was not made by this program'):
+        forecast_photo(photo, where, forecaster, detect=False)
