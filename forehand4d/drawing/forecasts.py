@@ -55,7 +55,8 @@ def draw_panel(
 ):
     "An image in a thin frame"
     ax.imshow(image, interpolation='lanczos')
-    ax.set(xticks=[], yticks=[])
+    ax.xaxis.set_visible(False)
+    ax.yaxis.set_visible(False)
     for side in ax.spines.values():
         side.set_color('.8')
     if title:

@@ -11,6 +11,7 @@ import base64
 import html
 import io
 import json
+from bisect import bisect_left
 from dataclasses import dataclass
 from importlib.resources import files
 import numpy as np
@@ -58,11 +59,13 @@ def shape_space(
     mean = shapes.mean(0)
     directions = _directions(shapes - mean)
     along = (shapes - mean)@directions.T
-    for rank in RANKS:
-        found = ShapeSpace(mean, directions[:rank], along[:, :rank])
-        if np.abs(found.shapes() - shapes).max() <= WITHIN:
-            break
-    return found
+    def with_rank(rank:int)->ShapeSpace:
+        return ShapeSpace(mean, directions[:rank], along[:, :rank])
+
+    def is_near(rank:int)->bool:
+        return bool(np.abs(with_rank(rank).shapes() - shapes).max() <= WITHIN)
+
+    return with_rank(RANKS[bisect_left(RANKS[:-1], True, key=is_near)])
 
 # %% ../../nbs/library/3_drawing/35_page.ipynb #f6711080
 def _text(array:np.ndarray)->str: # any → its bytes
@@ -119,11 +122,12 @@ class Player:
 def _hand_fields(
     player:Player, # what is shown
     motion:HandMotion, # (S, T) of it
+    vertices:Tensor, # (S, T, 2, V, 3) metres
     side:int, # 0 right, 1 left
 )->dict:
     "A hand as the viewer takes it"
     turn, wrist = motion.rot[:, :, side, 0], motion.wrist[:, :, side]
-    local = (motion.vertices()[:, :, side] - wrist[..., None, :])@turn
+    local = (vertices[:, :, side] - wrist[..., None, :])@turn
     space = shape_space(local.flatten(2).flatten(0, 1).numpy())
     pose = torch.cat([quat_curve(turn.transpose(0, 1)).transpose(0, 1), wrist], -1)
     there = motion.valid[:, :, side]
@@ -168,13 +172,14 @@ def _data(player:Player)->dict: # what is shown → plain values
     "Everything that the viewer draws"
     motion = player.shown()
     keys = motion.valid.shape[1]
+    vertices = motion.vertices()
     photo = None
     if player.image is not None and player.intrinsics is not None:
         photo = _photo_fields(player, motion)
     return dict(
         fps=player.fps, keys=keys, seconds=(keys - 1)*player.every()/player.fps,
         futures=list(player.names[:MOST_FUTURES]), photo=photo,
-        hands=[_hand_fields(player, motion, side) for side in range(2)])
+        hands=[_hand_fields(player, motion, vertices, side) for side in range(2)])
 
 def player_page(
     player:Player, # what is shown

@@ -13,6 +13,7 @@ from functools import partial
 from itertools import islice
 from pathlib import Path
 import numpy as np
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from ..core.files import atomic_path
 from ..core.checks import MARK, USUAL, check_formats, check_output, distinct_names
 from ..drawing.forecasts import overlay_forecast
@@ -113,7 +114,10 @@ def _draw(
         seen = {'keypoints': hands.keypoints, 'keypoints_valid': hands.valid}
     figure = overlay_forecast(
         forecast.image, forecast.motion, forecast.intrinsics, drawn, forecast.fps, PIXELS, **seen)
-    figure.savefig(path, dpi=DPI, metadata={'Software': MARK}, pil_kwargs={'compress_level': 4})
+    figure.set_dpi(DPI)
+    made_by, quick = {'Software': MARK}, {'compress_level': 4}
+    canvas = FigureCanvasAgg(figure) # draws once; `savefig` draws twice with this layout
+    canvas.print_png(path, metadata=made_by, pil_kwargs=quick)
 
 def _write_forecast(
     forecast, # `Forecast`
