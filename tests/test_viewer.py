@@ -118,6 +118,7 @@ def seen(tmp_path_factory):
             found[f'vertices {t}'] = np.array(await page.js(code)).reshape(2, 778, 3)
         await asyncio.sleep(1)  # the photograph is decoded
         await page.js('for (const p of document.querySelectorAll(".panel")) p.style.opacity = 0')
+        await page.js("ways.click()")
         found['first'] = await page.picture()
         await page.js('viewer.setTime(1)')
         found['last'] = await page.picture()

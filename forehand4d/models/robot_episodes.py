@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['STATE_NAMES', 'PLACE_NAMES', 'robot_state', 'Episodes', 'write_episodes']
 
-# %% ../../nbs/library/6_models/68f_robot_episodes.ipynb #04b445ee
+# %% ../../nbs/library/6_models/68f_robot_episodes.ipynb #f501b8f6
 from dataclasses import dataclass
 from pathlib import Path
 import numpy as np
@@ -20,7 +20,7 @@ from ..geometry.hands import JOINT_NAMES, SIDES
 from ..geometry.motion import HandMotion
 from ..geometry.rotations import mat_to_aa, quat_curve
 
-# %% ../../nbs/library/6_models/68f_robot_episodes.ipynb #d4d7e874
+# %% ../../nbs/library/6_models/68f_robot_episodes.ipynb #0a18426d
 _WRIST = ('x', 'y', 'z', 'qw', 'qx', 'qy', 'qz')
 _OF_WRISTS = [[f'{side}_wrist_{part}' for part in _WRIST] for side in SIDES]
 _OF_FINGERS = [
@@ -37,7 +37,7 @@ def robot_state(
     fingers = mat_to_aa(motion.rot[:, :, 1:]).flatten(-2)
     return torch.cat([motion.wrist, turn, fingers], -1).flatten(1)
 
-# %% ../../nbs/library/6_models/68f_robot_episodes.ipynb #b3147b4f
+# %% ../../nbs/library/6_models/68f_robot_episodes.ipynb #58408f57
 @dataclass(frozen=True)
 class Episodes:
     "Futures that start from one image"
@@ -104,7 +104,7 @@ def _statistics(columns:dict)->dict: # name → (T,) or (T, n) → name → stat
             std=rows.std(0).tolist(), count=[len(rows)])
     return found
 
-# %% ../../nbs/library/6_models/68f_robot_episodes.ipynb #bad88866
+# %% ../../nbs/library/6_models/68f_robot_episodes.ipynb #0d658d9c
 _DATA = 'data/chunk-{chunk_index:03d}/file-{file_index:03d}.parquet'
 _EPISODES = 'meta/episodes/chunk-{chunk_index:03d}/file-{file_index:03d}.parquet'
 _FIRST = dict(chunk_index=0, file_index=0)
