@@ -1,15 +1,15 @@
-"""Forecasts in other people's programs: each file is read back by a reader that knows nothing of us"""
+"""Forecasts in other people's programs:
+each file is read back by a reader that knows nothing of us"""
 
 import io, json
 from dataclasses import replace
-from pathlib import Path
 import numpy as np, pytest, torch
 
 from forehand4d.core.checks import MARK
 from forehand4d.core.paths import project_root
 from forehand4d.geometry.cameras import intrinsics_from_fov
-from forehand4d.geometry.hands import BONES, JOINT_NAMES, PARENTS, SIDES, TIPS
-from forehand4d.geometry.hand_models import know_hands, load_hand, open_hand
+from forehand4d.geometry.hands import JOINT_NAMES, SIDES, TIPS
+from forehand4d.geometry.hand_models import know_hands, load_hand
 from forehand4d.geometry.motion import HandMotion, rest_motion
 from forehand4d.geometry.rotations import aa_to_mat, random_rotation
 from forehand4d.models.forecast import Forecast, load_forecast
@@ -347,7 +347,7 @@ def assert_state_gives_joints(rows, side, forecast, episode, hand):
 
     numbers = rows[[f'{side}_wrist_{n}' for n in ('x', 'y', 'z', 'qw', 'qx', 'qy', 'qz')]].values
     fingers = rows[[c for c in rows if c.startswith(side) and '_wrist_' not in c]].values
-    wrist = torch.from_numpy(numbers[:, :3]).float()
+    wrist = torch.tensor(numbers[:, :3]).float()
     turn = Rotation.from_quat(numbers[:, [4, 5, 6, 3]]).as_matrix()
     bend = Rotation.from_rotvec(fingers.reshape(-1, 3)).as_matrix().reshape(-1, 15, 3, 3)
     layer = smplx_layer(side, torch.float32)

@@ -11,10 +11,15 @@ from forehand4d.geometry.motion import HandMotion, demo_motion
 CHROMIUM = shutil.which('chromium') or shutil.which('google-chrome')
 pytestmark = pytest.mark.skipif(not CHROMIUM, reason='no Chromium is installed')
 SIZE = 900, 600
-FLAGS = (
-    '--headless=new --no-sandbox --no-first-run --use-gl=angle --use-angle=swiftshader '
-    '--enable-unsafe-swiftshader --remote-debugging-port=0'
-).split()
+FLAGS = [
+    '--headless=new',
+    '--no-sandbox',
+    '--no-first-run',
+    '--use-gl=angle',
+    '--use-angle=swiftshader',
+    '--enable-unsafe-swiftshader',
+    '--remote-debugging-port=0',
+]
 
 
 class Page:
@@ -22,8 +27,8 @@ class Page:
 
     def __init__(self, folder):
         command = [CHROMIUM, *FLAGS, f'--user-data-dir={folder}', 'about:blank']
-        self.log = open(folder / 'log', 'w')
-        self.process = subprocess.Popen(command, stderr=self.log)
+        with open(folder / 'log', 'w') as log:
+            self.process = subprocess.Popen(command, stderr=log)
         self.folder, self.number, self.events = folder, 0, []
 
     async def port(self):
@@ -81,7 +86,8 @@ class Page:
         "Exceptions, and what the console calls an error"
         kinds = {'Runtime.exceptionThrown', 'Log.entryAdded', 'Runtime.consoleAPICalled'}
         said = [event for event in self.events if event['method'] in kinds]
-        return [e for e in said if 'error' in json.dumps(e) or e['method'] == 'Runtime.exceptionThrown']
+        thrown = 'Runtime.exceptionThrown'
+        return [e for e in said if e['method'] == thrown or '"error"' in json.dumps(e)]
 
     def asked_for(self):
         "Addresses of what was loaded"
@@ -91,7 +97,6 @@ class Page:
     def close(self):
         self.process.terminate()
         self.process.wait()
-        self.log.close()
 
 
 @pytest.fixture(scope='module')
@@ -112,7 +117,8 @@ def seen(tmp_path_factory):
     async def look():
         await page.open(path)
         found['title'] = await page.js('document.title')
-        found['fills'] = await page.js('[innerWidth, innerHeight, scene.clientWidth, scene.clientHeight]')
+        sizes = '[innerWidth, innerHeight, scene.clientWidth, scene.clientHeight]'
+        found['fills'] = await page.js(sizes)
         for t in (0, 15, 30):
             code = f'[0, 1].map((side) => [...viewer.vertices(side, 1, {t / 30})])'
             found[f'vertices {t}'] = np.array(await page.js(code)).reshape(2, 778, 3)
@@ -150,7 +156,8 @@ def blue(picture):
 
 
 def test_what_is_seen(seen):
-    "In the camera's view the right hand is where it projects to; hands and photograph can be hidden"
+    """In the camera's view the right hand is where it projects to;
+    hands and photograph can be hidden"""
     hand = seen['motion'].vertices()[0, 0, 0]
     pixels = project(hand, seen['K']).numpy()
     scale = SIZE[0] / 450 / 1.05  # the photograph fills all but a margin

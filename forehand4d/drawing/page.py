@@ -43,13 +43,17 @@ class ShapeSpace:
 
 def _directions(moved:np.ndarray)->np.ndarray: # (N, D), their mean is zero → (K, D), most first
     "Principal directions; the largest entry of each is positive"
-    some = moved[::max(1, -(-len(moved)//LOOKED_AT))]
+    step = -(-len(moved)//LOOKED_AT)
+    some = moved[::step]
     _, mixed = np.linalg.eigh(some@some.T)
-    rows = mixed[:, ::-1].T[:RANKS[-1]]@some
+    most_first = mixed.T[::-1]
+    rows = most_first[:RANKS[-1]]@some
     lengths = np.linalg.norm(rows, axis=1)
-    rows = rows[lengths > 1e-9]/lengths[lengths > 1e-9, None]
+    rows = rows[lengths > 1e-9]
+    rows = rows/np.linalg.norm(rows, axis=1, keepdims=True)
     largest = np.abs(rows).argmax(1)
-    return rows*np.sign(rows[range(len(rows)), largest])[:, None]
+    signs = np.sign(rows[range(len(rows)), largest])
+    return rows*signs[:, None]
 
 def shape_space(
     shapes:np.ndarray, # (N, D) metres
@@ -84,9 +88,13 @@ def _shape_fields(space:ShapeSpace)->dict: # of a hand → as the viewer takes i
     "Mean, directions and steps along them"
     basis, step = _whole(space.directions)
     share, size = _whole(space.along.T)
+    scale = (step*size).astype(np.float32)
+    mean = space.mean.astype(np.float32)
     return dict(
-        mean=_text(space.mean.astype(np.float32)), basis=_text(basis),
-        share=_text(share.T), scale=_text((step*size).astype(np.float32)))
+        mean=_text(mean),
+        basis=_text(basis),
+        share=_text(share.T),
+        scale=_text(scale))
 
 # %% ../../nbs/library/3_drawing/35_page.ipynb #dcf2450c
 MOST_FUTURES = 10 # of a page
@@ -132,12 +140,15 @@ def _hand_fields(
     pose = torch.cat([quat_curve(turn.transpose(0, 1)).transpose(0, 1), wrist], -1)
     there = motion.valid[:, :, side]
     guess = bool(player.guess[side])
+    expected = not guess or all(player.guess)
+    faces = motion.hand().faces[side]
     return dict(
         name=f'{SIDES[side]} hand' + ' (a guess)'*guess,
-        shown=bool(there.any()) and (not guess or all(player.guess)),
+        shown=bool(there.any()) and expected,
         color=fade(side, 0).round(3).tolist(),
-        faces=_text(motion.hand().faces[side].numpy().astype(np.uint16)),
-        pose=_text(pose.float().numpy()), there=_text(there.numpy().astype(np.uint8)),
+        faces=_text(faces.numpy().astype(np.uint16)),
+        pose=_text(pose.float().numpy()),
+        there=_text(there.numpy().astype(np.uint8)),
         **_shape_fields(space))
 
 # %% ../../nbs/library/3_drawing/35_page.ipynb #d9d350f4

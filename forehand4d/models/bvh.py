@@ -21,7 +21,25 @@ _TIP_OF = dict(BONES[15:]) # last joint of a finger → its tip
 
 def _numbers(values)->str: # any → text
     "Numbers as BVH has them"
-    return ' '.join(f'{value:.7f}' for value in values)
+    words = [f'{value:.7f}' for value in values]
+    return ' '.join(words)
+
+def _offset(bone)->str: # (3,) metres → text
+    "Where a joint lies in its parent"
+    return f'OFFSET {_numbers(bone)}'
+
+def _block(
+    head:str, # its first line
+    inside:list, # lines of text
+)->list: # lines of text
+    "Lines between braces"
+    deeper = [f'  {line}' for line in inside]
+    return [head, '{', *deeper, '}']
+
+def _children(joint:int)->list: # of the 16 → joints that hang on it
+    "Joints below a joint"
+    later = range(joint + 1, 16)
+    return [child for child in later if PARENTS[child] == joint]
 
 def _joint_lines(
     motion:HandMotion, # (T)
@@ -30,34 +48,49 @@ def _joint_lines(
 )->list: # of text
     "A joint and all that hangs on it"
     name = f'{SIDES[side]}_{JOINT_NAMES[joint]}'
-    offset = _numbers(bone_offsets(motion, side)[joint])
-    inside = [f'OFFSET {offset}', _TURNS if joint else _MOVES]
-    for child in range(joint + 1, 16):
-        if PARENTS[child] == joint:
-            inside += _joint_lines(motion, side, child)
+    offsets = bone_offsets(motion, side)
+    inside = [_offset(offsets[joint])]
+    inside.append(_TURNS if joint else _MOVES)
+    for child in _children(joint):
+        inside += _joint_lines(motion, side, child)
     if joint in _TIP_OF:
-        _, places = tip_places(motion, side)[_TIP_OF[joint]]
-        inside += ['End Site', '{', f'  OFFSET {_numbers(places.mean(0).tolist())}', '}']
-    return [f'JOINT {name}', '{', *[f'  {line}' for line in inside], '}']
+        inside += _end_lines(motion, side, joint)
+    return _block(f'JOINT {name}', inside)
+
+def _end_lines(
+    motion:HandMotion, # (T)
+    side:int, # 0 right, 1 left
+    joint:int, # the last of a finger
+)->list: # of text
+    "The rigid bone to a fingertip"
+    places = tip_places(motion, side)
+    tip = _TIP_OF[joint]
+    _, path = places[tip]
+    middle = path.mean(0)
+    return _block('End Site', [_offset(middle.tolist())])
 
 def _tree(motion:HandMotion)->list: # (T) → lines of text
     "Both hands on one root, whose name carries our mark"
     inside = ['OFFSET 0 0 0', _MOVES]
     for side in range(2):
         inside += _joint_lines(motion, side, 0)
-    return ['HIERARCHY', f'ROOT hands-{MARK}', '{', *[f'  {line}' for line in inside], '}']
+    root = _block(f'ROOT hands-{MARK}', inside)
+    return ['HIERARCHY', *root]
 
 # %% ../../nbs/library/6_models/68d_bvh.ipynb #a229d830
 def _depth_first(joint:int=0)->list: # of the 16 → it and all below it
     "Joints in the order of the tree"
-    below = [child for child in range(joint + 1, 16) if PARENTS[child] == joint]
-    return [joint, *(one for child in below for one in _depth_first(child))]
+    order = [joint]
+    for child in _children(joint):
+        order += _depth_first(child)
+    return order
 
 def _degrees(turns:np.ndarray)->np.ndarray: # (T, 3, 3) → (T, 3)
     "Angles about z, x and y"
     with warnings.catch_warnings():
         warnings.simplefilter('ignore') # where two axes meet, one of many answers is as good
-        angles = Rotation.from_matrix(turns).as_euler('ZXY', degrees=True)
+        rotations = Rotation.from_matrix(turns)
+        angles = rotations.as_euler('ZXY', degrees=True)
     return np.unwrap(angles, axis=0, period=360)
 
 def _columns(
@@ -65,17 +98,29 @@ def _columns(
     side:int, # 0 right, 1 left
 )->list: # of (T, n)
     "Numbers of a hand, in the order of the tree"
-    turns = motion.rot[:, side].double().numpy()
-    columns = [motion.wrist[:, side].numpy()]
-    return columns + [_degrees(turns[:, joint]) for joint in _depth_first()]
+    rot = motion.rot[:, side]
+    turns = rot.double().numpy()
+    wrist = motion.wrist[:, side]
+    columns = [wrist.numpy()]
+    for joint in _depth_first():
+        angles = _degrees(turns[:, joint])
+        columns.append(angles)
+    return columns
+
+_UPRIGHT = [0., 0, 0, 0, 180, 0] # the root: place, then angles about z, x and y
 
 def motion_bvh(
     motion:HandMotion, # (T) on the CPU
     fps:float=30., # frames a second
 )->str: # text of a `.bvh`
     "Skeletons of both hands"
-    upright = np.tile([0., 0, 0, 0, 180, 0], (len(motion), 1))
-    table = np.hstack([upright, *_columns(motion, 0), *_columns(motion, 1)])
-    head = ['MOTION', f'Frames: {len(motion)}', f'Frame Time: {1/fps:.7f}']
-    rows = [_numbers(row) for row in table]
-    return '\n'.join([*_tree(motion), *head, *rows]) + '\n'
+    frames = len(motion)
+    upright = np.tile(_UPRIGHT, (frames, 1))
+    right = _columns(motion, 0)
+    left = _columns(motion, 1)
+    table = np.hstack([upright, *right, *left])
+    lines = _tree(motion)
+    lines += ['MOTION', f'Frames: {frames}']
+    lines.append(f'Frame Time: {1/fps:.7f}')
+    lines += map(_numbers, table)
+    return '\n'.join(lines) + '\n'

@@ -57,6 +57,9 @@ class Forecast:
             return self.joints.mean(0)
         return self.point.joints()
 
+    def __repr__(self)->str:
+        return f'Forecast({self.summary()})'
+
     def vertices(self)->Tensor: # (S, T, 2, 778, 3) metres
         "Meshes of all samples"
         return self.motion.vertices()
@@ -232,10 +235,6 @@ def summary(self:Forecast)->str:
     parts = [f'{samples} samples of {frames} frames at {self.fps:g} fps', f'hands seen: {hands}']
     parts.append(self.motion.hand_id)
     return ', '.join(parts + [f'weights {self.source}']*bool(self.source))
-
-@patch
-def __repr__(self:Forecast)->str:
-    return f'Forecast({self.summary()})'
 
 def _futures(
     forecast:Forecast, # with or without a point forecast

@@ -28,14 +28,20 @@ class HandParameters:
         side:int, # 0 right, 1 left
     )->dict: # name → tensor (..., T, n)
         "Arguments of one hand's smplx layer"
-        return {name: value[..., side, :] for name, value in vars(self).items()}
+        found = {}
+        for name, both in vars(self).items():
+            found[name] = both[..., side, :]
+        return found
 
 def hand_parameters(
     motion:HandMotion, # (..., T) of any hand model
 )->HandParameters: # of the same hand model
     "A motion in MANO's parameters"
-    betas = motion.betas[..., None, :, :].expand(*motion.wrist.shape[:-1], 10)
-    orient, pose, transl = to_mano(motion.hand(), motion.rot, motion.wrist, betas)
+    leading = motion.wrist.shape[:-1]
+    of_each_frame = motion.betas[..., None, :, :]
+    betas = of_each_frame.expand(*leading, 10)
+    hand = motion.hand()
+    orient, pose, transl = to_mano(hand, motion.rot, motion.wrist, betas)
     return HandParameters(orient, pose, transl, betas)
 
 def smplx_arguments(
@@ -43,7 +49,8 @@ def smplx_arguments(
 )->dict: # right and left → arguments of smplx's MANO
     "Each hand of a motion as keyword arguments of smplx"
     given = hand_parameters(motion)
-    return {name: given.hand(side) for side, name in enumerate(SIDES)}
+    hands = [given.hand(0), given.hand(1)]
+    return dict(zip(SIDES, hands, strict=True))
 
 # %% ../../nbs/library/6_models/68b_hand_parameters.ipynb #e24bcb7a
 TWIST = 1e-6 # square metres a square radian: what a turn costs that the joints do not ask for
@@ -59,7 +66,10 @@ class _Unknown:
 
     def all(self)->list: # of tensors
         "For the optimiser"
-        return [tensor.requires_grad_() for tensor in vars(self).values()]
+        tensors = [self.turn, self.wrist, self.betas]
+        for tensor in tensors:
+            tensor.requires_grad_()
+        return tensors
 
     def motion(self,
         start:HandMotion, # (..., T) that the turns are added to
@@ -73,8 +83,11 @@ def _unknown_at(
     start:HandMotion, # (..., T)
 )->_Unknown:
     "The search begins with no turn and the mean shape"
-    turn = torch.zeros(*start.wrist.shape[:-1], 16, 3)
-    return _Unknown(turn, start.wrist.clone(), torch.zeros(2, 10))
+    leading = start.wrist.shape[:-1]
+    turn = torch.zeros(*leading, 16, 3)
+    wrist = start.wrist.clone()
+    betas = torch.zeros(2, 10)
+    return _Unknown(turn, wrist, betas)
 
 def refit_motion(
     motion:HandMotion, # (..., T) of one hand model
@@ -85,16 +98,19 @@ def refit_motion(
     goal = motion.joints()
     start = replace(motion.cpu(), hand_id=hand_id)
     unknown = _unknown_at(start)
-    search = torch.optim.LBFGS(unknown.all(), max_iter=STEPS, line_search_fn='strong_wolfe')
+    wanted = unknown.all()
+    search = torch.optim.LBFGS(wanted, max_iter=STEPS, line_search_fn='strong_wolfe')
 
     def cost()->Tensor:
         search.zero_grad()
         apart = unknown.motion(start).joints() - goal
-        kept = TWIST*unknown.turn.square().sum() + SHAPE*unknown.betas.square().sum()
-        total = apart.square().sum() + kept
+        turned = unknown.turn.square().sum()
+        reshaped = unknown.betas.square().sum()
+        total = apart.square().sum() + TWIST*turned + SHAPE*reshaped
         total.backward()
         return total
 
     search.step(cost)
     found = unknown.motion(start).cpu()
-    return found, float((found.joints() - goal).norm(dim=-1).mean())
+    apart = (found.joints() - goal).norm(dim=-1)
+    return found, float(apart.mean())
