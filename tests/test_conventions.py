@@ -437,6 +437,7 @@ def test_imports_are_stated():
         imageio_ffmpeg='imageio-ffmpeg',
         IPython='ipykernel',
         nbformat='papermill',
+        rerun='rerun-sdk',
     )
     optional = {'pytorch3d', 'projectaria_tools'}
     used = set()
