@@ -20,7 +20,7 @@ from typing import Annotated, Literal
 import tyro
 from tyro.conf import Positional, UseAppendAction, arg
 from fastcore.basics import patch
-from .core.paths import outputs_root, project_root
+from .core.paths import in_clone, outputs_root, project_root
 from .runs.launch import NotebookError, check_parameters, notebook_parameters
 from .runs.launch import run_notebook
 from .runs.record import list_runs, relative
@@ -219,7 +219,7 @@ def _photos(
     "Photographs to forecast at the end"
     if given:
         return os.path.relpath(given)
-    for pattern in ('photos', '../*/real/images'):
+    for pattern in ('photos', '../*/real/images') if in_clone() else ():
         found = sorted(glob(str(project_root()/pattern)))
         if found:
             return os.path.relpath(found[0])
