@@ -20,6 +20,7 @@ from typing import Annotated, Literal
 import tyro
 from tyro.conf import Positional, UseAppendAction, arg
 from fastcore.basics import patch
+from .app import App
 from .core.paths import in_clone, outputs_root, project_root
 from .runs.launch import NotebookError, check_parameters, notebook_parameters
 from .runs.launch import run_notebook
@@ -311,6 +312,7 @@ class CheckData:
 # %% ../nbs/library/8_cli/81_cli.ipynb #92aaab6e
 COMMANDS = { # name → class of the command
     'forecast': Forecast,
+    'app': App,
     'demo': Demo,
     'paper': Paper,
     'run': Run,
