@@ -13,6 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from PIL import Image
 from ..core.files import atomic_path
 from ..core.checks import MARK
 from ..drawing.forecasts import overlay_forecast
@@ -66,22 +67,22 @@ def draw_likely(
 
 def frame_page(
     path:Path, # .html
-    height:int=640, # pixels
+    height:int=664, # pixels: a page of the command with its margins
 )->str: # HTML
     "A page within a page, which keeps its scripts to itself"
     text = html.escape(path.read_text(encoding='utf-8'))
     style = f'width:100%;height:{height}px;border:0'
-    return f'<iframe title="futures in 3D" sandbox="allow-scripts" style="{style}" srcdoc="{text}"></iframe>'
+    frame = f'<iframe title="futures in 3D" sandbox="allow-scripts" style="{style}"'
+    return f'{frame} srcdoc="{text}"></iframe>'
 
 def show_answer(
     result:PhotoForecast, # an answer
-)->tuple: # pictures with captions, HTML, files, text: in the order of the page
+)->tuple: # two pictures, HTML, files, text: in the order of the page
     "What the page shows of an answer"
     picture, numbers, page = result.files
-    pictures = [(str(picture), 'what was found, and the samples'),
-                (str(draw_likely(result)), 'the likely future')]
+    likely = draw_likely(result)
     files = [str(file) for file in (numbers, page, picture)]
-    return pictures, frame_page(page), files, ' '.join(result.notes)
+    return str(picture), str(likely), frame_page(page), files, ' '.join(result.notes)
 
 # %% ../../nbs/library/6_models/69f_app.ipynb #5207d81f
 def gradio(): # the module
@@ -97,16 +98,17 @@ def gradio(): # the module
 TITLE = 'ForeHand4D'
 INTRODUCTION = (f'# {TITLE}\nWhere will these hands go? Give a photograph, or a short video and a '
                 'moment of it. Nothing leaves this machine.')
-_GIVEN = ('upload', 'webcam')
+_SOURCES = ['upload', 'webcam']
 
 def _inputs(
     gr, # Gradio
 )->list: # components in the order of `Wish`
     "What one gives"
+    camera = dict(sources=_SOURCES, webcam_options=gr.WebcamOptions(mirror=False))
     with gr.Tab('photograph'):
-        photo = gr.Image(label='photograph', type='filepath', image_mode=None, sources=[*_GIVEN])
+        photo = gr.Image(label='photograph', type='filepath', image_mode=None, **camera)
     with gr.Tab('video'):
-        video = gr.Video(label='short video', sources=[*_GIVEN])
+        video = gr.Video(label='short video', **camera)
         second = gr.Number(0, label='moment, seconds', minimum=0)
     fov = gr.Slider(0, 120, 0, step=1, label='field of view, degrees; 0: as the file says, else 60')
     samples = gr.Slider(1, 10, 5, step=1, label='samples')
@@ -117,10 +119,11 @@ def _outputs(
     gr, # Gradio
 )->list: # components in the order of `show_answer`
     "What comes out"
-    pictures = gr.Gallery(label='pictures', columns=1, height=420, object_fit='contain')
+    found = gr.Image(label='what was found, and the samples', interactive=False)
+    likely = gr.Image(label='the likely future', interactive=False, height=300)
     scene = gr.HTML(label='drag to turn, scroll to come closer')
-    files = gr.Files(label='numbers, page, picture')
-    return [pictures, scene, files, gr.Markdown()]
+    files = gr.Files(label='numbers, page, picture', interactive=False)
+    return [found, likely, scene, files, gr.Markdown()]
 
 def build_page(
     folder:str|Path, # for the files of all answers
@@ -166,9 +169,10 @@ def serve(
     def forecaster(*images, **given):
         return loaded()(*images, **given)
 
+    Image.MAX_IMAGE_PIXELS = None # `load_image` has a limit
     with tempfile.TemporaryDirectory(prefix='forehand4d-app-') as folder:
         page = build_page(folder, forecaster)
         theme = gr.themes.Default(font=['system-ui', 'sans-serif'], font_mono=['monospace'])
         page.launch(
             server_name=ADDRESS, server_port=port, share=False, theme=theme,
-            max_file_size=LARGEST_FILE, allowed_paths=[folder], **launch)
+            show_error=True, max_file_size=LARGEST_FILE, allowed_paths=[folder], **launch)
