@@ -11,7 +11,7 @@ import shutil, sys, time
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
-from ..core.paths import outputs_root
+from ..core.paths import in_clone, outputs_root
 from ..runs.launch import NotebookError, check_parameters, notebook_parameters
 from ..runs.launch import on_record, run_notebook
 from ..runs.profiles import profile as get_profile
@@ -321,6 +321,14 @@ def _run_step(
         params['image'] = image
     return run_notebook(step.notebook, params, name=step.name, err=out)
 
+def _say_where(
+    out, # where progress goes
+):
+    "Say where records go when there is no clone of the repository that they belong to"
+    if not in_clone():
+        out.write(f'no clone of the repository here: the notebooks of the package run, and '
+                  f'records go to {outputs_root()} (FOREHAND4D_OUTPUTS names another folder)\n')
+
 def _finished_at(
     run:Run, # that is done
 )->float: # seconds
@@ -335,6 +343,7 @@ def run_steps(
 )->tuple[list[Run], dict[str, str]]: # finished runs; why others failed
     "Run what is missing; what is finished is kept, so that it goes on where it stopped"
     out = out or sys.stderr
+    _say_where(out)
     pace, runs, failed = Pace(out, list(steps)), [], {}
     for number, step in enumerate(steps):
         pace.announce(number)
