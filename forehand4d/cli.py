@@ -20,8 +20,9 @@ from typing import Annotated, Literal
 import tyro
 from tyro.conf import Positional, UseAppendAction, arg
 from fastcore.basics import patch
+from .app import App
 from .core.checks import USUAL, check_formats
-from .core.paths import outputs_root, project_root
+from .core.paths import in_clone, outputs_root, project_root
 from .runs.launch import NotebookError, check_parameters, notebook_parameters
 from .runs.launch import run_notebook
 from .runs.record import list_runs, relative
@@ -228,7 +229,7 @@ def _photos(
     "Photographs to forecast at the end"
     if given:
         return os.path.relpath(given)
-    for pattern in ('photos', '../*/real/images'):
+    for pattern in ('photos', '../*/real/images') if in_clone() else ():
         found = sorted(glob(str(project_root()/pattern)))
         if found:
             return os.path.relpath(found[0])
@@ -320,6 +321,7 @@ class CheckData:
 # %% ../nbs/library/8_cli/81_cli.ipynb #92aaab6e
 COMMANDS = { # name → class of the command
     'forecast': Forecast,
+    'app': App,
     'demo': Demo,
     'paper': Paper,
     'run': Run,

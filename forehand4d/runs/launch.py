@@ -17,15 +17,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from fastcore.xtras import modified_env
-from ..core.paths import data_root, outputs_root, project_root
+from ..core.paths import data_root, outputs_root, package_root, project_root
 from ..core.files import atomic_path, file_hash, reading
 from .folders import check_name, relative, require_same
 from .record import Run
 
 # %% ../../nbs/library/2_runs/22_launch.ipynb #1bdacd16
-def _run_notebooks(folder:Path)->list[str]: # `nbs/` → names
+def _notebook_folders()->tuple: # in the order in which they are searched
+    "`nbs/` of the project, and what ships with an installed package"
+    return project_root()/'nbs', package_root()/'notebooks'
+
+def _run_notebooks(*folders:Path)->list[str]: # such as `nbs/` → names
     "The run notebooks: neither numbered nor the index"
-    names = [path.stem for path in folder.glob('*.ipynb')]
+    names = {path.stem for folder in folders for path in folder.glob('*.ipynb')}
     return sorted(name for name in names if not name[0].isdigit() and name != 'index')
 
 def find_notebook(
@@ -36,15 +40,15 @@ def find_notebook(
     is_file_name = path.suffix == '.ipynb'
     if is_file_name and path.is_file():
         return path.resolve()
-    folder = project_root()/'nbs'
+    folders = _notebook_folders()
     name = path.stem if is_file_name else path.name
-    path = folder/f'{name}.ipynb'
-    if path.is_file():
-        return path
-    names = _run_notebooks(folder)
+    for folder in folders:
+        if (folder/f'{name}.ipynb').is_file():
+            return folder/f'{name}.ipynb'
+    names = _run_notebooks(*folders)
     if not names:
-        raise FileNotFoundError(f'no notebook {notebook}, and none at all in {folder}: run inside '
-                                'a clone of the repository or set FOREHAND4D_ROOT to one')
+        raise FileNotFoundError(f'no notebook {notebook}, and none at all in {folders[0]}: run '
+                                'inside a clone of the repository or set FOREHAND4D_ROOT to one')
     near = difflib.get_close_matches(str(notebook), names, n=1)
     hint = f'did you mean {near[0]}?' if near else f'there is {", ".join(names)}'
     raise FileNotFoundError(f'no notebook {notebook}; {hint}')
