@@ -29,6 +29,7 @@ class FileField:
         kinds = dict(float32='f', float='f', int='i', bool='b', text='U')
         return Field(self.shape, kinds[self.kind], optional=not self.always)
 
+# %% ../../nbs/library/6_models/68g_forecast_file.ipynb #2259d61c
 FIELDS = { # name → what it is
     'joints': FileField(('S', 'T', 2, 21, 3), 'float32',
         'metres in the camera of the image (OpenCV: x right, y down, z forward); S '

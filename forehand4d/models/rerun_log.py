@@ -47,6 +47,7 @@ def _log_camera(
     recording.log('camera', camera, static=True)
     recording.log('camera/image', rerun.Image(logged.image).compress(), static=True)
 
+# %% ../../nbs/library/6_models/68e_rerun_log.ipynb #32caf94c
 def _log_hand(
     recording, # stream of Rerun
     where:str, # its path in the recording
@@ -83,6 +84,7 @@ def _log_motion(
             color = (255*HAND_COLORS[side]).round().astype(int).tolist()
             _log_hand(recording, where, hand, color)
 
+# %% ../../nbs/library/6_models/68e_rerun_log.ipynb #b5c54af4
 def log_futures(
     logged:Logged, # what is shown
     path:str|Path|None=None, # `.rrd` to write

@@ -141,6 +141,7 @@ def _information(
         splits=dict(train=f'0:{count}'), data_path=_DATA, video_path=None,
         features=_features(columns))
 
+# %% ../../nbs/library/6_models/68f_robot_episodes.ipynb #da6d8775
 def _write_table(
     path:Path, # `.parquet`
     table:pa.Table, # to be written
