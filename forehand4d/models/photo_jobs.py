@@ -42,6 +42,10 @@ def check_names(
                          'their results would overwrite each other')
     return jobs
 
+def _is_meant(path:Path)->bool: # what is no picture that is read, in a folder of photographs
+    "Was it put there as a photograph? Then it is not passed over without a word"
+    return path.suffix.lower() in ('.heic', '.heif') or not path.is_file()
+
 def photos_in(
     paths, # files and folders
 )->list: # paths of files, folders replaced by the pictures in them
@@ -55,7 +59,7 @@ def photos_in(
         if not pictures:
             names = ', '.join(other.name for other in left_out[:5]) or 'nothing'
             raise ValueError(f'{path} holds no picture that is read; it holds {names}')
-        found += pictures
+        found += pictures + [other for other in left_out if _is_meant(other)]
     return found
 
 def photo_jobs(
