@@ -21,10 +21,11 @@ import tyro
 from tyro.conf import Positional, UseAppendAction, arg
 from fastcore.basics import patch
 from .core.paths import outputs_root, project_root
-from .runs.launch import NotebookError, check_parameters, notebook_parameters
-from .runs.launch import run_notebook
-from .runs.record import list_runs, relative
-from .study.plan import clock_text, list_unfinished, run_steps, study, with_needs
+from .runs.launch import NotebookError, run_notebook
+from .runs.parameters import check_parameters, describe_parameters
+from .runs.parameters import notebook_parameters
+from .runs.record import list_runs, relative, run_state
+from .study.plan import clock_text, run_steps, study, with_needs
 
 # %% ../nbs/library/8_cli/81_cli.ipynb #48cc017e
 Settings = Annotated[
@@ -79,9 +80,7 @@ class Parameters:
 
     def __call__(self)->int:
         "Print name, type, default and meaning of each"
-        for name, given in notebook_parameters(self.notebook).items():
-            line = f'  {name}: {given["type"]} = {given["default"]!r}  {given["help"]}'
-            print(line.rstrip())
+        print(*describe_parameters(self.notebook), sep='\n')
         return 0
 
 @dataclass
@@ -96,7 +95,7 @@ class Runs:
             print(f'no runs in {outputs_root()}')
         for run in runs:
             began = run.manifest['started'][:16].replace('T', ' ')
-            state = 'done' if run.done else list_unfinished(run.dir)
+            state = run_state(run)
             took = clock_text(run.manifest['duration'] or 0)
             print(f'{began}  {state:<8} {took:>8}  {run.notebook}/{run.name}')
         return 0

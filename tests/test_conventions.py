@@ -276,7 +276,7 @@ def test_run_notebook(path):
 @each_run
 def test_parameters_are_seen(path):
     "papermill and the launcher find the parameters"
-    from forehand4d.runs.launch import check_parameters, notebook_parameters
+    from forehand4d.runs.parameters import check_parameters, notebook_parameters
 
     known = notebook_parameters(path)
     cell = next(c for c in cells(path) if 'parameters' in c['metadata'].get('tags', []))

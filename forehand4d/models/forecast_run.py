@@ -9,8 +9,10 @@ __all__ = ['ORACLE', 'USUAL', 'ForecastParams', 'check_params', 'pick_start', 'i
 # %% ../../nbs/library/6_models/68a_forecast_run.ipynb #2a133177
 from dataclasses import dataclass, field
 from pathlib import Path
-from ..data.loaders import ClipDataset
+from ..data.loaders import ClipDataset, require_motion
 from ..catalogue import profile_dataset
+from ..runs.choices import AtLeastOne, Count, Method, ProfileName, Rate
+from ..runs.choices import SideHead, Stage, Supervision, check_fields
 from ..runs.profiles import Profile, profile
 from ..runs.record import Run, relative
 from ..training.weights import pick_weights
@@ -21,36 +23,37 @@ from .forecaster import Forecaster, build_forecaster
 @dataclass(frozen=True)
 class ForecastParams:
     "Parameters of `train_forecast`"
-    profile: str = 'cpu' # size: tiny, cpu, gpu or paper
-    method: str = 'diffusion' # diffusion, regressor or static
-    stage: int = 1 # 1: lab clips; 2: lab and imputed clips, from stage 1
+    profile: ProfileName = 'cpu' # size: tiny, cpu, gpu or paper
+    method: Method = 'diffusion' # diffusion, regressor or static
+    stage: Stage = 1 # 1: lab clips; 2: lab and imputed clips, from stage 1
     datasets: str = 'lab' # training sources with labels, joined by +
     wild: str = 'wild' # sources without labels
     imputed: str = '' # stage 2: run of impute_labels; '': the latest; 'oracle': true labels
-    supervision: str = '3d' # '2d': stage 2 learns from the 2D keypoints of `wild`
-    aux: str = '' # second head of a diffusion model, for supervision '2d'
+    supervision: Supervision = '3d' # '2d': stage 2 learns from the 2D keypoints of `wild`
+    aux: SideHead = '' # second head of a diffusion model, for supervision '2d'
     init: str = '' # run to start from; '': the latest that fits; 'none': from scratch
-    steps: int = 0 # optimiser steps; 0: the profile's
-    batch: int = 0 # clips per step; 0: the profile's
-    lr: float = 0.0 # peak learning rate; 0: the profile's, in stage 2 half of it
-    clips: int = 0 # training clips of each domain; 0: the profile's
+    steps: Count = 0 # optimiser steps; 0: the profile's
+    batch: Count = 0 # clips per step; 0: the profile's
+    lr: Rate = 0.0 # peak learning rate; 0: the profile's, in stage 2 half of it
+    clips: Count = 0 # training clips of each domain; 0: the profile's
     backbone: str = '' # see `build_backbone`; '': the profile's, or that of `init`
     backbone_weights: str = '' # published weights of the backbone; 'none': random ones
     frozen: bool = False # leave the backbone as it is
     shape: dict = field(default_factory=dict) # further fields of `ForecasterConfig`
-    slow: float = 1.0 # learning rate of the backbone as a share of the others'
-    workers: int = 0 # processes that decode clips
+    slow: Rate = 1.0 # learning rate of the backbone as a share of the others'
+    workers: Count = 0 # processes that decode clips
     shard: bool = False # several processes hold a share each of weights and moments
     compile: bool = False # let torch.compile fuse the transformer layers
     checkpoint: bool = False # compute activations again for the backward pass
-    accumulate: int = 1 # pieces of a step that a process works on one after the other
-    seed: int = 0 # seeds every generator
+    accumulate: AtLeastOne = 1 # pieces of a step that a process works on one after the other
+    seed: Count = 0 # seeds every generator
 
 # %% ../../nbs/library/6_models/68a_forecast_run.ipynb #7daf4a82
 def check_params(
     params:ForecastParams, # as given
 ):
-    "Raise a ValueError where stage 1 is asked for what belongs to stage 2"
+    "Raise a ValueError where a value is none, or stage 1 is asked for what belongs to stage 2"
+    check_fields(params)
     belongs_to_stage2 = params.imputed or params.aux or params.supervision != '3d'
     if params.stage == 1 and belongs_to_stage2:
         raise ValueError(
@@ -66,6 +69,8 @@ def pick_start(
     if params.init == 'none' or (first_of_all and not params.init):
         return None, None
     before = dict(method='static')
+    if params.init == 'pretrained':
+        return pick_weights('pretrained', 'train_forecast', 'forecaster.safetensors')
     if params.stage == 2:
         before = dict(method=params.method, stage=1)
     return pick_weights(params.init, 'train_forecast', '', profile=sizes.name, **before)
@@ -167,6 +172,8 @@ def training_clips(
     for name, truth in sources:
         clips = profile_dataset(
             name, 'train', plan.sizes, n=plan.params.clips or None, truth=truth)
+        if plan.params.supervision == '3d':
+            require_motion(clips)
         stores += clips.stores
         weights += clips.weights
     return ClipDataset(stores, weights)
