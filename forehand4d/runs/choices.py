@@ -93,8 +93,8 @@ class AFile:
             return ''
         if find_path(value).exists():
             return ''
-        folder = find_path(Path(value).parent)
-        names = [path.name for path in folder.glob('*')] if folder.is_dir() else []
+        parent = Path(value).expanduser().parent
+        names = [path.name for folder in (parent, project_root()/parent) for path in folder.glob('*')]
         near = difflib.get_close_matches(Path(value).name, names, n=1)
         return f'nothing at {value}' + (f'; did you mean {near[0]!r}?' if near else '')
 

@@ -189,6 +189,8 @@ class _Launch:
             raise error
         if not noted:
             raise ValueError(f'{self.path.name} left no record: it must call start_run')
+        if not self.rank:
+            Run(noted, writing=True).wait() # unless it is done
         return Run(noted)
 
 # %% ../../nbs/library/2_runs/22_launch.ipynb #1161e98d

@@ -190,6 +190,13 @@ def fail(self:Run,
     self._save(status='failed', error=line[:500])
     unlock_folder(self.dir)
 
+@patch
+def wait(self:Run):
+    "Mark a run whose notebook came to its end and found nothing to do yet, such as an empty table"
+    if self.done or not self.writing: return
+    self._save(status='waiting')
+    unlock_folder(self.dir)
+
 def _watch(run:Run):
     "Mark a run as failed when a cell of its notebook ends with an error"
     ipython = sys.modules.get('IPython')
@@ -205,9 +212,9 @@ def _watch(run:Run):
 
 def run_state(
     run:Run, # on record
-)->str: # done, failed, running or stopped
+)->str: # done, failed, waiting, running or stopped
     "What became of a run"
-    if run.done or run.failed:
+    if run.manifest['status'] != 'running':
         return run.manifest['status']
     return 'running' if is_held(run.dir) else 'stopped'
 

@@ -227,7 +227,7 @@ def how_to_get(
 # %% ../../nbs/library/7_study/73_plan.ipynb #142db91c
 def state(
     step:Step, # with a label
-)->str: # done, running, stopped, failed, missing or out of date
+)->str: # done, running, stopped, failed, waiting, missing or out of date
     "What became of a step"
     folder = outputs_root()/step.notebook/step.name
     if not (folder/'manifest.json').exists():
