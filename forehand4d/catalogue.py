@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['GROUPS', 'SPLIT_CLIPS', 'LEAVING', 'HANDWORLD', 'Mixture', 'DatasetName', 'FEW_CLIPS', 'LOOKABLE', 'parse_mixture',
-           'open_dataset', 'profile_dataset']
+           'open_dataset', 'profile_dataset', 'validation_clips']
 
 # %% ../nbs/library/5_catalogue/51_catalogue.ipynb #bd4fead1
 import re
@@ -204,3 +204,19 @@ def profile_dataset(
         stores += opened.stores
         weights.append(weight)
     return ClipDataset(stores, weights)
+
+# %% ../nbs/library/5_catalogue/51_catalogue.ipynb #ba90bf8c
+def validation_clips(
+    name:str, # mixture that is trained on
+    p, # `Profile` with the sizes
+    n:int, # clips of each name
+    **kwargs, # of `open_dataset`
+)->ClipDataset|None: # None where no name has a split of validation
+    "A few clips that are not trained on"
+    stores = []
+    for base, _ in parse_mixture(name):
+        places = _places(base, None, 'val')[:1] if base in DATASETS else []
+        is_prepared = any((place/'manifest.json').is_file() for place in places)
+        if n and (base in DOMAINS or is_prepared):
+            stores += profile_dataset(base, 'val', p, n=n, **kwargs).stores
+    return ClipDataset(stores) if stores else None

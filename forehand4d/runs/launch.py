@@ -22,7 +22,7 @@ from .parameters import check_parameters, find_notebook, notebook_parameters
 from .record import Run
 
 # %% ../../nbs/library/2_runs/22_launch.ipynb #e7b9a047
-HOW = ('name', 'processes', 'workers', 'accumulate', 'shard', 'compile', 'checkpoint') # not what
+HOW = ('name', 'watch', 'processes', 'workers', 'accumulate', 'shard', 'compile', 'checkpoint') # not what
 
 def _launched(
     executed:Path, # executed copy of a notebook

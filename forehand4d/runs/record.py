@@ -137,6 +137,18 @@ def _new_manifest(
         status='running', started=started, duration=0.,
         splits={}, inputs={}, artifacts={}, metrics={})
 
+def _write_config(
+    path:Path, # `config.yaml`
+    notebook:str, # name of the run notebook
+    name:str, # of the run
+    params:dict, # its resolved parameters
+):
+    "The resolved configuration, for people and for other programs"
+    import yaml
+    with atomic_path(path) as tmp:
+        content = dict(notebook=notebook, run=name, parameters=params)
+        tmp.write_text(yaml.safe_dump(content, sort_keys=False, allow_unicode=True))
+
 def start_run(
     notebook:str, # name of the run notebook, without suffix
     params:dict, # its resolved parameters; `name` among them is ignored
@@ -176,6 +188,8 @@ def start_run(
         manifest['resumed'] = old.get('resumed', []) + [again]
     run = Run(folder, manifest, root, writing=is_first)
     run._save()
+    if is_first:
+        _write_config(folder/'config.yaml', notebook, name, params)
     _watch(run)
     return run
 

@@ -10,6 +10,7 @@ __all__ = ['WARM_STEPS', 'LAST_RATE', 'WEIGHT_DECAY', 'LONGEST_MEMORY', 'LONGEST
 import copy
 import math
 import os
+import time
 from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
@@ -23,6 +24,7 @@ from ..core.processes import group
 from ..data.loaders import ClipDataset, loader
 from ..networks.transformer import compile_layers, layers_of
 from .weights import save_weights
+from .watching import Watch, keep_picture, trackers, write_facts
 from .distributed import LossModule, SharedDraws, recompute_contexts
 from .distributed import gather_state, shard_module, state_like
 
@@ -43,6 +45,7 @@ class TrainConfig:
     save_every: int = 100 # steps between checkpoints
     workers: int = 0 # processes that decode clips
     seed: int = 0 # seed of everything random
+    watch: Watch|None = None # what is looked at with every checkpoint
 
 # %% ../../nbs/library/4_training/46_loop.ipynb #6d79e781
 WARM_STEPS = 50 # longest warm-up
@@ -188,8 +191,9 @@ def _step(
     norm = _optimise(session, step)
     loss, *terms = accelerator.reduce(logged, 'mean').tolist()
     if not math.isfinite(loss):
-        raise ValueError(f'loss became {loss} in step {step} of {session.run.dir.name}; '
-                         f'lower lr ({cfg.lr}) and start again')
+        raise ValueError(f'loss became {loss} in step {step} of {session.run.dir.name}: '
+                         f'the learning rate is too high (lr {cfg.lr}), or the batch has clips '
+                         'without labels')
     return dict(step=step, loss=loss, norm=norm, **dict(zip(names, terms, strict=True)))
 
 # %% ../../nbs/library/4_training/46_loop.ipynb #1484408d
@@ -210,6 +214,21 @@ def _save_state(
             torch.save(state, tmp)
 
 # %% ../../nbs/library/4_training/46_loop.ipynb #0fe3ef72
+def _look(
+    session:Session, # its average is looked at
+    done:int, # steps
+)->dict: # for the log
+    "Validation error, and a picture of what the network would forecast"
+    cfg, accelerator = session.cfg, session.accelerator
+    network = session.average
+    error = cfg.watch.error(network, cfg.frames, cfg.image_size, accelerator.autocast)
+    picture = cfg.watch.drawn(network)
+    if picture is not None and session.run.writing:
+        keep_picture(picture, session.run.dir, done)
+        for tracker in accelerator.trackers:
+            tracker.log_images({'samples': picture[None]}, step=done)
+    return {'val': error}
+
 def _loop(
     session:Session, # everything that the training works with
     data:ClipDataset, # training clips
@@ -230,12 +249,18 @@ def _loop(
                      cfg.seed, cfg.workers, (rank, world))
     shown = dict(disable=True) if rank else {} # the first process has the bar
     bar = progress(batches, 'training', total=cfg.steps, initial=start, **shown)
+    seen = {} # beside the loss
     for step, batch in enumerate(bar, start):
         row = _step(session, batch, step)
-        bar.set_postfix(loss=f'{row["loss"]:.3f}', refresh=False)
-        session.run.log(**row)
         done = step + 1
-        if done % cfg.save_every == 0 or done == cfg.steps:
+        is_saved = done % cfg.save_every == 0 or done == cfg.steps
+        if is_saved and cfg.watch and not rank:
+            row |= _look(session, done)
+            seen['val'] = f'{row["val"]:.3f}'
+        bar.set_postfix(loss=f'{row["loss"]:.3f}', **seen, refresh=False)
+        session.run.log(**row)
+        session.accelerator.log(row, done)
+        if is_saved:
             _save_state(session, done)
 
 # %% ../../nbs/library/4_training/46_loop.ipynb #d37ed623
@@ -245,7 +270,7 @@ def loss_curve(
     "Plot the smoothed loss of a run and its terms"
     import pandas as pd
     log = pd.DataFrame(run.log_rows())
-    log = log.set_index('step').drop(columns='norm')
+    log = log.set_index('step').drop(columns=['norm', 'val'], errors='ignore')
     halflife = max(1, len(log)/50)
     smooth = log.ewm(halflife=halflife).mean()
     return smooth.plot(figsize=(5, 2.5), ylabel='loss', logy=True, lw=1)
@@ -253,16 +278,23 @@ def loss_curve(
 # %% ../../nbs/library/4_training/46_loop.ipynb #ff857a27
 def _start_accelerator(
     model:nn.Module, # network to be trained
+    cfg:TrainConfig, # a training that is watched writes to trackers
+    run, # record
 ): # accelerate's `Accelerator`
     "Device, precision and exchange of gradients"
     from accelerate import Accelerator, DistributedDataParallelKwargs
     has_cuda = torch.cuda.is_available()
     has_bf16 = has_cuda and torch.cuda.is_bf16_supported()
     idle = any('mask_token' in name for name, _ in model.named_parameters()) # DINOv2 has one
-    return Accelerator(
+    watched = {'log_with': trackers(), 'project_dir': run.dir} if cfg.watch else {}
+    accelerator = Accelerator(
         mixed_precision='bf16' if has_bf16 else 'no',
         cpu=not has_cuda,
-        kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=idle)])
+        kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=idle)],
+        **watched)
+    if cfg.watch:
+        accelerator.init_trackers('tensorboard')
+    return accelerator
 
 def _read_state(
     path, # checkpoint that `_save_state` wrote; need not exist
@@ -305,7 +337,7 @@ def train(
         return _train_in(processes, model, data, cfg, run, stop_after)
     # 1. the network, its average and the last checkpoint
     sharded = cfg.shard and bool(group())
-    accelerator = _start_accelerator(model)
+    accelerator = _start_accelerator(model, cfg, run)
     whole = copy.deepcopy(model.to(accelerator.device)).requires_grad_(False).eval()
     saved = _read_state(run.ckpt_dir/'state.pt', model, whole)
     start = saved['step']
@@ -327,12 +359,17 @@ def train(
     if start < stop:
         session = Session(accelerator, model=wrapped.model, wrapped=wrapped, average=average,
                           optimiser=optimiser, cfg=cfg, run=run)
+        began = time.time()
         _loop(session, data, start, stop)
+        if accelerator.is_main_process:
+            write_facts(accelerator, run.dir, stop - start, time.time() - began)
     if sharded:
         whole.load_state_dict(gather_state(average.state_dict()))
     if cfg.steps in (start, stop) and accelerator.is_main_process:
         save_weights(whole, run.dir/'model.safetensors')
     accelerator.wait_for_everyone()
+    if cfg.watch:
+        accelerator.end_training()
     return whole
 
 # %% ../../nbs/library/4_training/46_loop.ipynb #4031bb33
