@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['Folder', 'Profile', 'Degrees', 'FourNumbers', 'MOST_SHOWN', 'COMMANDS', 'ABOUT', 'is_there', 'photos_and_others',
-           'Forecast', 'Paper', 'Demo', 'ImportOfficial', 'CheckData', 'main']
+           'Forecast', 'Paper', 'Demo', 'ImportOfficial', 'CheckData', 'NewDataset', 'main']
 
 # %% ../nbs/library/8_cli/81_cli.ipynb #7aba9e61
 import difflib, os, sys, traceback
@@ -257,6 +257,23 @@ class CheckData:
               f'labels on images: {relative(folder)}')
         return int(bool(wrong))
 
+@dataclass
+class NewDataset:
+    """Begin the adapter of another dataset: a notebook that works, with made-up files
+
+    Such as: forehand4d new-dataset kitchen
+    """
+    name: Positional[str] # small letters, digits and _
+
+    def __call__(self)->int:
+        "Write the notebook and say what comes next"
+        from forehand4d.datasets.check_download import new_dataset
+        path = new_dataset(self.name, project_root()/'nbs'/'library'/'4_datasets')
+        print(os.path.relpath(path))
+        print(f'next: change its cells until they read your files, add {self.name!r} to DATASETS in '
+              f'45_convert.ipynb, then: nbdev_export && forehand4d check-data {self.name} DOWNLOAD')
+        return 0
+
 # %% ../nbs/library/8_cli/81_cli.ipynb #92aaab6e
 COMMANDS = { # name → class of the command
     'forecast': Forecast,
@@ -271,6 +288,7 @@ COMMANDS = { # name → class of the command
     'bench': Bench,
     'import-official': ImportOfficial,
     'check-data': CheckData,
+    'new-dataset': NewDataset,
     'data prepare': Prepare,
 }
 

@@ -710,15 +710,15 @@ def batches():
 
     b = collate([clip_of('lab-pour', i) for i in range(3)], 16, 64)
     m, flip = batch_motion(b), torch.tensor([False, True, True])
-    image, K, mirrored = augment_image(b['image'], b['image_K'], draw(1))
+    image, K, mirrored = augment_image(b.image, b.image_K, draw(1))
     past = batch_past(b, flip)
     present = simulate_present(m, m.valid[:, 0], past, draw(3))
     return dict(
-        batch=b,
+        batch=b.tensors(),
         image=image,
         K=K,
         mirrored=mirrored,
-        lifting=augment_lifting(m, b['intrinsics'], draw(2)),
+        lifting=augment_lifting(m, b.intrinsics, draw(2)),
         past=past,
         tracks=batch_tracks(b, flip),
         mirror=mirror_motion(m),
@@ -766,7 +766,7 @@ def train_forecaster(method='diffusion', **how):
     out = train_steps(model, data)
     b = collate([data[0], data[3]], 16, 64)
     out['forecast'] = model.forecast(
-        b['image'], b['image_K'], samples=2, **vars(SampleSettings(steps=3))
+        b.image, b.image_K, samples=2, **vars(SampleSettings(steps=3))
     )
     return out | dict(stats=[*model.stats.mean, *model.stats.std])
 
@@ -813,7 +813,7 @@ def train_latentact():
     out['predictor'] = train_steps(model, data)
     return out | dict(
         usage=book.quantiser.perplexity(),
-        forecast=model.forecast(b['image'], samples=2, seed=SampleSettings().seed),
+        forecast=model.forecast(b.image, samples=2, seed=SampleSettings().seed),
     )
 
 
@@ -1102,7 +1102,7 @@ def study_commands():
 @contextmanager
 def stand_ins():
     "The open hand plays the part of MANO, with its left hand as published and corrected"
-    from forehand4d.geometry.hand_models import _KNOWN, hand_pair, know_hands, open_hand
+    from forehand4d.geometry.hand_models import forget_hands, know_hands, open_hand
 
     right, left = open_hand('right'), open_hand('left')
     sign = torch.tensor([-1.0, 1, 1])[:, None]
@@ -1114,9 +1114,7 @@ def stand_ins():
     try:
         yield
     finally:
-        for name in ('mano', 'mano-left-fixed'):
-            _KNOWN.pop(name, None)
-        hand_pair.cache_clear()
+        forget_hands('mano', 'mano-left-fixed')
 
 
 def adapted(name, write, split='train', frames=20, image=True, **options):

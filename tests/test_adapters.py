@@ -3,12 +3,12 @@ written from known motions, must come back as those motions"""
 
 import io, json, math, os, pickle
 from dataclasses import replace
+import cv2
 import numpy as np, pytest, torch, yaml
 from PIL import Image
-from forehand4d.geometry import hand_models as hands
 from forehand4d.geometry.cameras import invert, look_at, project
 from forehand4d.geometry.cameras import resize_intrinsics, transform
-from forehand4d.geometry.hand_models import know_hands, open_hand
+from forehand4d.geometry.hand_models import forget_hands, know_hands, open_hand
 from forehand4d.geometry.mano import from_mano21, to_mano
 from forehand4d.geometry.motion import rest_motion
 from forehand4d.geometry.rotations import aa_to_mat, mat_to_aa
@@ -30,8 +30,7 @@ def stand_in():
     "The open hand plays the part of MANO"
     know_hands(*(replace(open_hand(s), hand_id='mano') for s in ('right', 'left')))
     yield
-    hands._KNOWN.pop('mano', None)
-    hands.hand_pair.cache_clear()
+    forget_hands('mano')
 
 
 def scene(seed, moving=True, one_shape=False, n=N):
@@ -275,7 +274,7 @@ def test_arctic(tmp_path, raw):
 
 
 def test_lens_is_opencv_s():
-    cv2, g = pytest.importorskip('cv2'), np.random.default_rng(0)
+    g = np.random.default_rng(0)
     points = g.uniform([-0.5, -0.4, 0.6], [0.5, 0.4, 1.5], (50, 3))
     theirs = cv2.projectPoints(
         points, np.zeros(3), np.zeros(3), K_EGO.double().numpy(), DIST.double().numpy()
@@ -698,8 +697,7 @@ def test_dexycb_refusals(tmp_path):
 def test_without_mano(tmp_path, monkeypatch, dataset, writer):
     "Who has no MANO files is told so, and can read joints where they are stored"
     writer(tmp_path)
-    hands._KNOWN.pop('mano')
-    hands.hand_pair.cache_clear()
+    forget_hands('mano')
     monkeypatch.setenv('FOREHAND4D_MANO', str(tmp_path / 'nowhere'))
     with pytest.raises(
         ValueError,

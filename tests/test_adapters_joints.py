@@ -142,7 +142,7 @@ def write_assemblyhands(root, split='train', step=2):
     for k, d in files.items():
         write(root / f'annotations/{split}/assemblyhands_{split}_{k}_v1-1.json', json.dumps(d))
     write(root / 'annotations/skeleton.txt', '...')
-    assemblyhands._table.cache_clear()
+    assemblyhands.stored_recordings.cache_clear()
     return m, cam, valid, valid & seen, files
 
 
@@ -232,7 +232,7 @@ def test_assemblyhands_refusals(tmp_path):
 
     def broken(kind, data):
         write(path(kind), data if isinstance(data, str) else json.dumps(data))
-        assemblyhands._table.cache_clear()
+        assemblyhands.stored_recordings.cache_clear()
         return pytest.raises((ValueError, FileNotFoundError), match=expected)
 
     with pytest.raises(
@@ -286,7 +286,7 @@ def test_assemblyhands_refusals(tmp_path):
     with broken('joint_3d', {'annotations': {SEQ: {}}}):
         assemblyhands.sequences(tmp_path)
     path('joint_3d').unlink()
-    assemblyhands._table.cache_clear()
+    assemblyhands.stored_recordings.cache_clear()
     with pytest.raises(
         FileNotFoundError,
         match=(
@@ -306,7 +306,7 @@ def test_assemblyhands_unlabelled_frames(tmp_path):
     files['ego_calib']['calibration'][SEQ]['extrinsics'][key[18]].clear()
     for k, d in files.items():
         write(tmp_path / f'annotations/train/assemblyhands_train_{k}_v1-1.json', json.dumps(d))
-    assemblyhands._table.cache_clear()
+    assemblyhands.stored_recordings.cache_clear()
     (clip,) = windows(assemblyhands.sequences(tmp_path)[NAMES[2]], image=False)
     valid[[15, 16, 18]] = False
     same(clip, m, bridged(cam, (15, 16, 18)), K_HMC, 0, valid, (636, 480))

@@ -458,11 +458,12 @@ def test_numbers_of_other_tools_are_pixels_or_refused(tmp_path):
         refused('side', read_hands, tmp_path / 'side', names, SIZE, 30.0)
 
 
-def test_cameras_of_another_size_or_binary(tmp_path):
+def test_cameras_of_another_size_or_cut_off(tmp_path):
     (tmp_path / 'model').mkdir()
     (tmp_path / 'model' / 'images.bin').write_bytes(b'')
     (tmp_path / 'model' / 'cameras.bin').write_bytes(b'')
-    refused('model', read_cameras, tmp_path / 'model', ['0'], SIZE, says='colmap model_converter')
+    says = 'cameras.bin is cut off after 0 bytes'
+    refused('model', read_cameras, tmp_path / 'model', ['0'], SIZE, says=says)
     eye = np.eye(4).tolist()
     for change, says in (
         (dict(fl_x=-500.0), 'focal'),
@@ -859,15 +860,15 @@ def test_links_of_locks_are_not_followed(tmp_path):
 
 def test_leftovers_are_told_apart(tmp_path):
     "Names with brackets are swept, the files of other machines and of living processes are not"
-    from forehand4d.core.files import _here
+    from forehand4d.core.files import process_space
 
     ended, alive = 2**22 + 1, os.getpid()
-    mine = [tmp_path / f'.photo[1].{ended}.{_here()}.ab.tmp.jpg']
+    mine = [tmp_path / f'.photo[1].{ended}.{process_space()}.ab.tmp.jpg']
     others = [
         tmp_path / f'.photo[1].{ended}.123456.ab.tmp.jpg',
-        tmp_path / f'.photo[1].{alive}.{_here()}.ab.tmp.jpg',
+        tmp_path / f'.photo[1].{alive}.{process_space()}.ab.tmp.jpg',
         tmp_path / '.photo1.old.tmp.jpg',
-        tmp_path / f'.photo.{ended}.{_here()}.ab.tmp.jpg',
+        tmp_path / f'.photo.{ended}.{process_space()}.ab.tmp.jpg',
     ]
     for p in mine + others:
         p.touch()

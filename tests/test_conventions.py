@@ -3,7 +3,7 @@
 import ast, configparser, io, json, re, shutil, subprocess, sys, tokenize, tomllib
 from functools import cache
 from pathlib import Path
-import pytest, yaml
+import measures, pytest, yaml
 
 ROOT = Path(__file__).resolve().parent.parent
 NUMBERED = sorted(
@@ -296,6 +296,47 @@ def test_parameters_are_checked(path):
     "The cell behind the parameters checks them, whoever set them"
     at = next(i for i, c in enumerate(cells(path)) if 'parameters' in c['metadata'].get('tags', []))
     assert source(cells(path)[at + 1]) == f"check_cell('{path.stem}', globals())"
+
+
+def outside():
+    "What uses the package from outside: name → source"
+    paths = [*sorted((ROOT / 'tests').rglob('*.py')), *sorted((ROOT / 'tools').glob('*.py'))]
+    found = {path.relative_to(ROOT).as_posix(): path.read_text() for path in paths}
+    for path in RUNS:
+        text = '\n'.join(code(path))
+        found[path.name] = re.sub(r'^\s*[%!].*$', 'pass', text, flags=re.M)
+    return found
+
+
+def replaced_names(module):
+    "Names that `monkeypatch.setattr` and the like replace"
+    for node in module.all(ast.Call):
+        if ast.unparse(node.func).split('.')[-1] in ('setattr', 'getattr', 'delattr'):
+            texts = [a.value for a in node.args if isinstance(a, ast.Constant)]
+            yield from (text.split('.')[-1] for text in texts if isinstance(text, str))
+
+
+@pytest.mark.parametrize('name,text', outside().items(), ids=list(outside()))
+def test_private_names_are_not_reached_from_outside(name, text):
+    "Tests, tools and run notebooks use what a module offers to all"
+    module = measures.Module(text)
+    found = [ast.unparse(node) for node in measures.foreign_private(module)]
+    found += [replaced for replaced in replaced_names(module) if measures.is_private(replaced)]
+    assert not found, f'{name} reaches private names: {", ".join(found)}; give them public ones'
+
+
+@pytest.mark.parametrize(
+    'text',
+    (
+        'from forehand4d.core.files import _here',
+        'from forehand4d.geometry import hands\nhands._KNOWN',
+        'import forehand4d\nforehand4d._HOMES',
+        'from forehand4d.datasets import convert\nmonkeypatch.setattr(convert, "_convert", 0)',
+    ),
+)
+def test_reaching_a_private_name_is_seen(text):
+    with pytest.raises(AssertionError, match='reaches private names'):
+        test_private_names_are_not_reached_from_outside('test_x.py', text)
 
 
 def test_nothing_is_unpickled():

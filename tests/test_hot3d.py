@@ -11,9 +11,8 @@ import numpy as np, pandas as pd, pytest, torch
 from PIL import Image
 from scipy.spatial.transform import Rotation
 from test_adapters import N, dot_error, dots, jpg, same, scene, stand_in, write  # noqa: F401, a fixture
-from forehand4d.geometry import hand_models as hands
 from forehand4d.geometry.cameras import invert, transform
-from forehand4d.geometry.hand_models import hand_pair, know_hands, open_hand
+from forehand4d.geometry.hand_models import forget_hands, hand_pair, know_hands, open_hand
 from forehand4d.geometry.mano import from_mano, from_mano21, to_mano
 from forehand4d.datasets import hot3d, hot3d_files
 from forehand4d.geometry.lenses import fisheye624
@@ -57,8 +56,7 @@ def fixed(stand_in):  # noqa: F811, the fixture
         )
     )
     yield
-    hands._KNOWN.pop('mano-left-fixed', None)
-    hands.hand_pair.cache_clear()
+    forget_hands('mano-left-fixed')
 
 
 def scene15(seed):

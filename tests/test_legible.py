@@ -8,7 +8,7 @@ import json
 
 import legible
 import pytest
-from measures import LIMITS, excess, measure
+from measures import BOUND, LIMITS, Module, excess, measure
 
 REFRESH = 'better than tests/legible.json says: run `python tests/legible.py --write` and commit'
 
@@ -131,6 +131,26 @@ def test_offender_is_seen(what):
 def test_short_guards_and_stubs_are_no_offence():
     text = 'def f(x):\n    if x is None: return 0\n    while (x := step(x)):\n        pass\n'
     assert not {'one_line', 'walrus'} & set(excess(measure(text)[0]))
+
+
+@pytest.mark.parametrize('name', BOUND)
+def test_bound_signature_is_there_and_long(name):
+    bound = [f for text in legible.modules().values() for f in Module(text).bound]
+    owner, _, method = name.partition('.')
+    assert [function.name for function in bound].count(method) == 1
+    assert len(BOUND[name]) > 6, f'{owner} needs no exception'
+
+
+def test_a_bound_signature_must_not_grow():
+    name = next(iter(BOUND))
+    owner, _, method = name.partition('.')
+
+    def text(names):
+        lines = ''.join(f'        {one}, # of it\n' for one in names)
+        return f'class {owner}:\n    def {method}(self,\n{lines}    ):\n        ...\n'
+
+    assert 'over_6' not in excess(measure(text(BOUND[name]))[0])
+    assert 'over_6' in excess(measure(text([*BOUND[name], 'more']))[0])
 
 
 def test_ratchet():

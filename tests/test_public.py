@@ -60,6 +60,6 @@ def test_editors_see_the_same_names():
     for node in ast.walk(ast.parse((PACKAGE / '__init__.py').read_text())):
         if isinstance(node, ast.ImportFrom) and node.module.startswith('forehand4d.'):
             seen |= {alias.asname: node.module for alias in node.names}
-    homes = {name: f'forehand4d.{home}' for name, home in forehand4d._HOMES.items()}
+    homes = {name: getattr(forehand4d, name).__module__ for name in forehand4d.__all__}
     assert seen == homes
     assert set(NAMES) <= set(seen)

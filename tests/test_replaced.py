@@ -5,7 +5,7 @@ import signal
 from contextlib import contextmanager
 import pytest
 from fuzz.drive import BAD, judge
-from fuzz.targets import TARGETS, Target, cameras_colmap, no_film, with_cameras
+from fuzz.targets import TARGETS, Target, cameras_binary, cameras_colmap, no_film, with_cameras
 
 
 class Hang(BaseException):
@@ -36,8 +36,16 @@ def of_colmap(folder):
     return cameras_colmap(folder).with_name('cameras.txt')
 
 
+def of_binary(folder):
+    return cameras_binary(folder).with_name('cameras.bin')
+
+
 KINDS = dict(pipe=os.mkfifo, folder=os.mkdir, link=dangling)
-ALL = [*TARGETS, Target('colmap-cameras', of_colmap, with_cameras, no_film)]
+ALL = [
+    *TARGETS,
+    Target('colmap-cameras', of_colmap, with_cameras, no_film),
+    Target('colmap-binary-cameras', of_binary, with_cameras, no_film),
+]
 
 
 @pytest.mark.filterwarnings('ignore')

@@ -28,7 +28,7 @@ MODELS = {
 }  # without anything random inside, and with all there is
 
 
-def job(folder, name, cfg=None, stop=None, **more):
+def job(folder, name, stop=None, **more):
     """Train under a name: a few steps on clips of different lengths and trust,
     so that shares of a batch hold different numbers of valid values"""
     what = name.split('-')[0]
@@ -175,12 +175,30 @@ def test_shared_weights(folder):
 def test_pieces(folder):
     """Pieces draw what the whole batch would;
     where they hold different numbers of valid values, their means weigh clips otherwise"""
-    whole, pieces = (
-        Run(folder / 'scale' / n).log_rows()[0] for n in ('lifting-whole', 'lifting-pieces')
-    )
-    assert whole['loss'] != pieces['loss'] and whole['loss'] == pytest.approx(
-        pieces['loss'], rel=0.5
-    )
+    names = 'lifting-whole', 'lifting-pieces'
+    whole, pieces = (Run(folder / 'scale' / n).log_rows()[0] for n in names)
+    assert whole['loss'] != pytest.approx(pieces['loss'], rel=1e-4)
+    assert whole['loss'] == pytest.approx(pieces['loss'], rel=0.05)
+
+
+def test_even_pieces(tmp_path):
+    """Where all pieces hold as many valid values, terms that are plain means of them are those of
+    the whole batch. The others weigh clips by their noise, which differs between pieces"""
+
+    def clip(i):
+        c = make_clip('lab-pour', 'train', i, frames=16, image_size=P.image_size)
+        every = torch.ones_like(c.motion.valid)
+        return replace(c, motion=replace(c.motion, valid=every), valid3d=torch.ones_like(c.valid3d))
+
+    write_clips(map(clip, range(7)), tmp_path / 'clips')
+    job(tmp_path, 'lifting-even', stop=1)
+    job(tmp_path, 'lifting-evenpieces', stop=1, accumulate=2)
+    names = 'lifting-even', 'lifting-evenpieces'
+    whole, pieces = (Run(tmp_path / 'scale' / n).log_rows()[0] for n in names)
+    for term in ('global', 'pose', 'transl'):
+        assert whole[term] == pytest.approx(pieces[term], rel=1e-5), term
+    for term in ('joints', 'place', 'image'):
+        assert whole[term] == pytest.approx(pieces[term], rel=0.15), term
 
 
 def test_labels(folder):

@@ -13,10 +13,10 @@ from forehand4d.cli import main
 from forehand4d.data.clip_store import write_clips
 from forehand4d.handworld.generate import make_clip
 from forehand4d.data.batches import batch_motion, collate
+from forehand4d.data.clips import track_of
 from forehand4d.catalogue import open_dataset
 from forehand4d.networks.process import STEPS, ancestral_step
 from forehand4d.models.forecaster import build_forecaster
-from forehand4d.models import forecasting  # noqa: F401, gives `ForecastModel` its `forecast`
 from forehand4d.fitting.objective import RefineConfig, correct, no_corrections, objective, observe
 from forehand4d.fitting.refinement import refine_batch
 from forehand4d.models.lifter import build_lifter
@@ -29,7 +29,7 @@ from forehand4d.runs.profiles import profile
 from forehand4d.geometry.rotations import aa_to_mat, random_rotation
 from forehand4d.runs.record import find_run, list_runs, start_run
 from forehand4d.networks.sampling import SAMPLERS
-from forehand4d.study.speed import mesh_points as _mesh
+from forehand4d.study.speed import mesh_points
 from forehand4d.training.loop import TrainConfig, train
 
 
@@ -60,7 +60,7 @@ def test_joints_by_way_of_the_mesh():
         betas=torch.randn(m.betas.shape, generator=g),
     ).map(lambda x: x.double() if x.is_floating_point() else x)
     hand = m.hand()
-    joints, vertices = _mesh(m.map(lambda x: x.float() if x.is_floating_point() else x))
+    joints, vertices = mesh_points(m.map(lambda x: x.float() if x.is_floating_point() else x))
     torch.testing.assert_close(
         joints.double(),
         hand.to(torch.float64).joints(m.rot, m.wrist, m.betas[..., None, :, :]),
@@ -134,7 +134,7 @@ def test_refinement_is_that_of_torch(seen):
             ).joints()
             E = _energy(J, one, see, p, cfg)
             if step == 1:
-                assert E.item() == pytest.approx(info['before'][i].item(), rel=1e-4)
+                assert E.item() == pytest.approx(info.before[i].item(), rel=1e-4)
             if E < best[0]:  # noqa: SIM300, E is an energy
                 best = (E.item(), J.detach())
             adam.zero_grad()
@@ -142,9 +142,9 @@ def test_refinement_is_that_of_torch(seen):
             torch.nn.utils.clip_grad_norm_(free, cfg.max_norm)
             adam.param_groups[0]['lr'] = cfg.lr * (0.1 + 0.9 * (1 - step / n))
             adam.step()
-        assert info['after'][i].item() == pytest.approx(best[0], rel=2e-3)
+        assert info.after[i].item() == pytest.approx(best[0], rel=2e-3)
         assert (out.joints()[i] - best[1][0]).norm(dim=-1).max() < 3e-4
-        assert best[0] < 0.5 * info['before'][i]
+        assert best[0] < 0.5 * info.before[i]
 
 
 def test_gradient_of_corrections(seen):
@@ -277,7 +277,7 @@ def elsewhere(monkeypatch):
     for f in ('rand', 'randn', 'randint'):
         monkeypatch.setattr(torch, f, without_stand_in(getattr(torch, f)))
     monkeypatch.setattr(torch, 'autocast', lambda *a, **k: contextlib.nullcontext())
-    return P, {k: v.to('meta') for k, v in b.items() if k != 'model'}, there
+    return P, replace(b.to('meta'), hand_model=None), there
 
 
 @pytest.mark.parametrize(
@@ -306,7 +306,7 @@ def test_forecasts_stay_on_their_device(how, elsewhere):
         for more in ({}, dict(hands=hands), dict(guidance=1.5) if m.cfg.drop_image else {}):
             assert (
                 m.eval()
-                .forecast(b['image'], b['image_K'], samples=2, steps=3, sampler=sampler, **more)
+                .forecast(b.image, b.image_K, samples=2, steps=3, sampler=sampler, **more)
                 .joints()
                 .is_meta
             )
@@ -320,8 +320,8 @@ def test_lifting_stays_on_its_device(layout, elsewhere):
     assert (
         m.eval()
         .lift(
-            *(b[k] for k in ('keypoints2d', 'valid2d', 'intrinsics', 'cam_from_view')),
-            real=b['real'],
+            *track_of(b),
+            real=b.real,
             steps=3,
         )
         .joints()

@@ -105,7 +105,7 @@ def test_goes_on_after_a_stop(tmp_path, download, monkeypatch):
         small(download, out=tmp_path / 'whole'),
         tmp_path / 'stopped',
         [],
-        store._convert,
+        store.convert_sequence,
     )
 
     def stops(job):
@@ -114,7 +114,7 @@ def test_goes_on_after_a_stop(tmp_path, download, monkeypatch):
         done.append(job.name)
         return convert(job)
 
-    monkeypatch.setattr(store, '_convert', stops)
+    monkeypatch.setattr(store, 'convert_sequence', stops)
     with pytest.raises(KeyboardInterrupt):
         small(download, out=out)
     assert (
@@ -126,7 +126,12 @@ def test_goes_on_after_a_stop(tmp_path, download, monkeypatch):
         out.glob('parts-*/*/manifest.json')
     ).unlink()  # one of them was killed before its last byte
     again = []
-    monkeypatch.setattr(store, '_convert', lambda job: again.append(job.name) or convert(job))
+
+    def notes(job):
+        again.append(job.name)
+        return convert(job)
+
+    monkeypatch.setattr(store, 'convert_sequence', notes)
     small(download, out=out)
     assert len(again) == 2 and len(set(again) & set(done)) == 1
     assert read_json(out / 'manifest.json') == read_json(whole / 'manifest.json')
@@ -213,9 +218,9 @@ def test_windows_of_the_authors(tmp_path, download):
 
 
 def same_batches(a, b):
+    pairs = [(x.tensors(), y.tensors()) for x, y in zip(a, b, strict=True)]
     return all(
-        x.keys() == y.keys() and all(torch.equal(x[k], y[k]) for k in x)
-        for x, y in zip(a, b, strict=True)
+        x.keys() == y.keys() and all(torch.equal(x[k], y[k]) for k in x) for x, y in pairs
     )
 
 
@@ -262,15 +267,15 @@ def test_mixtures_by_name(tmp_path, download, outputs):
     )  # resumed in the middle of an epoch
     ranks = [list(get(0, 5, shard=(r, 2), cache=False)) for r in (0, 1)]
     for step, halves in zip(plain, zip(*ranks, strict=True), strict=True):
-        assert torch.equal(torch.cat([h['wrist'] for h in halves]), step['wrist'])
+        assert torch.equal(torch.cat([h.wrist for h in halves]), step.wrist)
     order = [i for k in range(9) for i in store_order(len(mixed), 4, k)]
     assert all(sorted(order[e : e + 9]) == list(range(9)) for e in (0, 9, 18, 27))
 
 
 def store_order(n, batch, step):
-    from forehand4d.data.loaders import _step_indices
+    from forehand4d.data.loaders import step_indices
 
-    return _step_indices(n, batch, step, 3)
+    return step_indices(n, batch, step, 3)
 
 
 def test_views_are_the_clips(tmp_path):

@@ -36,6 +36,12 @@ PARTS = {  # of the notebooks that run something → beginnings of their names
     'Tables': ('table',),
     'Figures': ('figure',),
 }
+STYLE = '''/* A hundred columns of code, and the widest table, fit a window of 900 pixels */
+div.highlight pre { font-size: 0.8em; }
+table { font-size: 0.9em; }
+table:has(th:nth-child(9)) { font-size: 0.62em; }
+table:has(th:nth-child(9)) th, table:has(th:nth-child(9)) td { padding: 0.2em 0.3em; }
+'''
 CONFIG = {
     'title': 'ForeHand4D',
     'author': 'ForeHand4D developers',
@@ -55,6 +61,9 @@ CONFIG = {
             'html_math_renderer': 'mathml',
             'myst_heading_anchors': 4,
             'nb_merge_streams': True,
+            'nb_render_markdown_format': 'gfm',  # CommonMark has no tables
+            'html_static_path': ['_static'],
+            'html_css_files': ['pages.css'],
             'nb_code_prompt_show': 'Imports',  # nothing else is folded
             'nb_code_prompt_hide': 'Imports',
             'html_show_copyright': False,
@@ -329,6 +338,8 @@ def write_source():
         copy_page(path)
     for path in modules():
         write_api(path)
+    (SOURCE / '_static').mkdir(exist_ok=True)
+    (SOURCE / '_static' / 'pages.css').write_text(STYLE)
     (SOURCE / '_toc.yml').write_text(json.dumps(table_of_contents(), indent=1))  # JSON is YAML
     (SOURCE / '_config.yml').write_text(json.dumps(CONFIG, indent=1))
 

@@ -134,7 +134,7 @@ def reading_speed(
     plain = ClipDataset([ClipStore(store.folder, image=False)])
     steps = max(1, min(len(store), MOST_READ)//BATCH)
     began = time.process_time()
-    for _ in loader(plain, BATCH, 0, steps, frames, cache=False):
+    for _ in loader(plain, BATCH, start=0, stop=steps, frames=frames, cache=False):
         pass
     took = time.process_time() - began
     return BATCH*steps/took

@@ -19,11 +19,11 @@ from ..geometry.cameras import invert, make_T
 from ..geometry.motion import HandMotion
 from ..geometry.motion_vector import MotionStats, decode198, encode198, fit_stats
 from ..data.clips import Clip
-from ..data.batches import batch_motion, collate
+from ..data.batches import Batch, batch_motion, collate
 from ..datasets.sequences import expect, hand_motion
-from ..networks.denoiser import Denoiser, DenoiserConfig
+from ..networks.denoiser import Denoiser, DenoiserConfig, sizes_of
 from ..training.losses import LossWeights, motion_loss
-from ..training.weights import load_model
+from ..training.weights import Kept
 from .perframe import fill_gaps
 
 # %% ../../nbs/library/7_baselines/74_hawor.ipynb #696bdbe9
@@ -62,27 +62,22 @@ _BLUR = 0.02 # standard deviation of what is added to channels: estimates are no
 
 _DROPOUT = 0.05
 
-class Infiller(nn.Module):
+class Infiller(Kept):
     "Transformer that completes a motion"
+    kind = 'infiller'
+    notebook = 'train_infiller'
+
     def __init__(self, kind='infiller', **cfg): # sizes of `build`, mean, std, hand_id
         super().__init__()
         c = self.cfg = SimpleNamespace(**cfg)
         self.stats = MotionStats(tuple(c.mean), tuple(c.std))
         shape = DenoiserConfig(
-            frames=c.frames,
-            patch=c.patch,
-            width=c.width,
-            layers=c.layers,
-            ff=c.ff,
+            **sizes_of(c),
             dropout=_DROPOUT,
             conditions=(('known', 2),))
         self.net = Denoiser(shape)
         for weights in self.net.out.parameters():
             nn.init.zeros_(weights) # starts as interpolation
-
-    def config(self)->dict:
-        "What a checkpoint needs"
-        return dict(kind='infiller', **vars(self.cfg))
 
     @classmethod
     def build(cls,
@@ -98,23 +93,7 @@ class Infiller(nn.Module):
         motion, _ = from_wrist(batch_motion(batch, hand_id))
         stats = fit_stats(motion.wrist, motion.valid)
         torch.manual_seed(seed)
-        return cls(
-            frames=p.frames,
-            patch=p.patch,
-            width=p.width,
-            layers=p.layers,
-            ff=p.ff,
-            **vars(stats),
-            hand_id=hand_id)
-
-    @classmethod
-    def load(cls, spec)->'Infiller': # run of `train_infiller`, its folder or name, or a file
-        "A trained one"
-        def of(cfg:dict)->'Infiller':
-            return cls(**cfg)
-
-        model, _ = load_model(spec, 'train_infiller', '', {'infiller': of})
-        return model
+        return cls(**sizes_of(p), **vars(stats), hand_id=hand_id)
 
     def complete(self,
         x:Tensor, # (B, T, 198) channels with filled gaps
@@ -129,7 +108,7 @@ class Infiller(nn.Module):
 # %% ../../nbs/library/7_baselines/74_hawor.ipynb #af58af5a
 @patch
 def loss(self:Infiller,
-    batch:dict, # clips from `collate`
+    batch:Batch, # clips from `collate`
     generator:torch.Generator, # of the gaps and the noise
 )->tuple[Tensor, dict]: # scalar and its terms
     "Hide something, complete, compare where it was hidden"
@@ -139,7 +118,7 @@ def loss(self:Infiller,
     truth = truth.to_frame(move)
     x = encode198(start, self.stats)
     noise = torch.randn(x.shape, **by(generator)).to(x)
-    predicted = self.complete(x + _BLUR*noise, known, batch['real'])
+    predicted = self.complete(x + _BLUR*noise, known, batch.real)
     hidden = replace(truth, valid=truth.valid & ~known)
     return motion_loss(
         predicted.float(),
@@ -148,7 +127,7 @@ def loss(self:Infiller,
         self.stats,
         x.new_ones(len(x)),
         LossWeights(place=0), # relative to depth, which a wrist's frame does not have
-        batch['weight'],
+        batch.weight,
         stride=self.cfg.patch)
 
 @patch

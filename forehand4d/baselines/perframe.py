@@ -18,15 +18,15 @@ from ..geometry.rotations import mat_to_6d, mat_to_aa
 from ..geometry.cameras import invert, project, unproject
 from ..geometry.hands import rest_wrist
 from ..geometry.hand_models import hand_pair
-from ..geometry.motion import HandMotion
+from ..geometry.motion import HandMotion, stack_motions
 from ..data.clips import Clip
-from ..data.batches import batch_motion
+from ..data.batches import Batch, batch_motion
 from ..datasets.sequences import expect, hand_motion
 from ..fitting.placing import fill_unseen
 from ..networks.backbones import SmallViT
 from .hamer import Hamer, HamerHead, boxes_of_hands, crop_hands
 from .hamer import place_weakly
-from ..training.weights import load_model
+from ..training.weights import Kept
 
 # %% ../../nbs/library/7_baselines/73_perframe.ipynb #1023aac3
 class _Head(HamerHead):
@@ -53,21 +53,21 @@ class SeenHands:
         return self.side == 1
 
 def seen_hands(
-    batch:dict, # lab clips from `collate`, with images
+    batch:Batch, # lab clips from `collate`, with images
     present:Tensor, # (B, 2) bool: hands with a label in the input frame
     least:int=12, # keypoints that must be seen
 )->SeenHands:
     "Hands of the input frames that are there and well seen"
-    seen = batch['valid2d'][:, 0]
+    seen = batch.valid2d[:, 0]
     usable = (seen.sum(-1) >= least) & present
     clip, side = usable.nonzero(as_tuple=True)
     if not len(clip):
         raise ValueError('a batch without a hand that is seen in an input frame; '
                          'use larger batches or other clips')
-    K = batch['image_K']
+    K = batch.image_K
     one = K.new_tensor(1.)
-    given = batch['keypoints2d'][clip, 0, side]
-    rays = unproject(given, batch['intrinsics'][clip, 0, None], one)
+    given = batch.keypoints2d[clip, 0, side]
+    rays = unproject(given, batch.intrinsics[clip, 0, None], one)
     K = K[clip]
     pixels = project(rays, K[:, None]) # the same points in the square image
     return SeenHands(clip, side, seen[clip, side], pixels, K)
@@ -169,8 +169,11 @@ def _turn_error(
     return estimate.R - rot
 
 # %% ../../nbs/library/7_baselines/73_perframe.ipynb #53599ca3
-class PerFrame(Hamer):
+class PerFrame(Kept, Hamer):
     "HaMeR's architecture, small"
+    kind = 'hands'
+    notebook = 'train_hands'
+
     def __init__(self, kind='hands', **cfg): # sizes of `build`, hand_id
         c = SimpleNamespace(**cfg)
         shrink = nn.AvgPool2d(256//c.size)
@@ -185,10 +188,6 @@ class PerFrame(Hamer):
         for layer in (head.decpose, head.decshape, head.deccam):
             nn.init.normal_(layer.weight, std=0.01)
             nn.init.zeros_(layer.bias)
-
-    def config(self)->dict:
-        "What a checkpoint needs"
-        return dict(kind='hands', **vars(self.cfg))
 
     @classmethod
     def build(cls,
@@ -209,15 +208,6 @@ class PerFrame(Hamer):
             backbone_layers=p.backbone_layers,
             ff=p.ff,
             hand_id=hand_id)
-
-    @classmethod
-    def load(cls, spec)->'PerFrame': # run of `train_hands`, its folder or name, or a file
-        "A trained one"
-        def of(cfg:dict)->'PerFrame':
-            return cls(**cfg)
-
-        model, _ = load_model(spec, 'train_hands', '', {'hands': of})
-        return model
 
 # %% ../../nbs/library/7_baselines/73_perframe.ipynb #6f6dd9c3
 @patch
@@ -246,13 +236,13 @@ def estimate(self:PerFrame,
 
 @patch
 def loss(self:PerFrame,
-    batch:dict, # lab clips from `collate`, with images
+    batch:Batch, # lab clips from `collate`, with images
     generator:torch.Generator, # of the jitter
 )->tuple[Tensor, dict]: # scalar and its terms
     "Look at the hands of the input frames, compare with the labels"
     truth = batch_motion(batch, self.cfg.hand_id).slice(0, 1)
     hands = seen_hands(batch, truth.valid[:, 0])
-    found = self.estimate(batch['image'], hands, generator)
+    found = self.estimate(batch.image, hands, generator)
     with torch.autocast(hands.K.device.type, enabled=False): # geometry in full precision
         terms = _loss_terms(found.float(), hands, truth)
     told = {name: term.detach() for name, term in terms.items()}
@@ -272,9 +262,7 @@ def forecast(self:PerFrame,
     inputs = [x.cpu() for x in (image, *hands, K)]
     cfg = self.cfg
     each = [self(*one, cfg.frames, cfg.hand_id) for one in zip(*inputs, strict=True)]
-    names = ('rot', 'wrist', 'betas', 'valid')
-    fields = {name: torch.stack([getattr(m, name) for m in each])[:, None] for name in names}
-    return HandMotion(**fields, hand_id=cfg.hand_id)
+    return stack_motions(each).map(lambda x: x[:, None])
 
 # %% ../../nbs/library/7_baselines/73_perframe.ipynb #185f5b21
 def fill_gaps(

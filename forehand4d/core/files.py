@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['LONGEST_STEM', 'NEARLY_FULL', 'BLOCK', 'LIMITS', 'NOT_DAMAGE', 'plain_value', 'stable_hash', 'file_hash',
-           'atomic_path', 'write_json', 'size_limit', 'within', 'regular_file', 'reading', 'read_json']
+           'process_space', 'atomic_path', 'write_json', 'size_limit', 'within', 'regular_file', 'reading', 'read_json']
 
 # %% ../../nbs/library/1_core/12_files.ipynb #ec1a95b0
 import dataclasses
@@ -99,7 +99,7 @@ def _remove(path:Path): # file or folder, or neither
     else:
         path.unlink(missing_ok=True)
 
-def _here()->str:
+def process_space()->str: # six letters
     "This machine and its table of processes: a process id means nothing elsewhere"
     table = '/proc/self/ns/pid'
     space = os.stat(table).st_ino if os.path.exists(table) else 0
@@ -117,7 +117,7 @@ def _hidden(path:Path)->str: # file to write → beginning of names
 def _abandoned(rest:str)->bool: # of a hidden name, what follows its beginning
     "Has the process that wrote it ended, on this machine?"
     found = _WRITER.match(rest)
-    if not found or found[2] != _here():
+    if not found or found[2] != process_space():
         return False
     try:
         os.kill(int(found[1]), 0) # 0: only ask
@@ -164,7 +164,7 @@ def atomic_path(path:str|Path): # file or folder to be written
         says = 'nothing may be written here: choose another folder, or make this one writable'
         raise PermissionError(errno.EACCES, says, str(path))
     _sweep(path)
-    mine = f'{_hidden(path)}{os.getpid()}.{_here()}'
+    mine = f'{_hidden(path)}{os.getpid()}.{process_space()}'
     tmp = path.with_name(f'{mine}.{os.urandom(3).hex()}.tmp{path.suffix}')
     try:
         yield tmp

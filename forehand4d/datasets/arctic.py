@@ -13,7 +13,7 @@ import numpy as np, torch
 from torch import Tensor
 from ..core.files import read_json
 from ..geometry.cameras import invert, make_T, resize_intrinsics, transform
-from ..geometry.lenses import brown_conrady, undistort
+from ..geometry.lenses import brown_conrady, undistort_rational
 from .sequences import ManoLabels, Sequence, SequenceList, expect
 from .sequences import find_folder, mano_motion, read_image, read_npy
 
@@ -106,9 +106,8 @@ class Distorted:
 
     def __call__(self, row:int)->np.ndarray: # (H, W, 3) uint8 RGB
         "An image as a pinhole camera sees it"
-        K = self.intrinsics[row]
-        bend = partial(brown_conrady, K, self.lens[row])
-        return undistort(read_image(self.files, self.size, row), K, self.size, bend)
+        image = read_image(self.files, self.size, row)
+        return undistort_rational(image, self.intrinsics[row], self.lens[row])
 
 def _visible(
     joints:Tensor, # (N, 2, 21, 3) world

@@ -16,7 +16,7 @@ from scipy.spatial.transform import Rotation
 from torch import Tensor
 from ..core.files import read_json
 from ..geometry.cameras import make_T, transform
-from ..geometry.lenses import brown_conrady, straighten, undistort
+from ..geometry.lenses import straighten, undistort_rational
 from .sequences import Sequence, SequenceList, expect, find_folder
 from .sequences import read_image
 
@@ -193,8 +193,7 @@ class Frames:
     def __call__(self, row:int)->np.ndarray: # (H, W, 3) uint8 RGB
         "An image as a pinhole camera sees it"
         image = read_image([self._file(row)], self.size, 0)
-        bend = partial(brown_conrady, self.intrinsics, self.lens)
-        return undistort(image, self.intrinsics, self.size, bend)
+        return undistort_rational(image, self.intrinsics, self.lens)
 
     def _file(self, row:int)->Path|tuple: # as `read_image` takes it
         "Where an image is"
@@ -253,6 +252,17 @@ def _metres(
     depth = transform(some, points)[..., 2]
     return DEPTH/depth[depth > 0].median().item()
 
+def _check_scale(
+    metres:float, # per unit
+    name:str, # of the video
+    campose:Path, # file of its cameras
+):
+    "Refuse a scale that makes no sense"
+    if not 0 < metres < np.inf:
+        raise ValueError(
+            f'epic/{name}: expected a positive scale, or points ahead of the cameras in '
+            f'{campose} to guess it from, got {metres}')
+
 def _load(
     root:Path, # folder with `campose`
     scale:float|dict|None, # metres per unit, of all videos or by name; None: guessed
@@ -272,10 +282,7 @@ def _load(
 
     given = scale.get(name) if isinstance(scale, dict) else scale
     metres = _metres(given, camera, points)
-    if not 0 < metres < np.inf:
-        raise ValueError(
-            f'epic/{name}: expected a positive scale, or points ahead of the cameras in '
-            f'{campose} to guess it from, got {metres}')
+    _check_scale(metres, name, campose)
     camera[:, :3, 3] *= metres
     guess = f'guess: half of the points ahead within {DEPTH:g} m'
     scale_from = 'given' if given else guess

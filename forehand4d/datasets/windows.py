@@ -10,10 +10,11 @@ import math
 from dataclasses import dataclass, replace
 import numpy as np, torch
 from torch import Tensor
+from ..core.compute import per_row
 from ..geometry.rotations import slerp
 from ..geometry.cameras import NEAR, invert, make_T
 from ..geometry.motion import HandMotion
-from ..data.clips import PAST_SECONDS, Clip, Past, check_clip, per_row, window
+from ..data.clips import PAST_SECONDS, Clip, Past, check_clip, window
 from .sequences import Sequence
 
 # %% ../../nbs/library/4_datasets/42_windows.ipynb #3d9f16e3

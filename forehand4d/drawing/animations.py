@@ -110,7 +110,9 @@ def _one_a_frame(
 def _empty(K:Tensor)->np.ndarray: # (3, 3) → (H, W, 3) uint8
     "Empty picture with the principal point of a camera in its middle"
     across, down = K[:2, 2]
-    return np.full((int(2*down) + 1, int(2*across) + 1, 3), PAPER, np.uint8)
+    width = int(2*across) + 1
+    height = int(2*down) + 1
+    return np.full((height, width, 3), PAPER, np.uint8)
 
 # %% ../../nbs/library/3_drawing/34a_animations.ipynb #a26eb4c3
 def _panels(

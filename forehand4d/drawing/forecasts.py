@@ -211,13 +211,15 @@ def _frame_axes(
     points:np.ndarray, # (n, 3) all that is drawn in any panel, centimetres
 ):
     "The same limits for all panels of a view"
-    high, low = points.max(0), points.min(0)
+    high = points.max(0)
+    low = points.min(0)
     middle = (high + low)/2
     half = (high - low).max()/2 + 2
+    start = middle - half
+    end = middle + half
     (across, _), (down, _) = VIEWS[view]
-    left, right = middle[across] - half, middle[across] + half
-    top, bottom = middle[down] - half, middle[down] + half
-    ax.set(xlim=(left, right), ylim=(bottom, top), aspect='equal')
+    ax.set(xlim=(start[across], end[across]), aspect='equal')
+    ax.set(ylim=(end[down], start[down])) # y points down
     ax.grid(lw=.3)
 
 # %% ../../nbs/library/3_drawing/34_forecasts.ipynb #b14e225f

@@ -74,20 +74,26 @@ class _View:
 
     def to_camera(self, points:np.ndarray)->np.ndarray: # (..., 3) world → the same in the camera
         "Points in the camera frame"
-        return points@self.T[:3, :3].T + self.T[:3, 3]
+        R = self.T[:3, :3]
+        origin = self.T[:3, 3]
+        return points@R.T + origin
 
     def eye(self)->np.ndarray: # (3,) float32
         "Camera centre in the world"
-        return (-self.T[:3, :3].T@self.T[:3, 3]).astype(np.float32)
+        R = self.T[:3, :3]
+        origin = self.T[:3, 3]
+        eye = -R.T@origin
+        return eye.astype(np.float32)
 
     def rays(self,
         column:np.ndarray, # (N,) pixels
         row:np.ndarray, # (N,) pixels
     )->np.ndarray: # (N, 3) float32, world frame
         "Directions with z = 1 in the camera, so that the distance along a ray is the depth"
-        to_world = (self.T[:3, :3].T@np.linalg.inv(self.K)).astype(np.float32)
+        R = self.T[:3, :3]
+        to_world = R.T@np.linalg.inv(self.K)
         pixels = np.stack([column, row, np.ones_like(column)], 1)
-        return pixels.astype(np.float32)@to_world.T
+        return pixels.astype(np.float32)@to_world.astype(np.float32).T
 
 # %% ../../nbs/library/3_drawing/32_render.ipynb #13b08a70
 def _background(

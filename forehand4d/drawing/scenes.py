@@ -76,7 +76,8 @@ class Mesh:
                              'drop invalid hands before rendering')
         if not len(self.faces):
             return
-        low, high = self.faces.min(), self.faces.max()
+        low = self.faces.min()
+        high = self.faces.max()
         if low < 0 or high >= V:
             raise ValueError(f'faces index vertices 0..{V - 1}, got {low}..{high}')
 
@@ -247,6 +248,8 @@ def _apply_textures(
 
 # %% ../../nbs/library/3_drawing/31a_scenes.ipynb #b456864b
 BIAS = 2e-3 # metres between a surface and its shadow rays
+_ASKANCE = .7 # share of the ambient light that is always seen
+_FACE_ON = .3 # what is added where a surface is seen face on
 HIGHLIGHT = .6 # smallest cosine of a highlight: nothing is left of it further out
 
 def shade(
@@ -259,8 +262,9 @@ def shade(
     surface = _surface(scene, hit)
     albedo = surface.color*surface.color
     specular, shininess = scene.material.T[:, surface.ids]
-    towards_eye = np.abs(_dot(surface.normal, hit.view))
-    light = albedo*(ambient*(.7 + .3*towards_eye))[:, None]
+    towards_eye = np.abs(_dot(surface.normal, hit.view)) # 1: seen face on
+    from_everywhere = ambient*(_ASKANCE + _FACE_ON*towards_eye)
+    light = albedo*from_everywhere[:, None]
     for lamp in lights:
         strength = as_array(lamp.color)
         direction, cosine = _reach(scene, hit.points, surface, lamp)

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['NEAR', 'make_T', 'invert', 'transform', 'look_at', 'project', 'unproject', 'intrinsics_from_fov', 'crop_intrinsics',
-           'resize_intrinsics', 'kpe_angles', 'fourier', 'plucker_rays']
+           'resize_intrinsics', 'pixel_rays', 'kpe_angles', 'fourier', 'plucker_rays']
 
 # %% ../../nbs/library/2_geometry/22_cameras.ipynb #80a98852
 import math
@@ -122,7 +122,7 @@ def resize_intrinsics(
     return K
 
 # %% ../../nbs/library/2_geometry/22_cameras.ipynb #d0497fd3
-def _rays(
+def pixel_rays(
     px:Tensor, # (..., 2) pixels
     K:Tensor, # (..., 3, 3) intrinsics
 )->Tensor: # (..., 3)
@@ -135,7 +135,7 @@ def kpe_angles(
     K:Tensor, # (..., 3, 3) intrinsics
 )->Tensor: # (..., 2) horizontal and vertical angle in radians
     "Angles of a pixel from the optical axis"
-    slopes = _rays(px, K)[..., :2]
+    slopes = pixel_rays(px, K)[..., :2]
     return torch.atan(slopes)
 
 def fourier(
@@ -155,7 +155,7 @@ def plucker_rays(
     cam_from_view:Tensor, # (..., 4, 4) extrinsics
 )->Tensor: # (..., N, 6) unit direction and moment, view frame
     "Pluecker coordinates of the rays behind pixels"
-    inside = _rays(px, K[..., None, :, :])
+    inside = pixel_rays(px, K[..., None, :, :])
     rotation = cam_from_view[..., :3, :3]
     turned = inside@rotation # row vectors: d R = (R^T d)^T
     direction = normalize(turned, dim=-1)

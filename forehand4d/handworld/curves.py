@@ -7,6 +7,7 @@ __all__ = ['SOFT', 'ZERO', 'minimum_jerk', 'motion_segment', 'evaluate', 'interp
 
 # %% ../../nbs/library/4_handworld/44_curves.ipynb #fd5e140c
 import numpy as np
+from ..core.compute import per_row
 from .fingers import to_mat
 
 # %% ../../nbs/library/4_handworld/44_curves.ipynb #3b5b768d
@@ -41,11 +42,10 @@ def motion_segment(
     **vectors, # `omega`, `r`, `nu`, `q`, `d` and `b` (3,) of the equation, zero where left out
 )->np.ndarray: # (33,)
     "A row of a track"
-    given = dict.fromkeys(_VECTORS, ZERO) | vectors
+    named = dict.fromkeys(_VECTORS, ZERO) | vectors
     times = [t0, t1]
     orientation = R0.ravel()
-    vectors = given.values()
-    return np.concatenate([times, p0, orientation, *vectors, [steady]])
+    return np.concatenate([times, p0, orientation, *named.values(), [steady]])
 
 # (S,) starts in order of time, (T,) seconds → (T,) number of the last that has begun
 def _active(starts, t):
@@ -96,8 +96,7 @@ def interpolate(
     start = times[number]
     lasts = np.maximum(times[number + 1] - start, 1e-6)
     s = minimum_jerk((t - start)/lasts)
-    others = [1]*(values.ndim - 1)
-    s = s.reshape(-1, *others)
+    s = per_row(s, values)
     before = values[number]
     after = values[number + 1]
     return before + s*(after - before)

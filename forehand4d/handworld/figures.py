@@ -13,7 +13,6 @@ from ..drawing.scenes import Mesh
 from .shapes import WORLD, Part, unit
 from .fingers import MIRROR
 from .people import FOREARM, Person
-from .plans import sign_of
 from .patterns import surface_pattern
 from .arms import NECK, Build
 from .paintings import draw_color
@@ -23,8 +22,9 @@ _TRUNK = np.array([-.9, -.5, -.15, -.07, -.03, 0]) # heights relative to the nec
 
 _TRUNK_RADII = np.array([.15, .16, .19, .17, .1, .06])
 
-_NECK = np.array([[0, 0, -.04], [0, .02, .08]])
+_NECK = np.array([[0, 0, -.04], [0, .02, .08]]) # ends of a rod, metres from the neck
 
+# middle of the head from the chin to the crown, metres from the neck
 _SKULL = np.array([[0, .02, .06], [0, .03, .1], [0, .02, .17], [0, .01, .24], [0, 0, .275]])
 
 _SKULL_RADII = np.array([.05, .075, .09, .075, .03])
@@ -34,6 +34,9 @@ _CAP_RADII = np.array([.07, .094, .08, .04])
 _WEAVES = ('plain', 'speckle', 'speckle', 'stripes', 'cloth', 'dots')
 
 _BROWN = np.array([.35, .25, .18])
+
+_GROWTH = .055 # taller, a unit of the first shape parameter
+_WRIST = .0255 # metres, radius of an average adult's
 
 @dataclass
 class Figure(Person):
@@ -52,6 +55,10 @@ class Figure(Person):
     def length(self)->float: # of the forearm as it is drawn, metres
         return FOREARM*self.scale
 
+    @property
+    def bow(self)->float: # how far a forearm goes on as the hand points, metres
+        return .35*self.length
+
     def shoulder(self, side:int)->np.ndarray: # (3,) of the right (0) or the left (1)
         "Where an arm hangs"
         mirror = MIRROR if side else 1
@@ -64,36 +71,29 @@ class Figure(Person):
         "Draw a person"
         who = Person.sample(rng)
         who.betas[0] = _size(rng)
-        scale = 1 + .055*who.betas[0]
-        skin = _skin(rng) if rng.random() > .05 else draw_color(rng) # gloves
-        sleeve = rng.choice([rng.uniform(.01, .2), .4])
+        scale = 1 + _GROWTH*who.betas[0]
+        gloves = rng.random() <= .05
+        skin = draw_color(rng) if gloves else _skin(rng)
+        sleeve = rng.choice([rng.uniform(.01, .2), .4]) # to some place of the forearm, or short
         weave = str(rng.choice(_WEAVES))
-        girth = .0255*scale*rng.uniform(.92, 1.08)
-        hair = _BROWN*rng.uniform(.1, 2)
+        girth = _WRIST*scale*rng.uniform(.92, 1.08)
+        hair = _BROWN*rng.uniform(.1, 2) # from black to fair
         return cls(
             skin=skin, cloth=draw_color(rng), sleeve=float(sleeve)*scale, betas=who.betas,
             girth=girth, scale=scale, hair=hair, weave=weave)
 
 # %% ../../nbs/library/4_handworld/48f_figures.ipynb #7eac9143
 @patch
-def arm(self:Figure,
+def to_elbow(self:Figure,
     wrist:np.ndarray, # (3,) metres
-    R:np.ndarray, # (3, 3) orientation of the hand
+    back:np.ndarray, # (3,) direction from the fingers to the wrist
     side:int, # 0 right, 1 left
-    u, # (N,) 0 at the wrist, 1 at the elbow
-)->np.ndarray: # (N, 3) metres
-    "Points of the forearm"
-    u = np.asarray(u, float)
-    u = u[:, None]
-    back = sign_of(side)*R[:, 0]
+)->np.ndarray: # (3,) metres
+    "From the wrist to the elbow, which follows half of the way"
     was, elbow = self.home[side]
     moved = elbow + .5*(wrist - was)
     toward = unit(moved - wrist)
-    end = unit(.4*back + toward)*self.length
-    rest = 1 - u
-    start = wrist + rest**2*.01*back
-    bend = 2*u*rest*.35*self.length*back
-    return start + bend + u*u*end
+    return unit(.4*back + toward)*self.length
 
 @patch
 def wears(self:Figure, eye:np.ndarray)->bool: # is a camera at (3,) on the head

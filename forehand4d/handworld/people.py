@@ -46,6 +46,7 @@ class Person:
 
     weave = 'speckle' # pattern of the clothes
     length = FOREARM # metres
+    bow = .1 # metres: how far a forearm goes on as the hand points
 
     def hand(self,
         vertices:np.ndarray, # (778, 3) in the world
@@ -88,17 +89,24 @@ def arm(self:Person,
     u, # (N,) 0 at the wrist, 1 at the elbow
 )->np.ndarray: # (N, 3) metres
     "Points of the forearm"
-    sign = sign_of(side)
     u = np.asarray(u, float)[:, None]
-    back = sign*R[:, 0]
-    elbow = ELBOW*(sign, 1, 1)
+    back = sign_of(side)*R[:, 0]
+    rest = 1 - u
+    start = wrist + rest**2*.01*back
+    bend = 2*u*rest*self.bow*back
+    return start + bend + u*u*self.to_elbow(wrist, back, side)
+
+@patch
+def to_elbow(self:Person,
+    wrist:np.ndarray, # (3,) metres
+    back:np.ndarray, # (3,) direction from the fingers to the wrist
+    side:int, # 0 right, 1 left
+)->np.ndarray: # (3,) metres
+    "From the wrist to the elbow: between where the hand points and where the elbow rests"
+    elbow = ELBOW*(sign_of(side), 1, 1)
     toward = elbow - wrist
     end = .45*back + .75*toward/np.linalg.norm(toward)
-    rest = 1 - u
-    start = wrist + rest**2*.010*back
-    bend = 2*u*rest*.1*back
-    length = np.linalg.norm(end)
-    return start + bend + u*u*FOREARM*end/length
+    return FOREARM*end/np.linalg.norm(end)
 
 @patch
 def shoulder(self:Person, side:int)->np.ndarray: # 0 right, 1 left → (3,) metres

@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['ZOOM', 'ZOOM_LIMITS', 'SHIFT', 'DARKEST', 'BRIGHTNESS', 'LEAST', 'TINT', 'PIXEL_NOISE', 'NEAR_PLANE', 'SIDE', 'SHAKE',
            'MISSED', 'ImageView', 'draw_view', 'resample', 'intrinsics_of', 'augment_image', 'TrainingView',
-           'training_view', 'where_mirrored', 'mirrored_targets', 'seen_hands', 'KeypointTracks', 'Labels', 'labels_of',
-           'with_tracks', 'Told', 'shaken', 'tell_hands', 'tell_present', 'simulate_detector', 'noise_steps']
+           'training_view', 'mirrored_targets', 'seen_hands', 'KeypointTracks', 'Labels', 'labels_of', 'with_tracks',
+           'Told', 'shaken', 'tell_hands', 'tell_present', 'simulate_detector', 'noise_steps']
 
 # %% ../../nbs/library/6_models/65_forecast_loss.ipynb #a0879c39
 from dataclasses import dataclass, replace
@@ -15,8 +15,8 @@ from torch.nn import functional as F
 from torch import Tensor
 from ..geometry.cameras import project
 from ..geometry.motion import HandMotion
-from ..training.augment import mirror_motion
-from ..data.batches import batch_motion, batch_past, batch_tracks
+from ..training.augment import mirror_where
+from ..data.batches import Batch, batch_motion, batch_past, batch_tracks
 from ..networks.backbones import normalise_image
 from ..networks.process import STEPS
 from ..training.losses import LossWeights
@@ -117,39 +117,24 @@ class TrainingView:
     flip: Tensor # (B,) bool: images that are mirrored
 
 def training_view(
-    batch:dict, # from `collate` with images
+    batch:Batch, # from `collate` with images
     generator:torch.Generator, # source of randomness
 )->TrainingView:
     "Augmented images, or none where the batch has tokens"
-    K = batch['image_K']
-    if 'tokens' in batch:
+    K = batch.image_K
+    if batch.tokens is not None:
         unmirrored = torch.zeros(len(K), dtype=torch.bool, device=K.device)
         return TrainingView(None, K, unmirrored)
-    return TrainingView(*augment_image(batch['image'], K, generator))
+    return TrainingView(*augment_image(batch.image, K, generator))
 
 # %% ../../nbs/library/6_models/65_forecast_loss.ipynb #e70c00a8
-def where_mirrored(
-    flip:Tensor, # (B,) bool
-    mirrored:Tensor, # (B, ...) values in the mirror
-    plain:Tensor, # (B, ...) values without it
-)->Tensor: # same shape
-    "Values of the mirrored where `flip` is true"
-    ones = [1]*(plain.dim() - 1)
-    return torch.where(flip.view(-1, *ones), mirrored, plain)
-
 def mirrored_targets(
-    batch:dict, # from `collate`
+    batch:Batch, # from `collate`
     flip:Tensor, # (B,) bool: images that are mirrored
     hand_id:str, # hand model of the labels
 )->HandMotion: # (B, T)
     "The motion of a batch, mirrored where its image is"
-    motion = batch_motion(batch, hand_id)
-    mirrored = mirror_motion(motion)
-    rot = where_mirrored(flip, mirrored.rot, motion.rot)
-    wrist = where_mirrored(flip, mirrored.wrist, motion.wrist)
-    betas = where_mirrored(flip, mirrored.betas, motion.betas)
-    valid = where_mirrored(flip, mirrored.valid, motion.valid)
-    return HandMotion(rot, wrist, betas, valid, hand_id)
+    return mirror_where(batch_motion(batch, hand_id), flip)
 
 # %% ../../nbs/library/6_models/65_forecast_loss.ipynb #872e1cd9
 NEAR_PLANE = 0.05 # metres: what is nearer is not seen
@@ -193,7 +178,7 @@ class Labels:
 
 # %% ../../nbs/library/6_models/65_forecast_loss.ipynb #a807367c
 def labels_of(
-    batch:dict, # from `collate` with images
+    batch:Batch, # from `collate` with images
     view:TrainingView, # its images as the network sees them
     cfg, # `ForecasterConfig`
     span:int, # frames that are predicted
@@ -204,8 +189,8 @@ def labels_of(
     pixels, _ = seen_hands(motion, view.K, cfg.image_size)
     known = motion.valid[:, 0, :, None]
     known = known.expand(pixels.shape[:-1])
-    real = batch['real'][:, :span]
-    labels = Labels(motion, real, batch['weight'], pixels, known)
+    real = batch.real[:, :span]
+    labels = Labels(motion, real, batch.weight, pixels, known)
     if cfg.supervision != '2d':
         return labels
     return with_tracks(labels, batch_tracks(batch, view.flip), view.K)
@@ -286,7 +271,7 @@ def tell_present(
     return Told((keypoints, detected), present, known.any(1) & hide)
 
 def simulate_detector(
-    batch:dict, # from `collate` with images
+    batch:Batch, # from `collate` with images
     labels:Labels, # of the batch
     view:TrainingView, # its images as the network sees them
     cfg, # `ForecasterConfig`

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 from ..geometry.motion import HandMotion
 from ..geometry.motion_vector import Anchor, anchor_of, encode198, encode_from
+from ..data.batches import Batch
 from ..networks.process import STEPS, alphas_bar, q_sample
 from ..training.losses import LossWeights, found_loss, masked_mean, motion_loss
 from .chance import happens, normal, uniform
@@ -32,7 +33,7 @@ class Encoded:
 
 def look_at(
     model:ForecastModel, # that is trained
-    batch:dict, # from `collate` with images, or with tokens of a frozen backbone
+    batch:Batch, # from `collate` with images, or with tokens of a frozen backbone
     view:TrainingView, # the images as the network sees them
     generator:torch.Generator, # source of randomness
 )->tuple[dict,Tensor]: # fields of `Given`; (B, squares) bool: nothing was looked at
@@ -41,7 +42,7 @@ def look_at(
     device = view.K.device
     unseen = torch.zeros(batch_size, model.squares(), dtype=torch.bool, device=device)
     if view.image is None:
-        return {'tokens': batch['tokens'].float()}, unseen
+        return {'tokens': batch.tokens.float()}, unseen
     if model.cfg.look >= 1:
         return {}, unseen
     order = uniform((batch_size, model.squares()), view.K, generator)
@@ -50,7 +51,7 @@ def look_at(
 
 def encode_training(
     model:ForecastModel, # that is trained
-    batch:dict, # from `collate` with images, or with tokens of a frozen backbone
+    batch:Batch, # from `collate` with images, or with tokens of a frozen backbone
     view:TrainingView, # the images as the network sees them
     told:Told, # what the network is told of the hands
     generator:torch.Generator, # source of randomness
@@ -282,7 +283,7 @@ def random_steps(
 # %% ../../nbs/library/6_models/66a_forecast_training.ipynb #6fbd62ac
 def training_loss(
     model:ForecastModel, # that is trained
-    batch:dict, # from `collate` with images, or with tokens of a frozen backbone
+    batch:Batch, # from `collate` with images, or with tokens of a frozen backbone
     generator:torch.Generator, # source of augmentation and noise
 )->tuple[Tensor,dict]: # scalar; its terms without gradients
     "Augment, encode, add noise, predict, compare"

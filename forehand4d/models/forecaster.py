@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from ..geometry.motion import HandMotion
 from ..geometry.motion_vector import MotionStats, fit_stats
-from ..data.batches import collate
+from ..data.batches import Batch, collate
 from ..networks.pretrained import hamer_path, load_backbone
 from .forecast_model import ForecasterConfig, ForecastModel
 from .forecast_training import training_loss
@@ -24,7 +24,7 @@ from ..training.weights import read_weights
 class Forecaster(ForecastModel):
     "The forecasting network, with its training and its sampling"
     def loss(self,
-        batch:dict, # from `collate` with images
+        batch:Batch, # from `collate` with images
         generator:torch.Generator, # source of augmentation and noise
     )->tuple[Tensor,dict]: # scalar and its terms
         "See `training_loss`"
@@ -97,7 +97,7 @@ def stats_of(
     order = torch.randperm(len(data), generator=draw).tolist()
     some = [data[index] for index in order[:STATS_CLIPS]]
     batch = collate(some, frames)
-    return fit_stats(batch['wrist'], batch['hand'])
+    return fit_stats(batch.wrist, batch.hand_valid)
 
 def load_what_fits(
     model:ForecastModel, # is changed

@@ -16,7 +16,7 @@ from fastcore.basics import patch
 from ..core.files import atomic_path
 from ..geometry.cameras import intrinsics_from_fov
 from ..geometry.motion import HandMotion
-from ..training.weights import load_model
+from ..training.weights import builder, load_model
 from ..released.networks import LegacyModel
 from ..released.checkpoints import official_model
 from ..video.looks import detector_available
@@ -219,20 +219,14 @@ class LoadedForecaster:
             there = present and present.to(K.device)
             found = self.model.forecast_likely(image, K, hands=hands, present=there, **how)
             motion, point, weights = [part.cpu() for part in found]
-            return _only(motion), _only(point), weights[0]
+            return motion.rows(0), point.rows(0), weights[0]
         motion = self.model.forecast(image, K, hands=hands, **how)
-        motion = _only(motion).cpu()
+        motion = motion.rows(0).cpu()
         if present is not None:
             motion = _start_in_present(motion, present)
         return motion, None, None
 
 # %% ../../nbs/library/6_models/69a_forecasting.ipynb #d109947b
-def _only(
-    motion:HandMotion, # (1, ...)
-)->HandMotion: # (...)
-    "The motion of the only image"
-    return motion.map(lambda value: value[0])
-
 def _start_in_present(
     motion:HandMotion, # (S, T)
     present:Present, # of one image
@@ -243,20 +237,14 @@ def _start_in_present(
     return start_from(motion, anchor)
 
 # %% ../../nbs/library/6_models/69a_forecasting.ipynb #5fafbd11
-def _build(
-    cfg:dict, # of a checkpoint
-)->Forecaster: # without its weights
-    "Network of this project"
-    settings = {name: value for name, value in cfg.items() if name != 'kind'}
-    return Forecaster(ForecasterConfig(**settings))
-
 def load_forecaster(
     spec=None, # None: the weights that ship; a run, its folder or name, or a file
     device=None, # where it runs; default: the GPU if there is one
     builders:dict|None=None, # further kinds of networks → function of the configuration
 )->LoadedForecaster: # call it with an image
     "Load a forecasting model"
-    known = {'forecaster': _build, 'official': official_model}
+    ours = builder(Forecaster, ForecasterConfig)
+    known = {'forecaster': ours, 'official': official_model}
     known |= builders or {}
     model, path = load_model(spec, 'train_forecast', 'forecaster.safetensors', known, device)
     if 'image' not in getattr(model, 'cond', {'image': 0}):

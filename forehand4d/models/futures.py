@@ -13,7 +13,7 @@ from torch import Tensor
 from ..core.compute import progress
 from ..geometry.motion import HandMotion
 from ..geometry.motion_vector import MotionStats, encode198
-from ..data.batches import batch_motion, batch_past, collate
+from ..data.batches import Batch, batch_motion, batch_past, collate
 from .present import FIT_SURE, Present, PresentNoise, simulate_present
 from .forecaster import Forecaster
 
@@ -40,7 +40,7 @@ class Futures:
 
 # %% ../../nbs/library/6_models/69b_futures.ipynb #66f30142
 def known_present(
-    batch:dict, # from `collate` with images
+    batch:Batch, # from `collate` with images
     hand_id:str, # hand model of the labels
     past:bool, # tell the second before, too
     seed:int=0, # seed of the noise that spoils the poses
@@ -48,7 +48,7 @@ def known_present(
     "What a detector, a fit and a tracker would say, made from the truth"
     motion = batch_motion(batch, hand_id)
     device = motion.wrist.device
-    share = batch['valid2d'][:, 0].float().mean(-1)
+    share = batch.valid2d[:, 0].float().mean(-1)
     seen = share > 0.5
     everything = PresentNoise(drop_hand=0., drop_past=0. if past else 1., drop_frame=0.)
     unmirrored = torch.zeros(len(seen), dtype=torch.bool, device=device)
@@ -60,18 +60,18 @@ def known_present(
 
 # %% ../../nbs/library/6_models/69b_futures.ipynb #86f984cd
 def _detected(
-    batch:dict, # from `collate` with images
+    batch:Batch, # from `collate` with images
     size:int, # side of the network's image in pixels
     image_side:int, # longer side of the clip's image in pixels
 )->tuple: # keypoints (B, 2, 21, 2) of frame 0 in pixels of the network's image, valid (B, 2, 21)
     "What a detector would say of frame 0"
     shrink = size/image_side
-    corner = batch['keypoints2d'][:, 0] + 0.5
-    return corner*shrink - 0.5, batch['valid2d'][:, 0]
+    corner = batch.keypoints2d[:, 0] + 0.5
+    return corner*shrink - 0.5, batch.valid2d[:, 0]
 
 def _told(
     model, # to be asked
-    batch:dict, # from `collate` with images
+    batch:Batch, # from `collate` with images
     told:str, # one of `TOLD`
     side:int, # longer side of the clips' images in pixels
     seed:int, # seed of the noise that spoils the poses
@@ -86,7 +86,7 @@ def _told(
 # %% ../../nbs/library/6_models/69b_futures.ipynb #295f41fb
 def _ask(
     model, # `Forecaster`, or another network with its `forecast`
-    batch:dict, # from `collate` with images
+    batch:Batch, # from `collate` with images
     settings:FutureSettings, # what is told and drawn
     side:int, # longer side of the clips' images in pixels
     seed:int, # seed of the futures and of what is spoilt
@@ -95,7 +95,7 @@ def _ask(
     known = _told(model, batch, settings.told, side, seed)
     given = dict(samples=settings.samples, rays=bool(known), seed=seed)
     given = {**given, **known, **settings.how}
-    image, K = batch['image'], batch['image_K']
+    image, K = batch.image, batch.image_K
     if isinstance(model, Forecaster) and model.cfg.method == 'diffusion':
         motion, point, _ = model.forecast_likely(image, K, **given)
         return motion, point
@@ -110,8 +110,7 @@ def _forecast_some(
 )->tuple[HandMotion,Futures]: # (B, S, T); the same as a part, with seconds of the whole batch
     "Forecast one batch of clips"
     device = next(model.parameters()).device
-    batch = collate(clips, model.cfg.frames, model.cfg.image_size)
-    batch = {name: value.to(device) for name, value in batch.items()}
+    batch = collate(clips, model.cfg.frames, model.cfg.image_size).to(device)
     side = max(clips[0].image.shape[:2])
     start = time.time()
     motion, point = _ask(model, batch, settings, side, seed)
@@ -122,13 +121,6 @@ def _forecast_some(
         point = point.slice(0, settings.frames).cpu()
         likely = point.joints()[:, None]
     return motion, Futures(motion.joints(), encode198(motion, stats), likely, spent, {})
-
-def _motion_of(
-    motion:HandMotion, # (B, S, T)
-    index:int, # which clip
-)->HandMotion: # (S, T)
-    "Futures of one clip of a batch"
-    return motion.map(lambda value: value[index])
 
 # %% ../../nbs/library/6_models/69b_futures.ipynb #11563a46
 def _check_told(
@@ -155,7 +147,7 @@ def forecast_clips(
         parts.append(part)
         for index in show:
             if start <= index < stop:
-                motions[index] = _motion_of(motion, index - start)
+                motions[index] = motion.rows(index - start)
     return _joined(parts, motions, len(clips))
 
 def _joined(

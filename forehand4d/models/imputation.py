@@ -14,15 +14,14 @@ import torch
 from ..core.compute import progress
 from ..core.processes import first_process_first, group
 from ..geometry.motion import HandMotion
-from ..data.batches import collate
+from ..data.batches import Batch, collate
 from ..data.clip_store import ClipStore, write_clips
-from ..data.clips import Clip
+from ..data.clips import Clip, track_of
 from ..data.loaders import ClipDataset
 from ..evaluation.scoring import method_id
 from ..fitting.objective import observe
 from ..fitting.procedure import FitSettings, fit_tracks, procedure
-from ..fitting.refinement import quality, trust
-from .lifter import TRACK
+from ..fitting.refinement import Quality, quality, trust
 from .lifting import LoadedLifter
 from ..runs.profiles import Profile
 from ..runs.profiles import profile_of_run
@@ -49,17 +48,16 @@ class _Work:
 _APART = 10**6 # between the seeds of a batch's samples, so that no other batch has them
 
 def _lift(
-    batch:dict, # clips from `collate`
+    batch:Batch, # clips from `collate`
     work:_Work, # model and procedure
     seed:int, # of the first sample
 )->list: # motions (B, T), one at least
     "Samples of the lifting model"
-    real = batch['real']
-    track = [batch[name] for name in TRACK]
+    real = batch.real
     motions = []
     for number in range(max(1, work.how.samples)):
         motion = work.lifter.model.lift(
-            *track,
+            *track_of(batch),
             real=real,
             steps=work.settings.steps,
             seed=seed + _APART*number)
@@ -87,14 +85,14 @@ def _labelled(
         meta=(clip.meta or {}) | note)
 
 def _notes(
-    fit:dict, # of `quality`
+    measured:Quality, # of the labels
     weights:list, # in training, of each clip
     iterations:list, # of each clip
 )->list: # of dicts
     "What is to be said of each clip of a batch"
     notes = []
     for number, weight in enumerate(weights):
-        values = {name: every[number] for name, every in fit.items()}
+        values = {name: every[number] for name, every in vars(measured).items()}
         finite = {k: round(float(v), 5) for k, v in values.items() if v.isfinite()}
         notes.append(finite | dict(weight=round(weight, 4), iterations=int(iterations[number])))
     return notes
@@ -106,36 +104,27 @@ def _impute_batch(
 )->list: # pairs of a labelled clip, or None where one is rejected, and what is to be said of it
     "Lift, fit, judge"
     lifter = work.lifter
-    batch = collate(clips, lifter.model.cfg.frames)
-    batch = {name: values.to(lifter.device) for name, values in batch.items()}
+    batch = collate(clips, lifter.model.cfg.frames).to(lifter.device)
     observed = observe(batch, work.settings.use3d)
-    motion, info = fit_tracks(observed, _lift(batch, work, seed), work.how)
-    fit = quality(motion, observed)
+    motion, fit = fit_tracks(observed, _lift(batch, work, seed), work.how)
+    measured = quality(motion, observed)
     motion = motion.cpu()
     origin = dict(
         lifter=str(lifter.path.name),
         hand_id=motion.hand_id,
         frame='view',
         procedure=work.how.name)
-    weights = trust(fit, work.settings.limit).tolist()
-    notes = _notes(fit, weights, info['iterations'].tolist())
+    weights = trust(measured, work.settings.limit).tolist()
+    notes = _notes(measured, weights, fit.iterations.tolist())
     found = []
     for number, clip in enumerate(clips):
         note = notes[number]
         if weights[number] > 0:
-            of_clip = _one(motion, number)
-            found.append((_labelled(clip, of_clip, note | origin), note))
+            label = _labelled(clip, motion.rows(number), note | origin)
+            found.append((label, note))
         else:
             found.append((None, dict(sequence=clip.sequence, **note)))
     return found
-
-# %% ../../nbs/library/6_models/63_imputation.ipynb #0d8daba1
-def _one(
-    motion:HandMotion, # (B, T)
-    number:int, # of a clip
-)->HandMotion: # (T,)
-    "The motion of one clip"
-    return motion.map(lambda x: x[number])
 
 # %% ../../nbs/library/6_models/63_imputation.ipynb #62519b9e
 def _rounds(

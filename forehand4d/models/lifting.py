@@ -15,13 +15,14 @@ from ..geometry.rotations import slerp
 from ..geometry.cameras import invert
 from ..geometry.hands import SIDES
 from ..geometry.motion import HandMotion
-from ..fitting.objective import observe
-from ..fitting.refinement import first_clip, quality
-from ..fitting.procedure import FitSettings, fit_tracks, procedure
-from ..training.weights import load_model
+from ..data.clips import TRACK, track_of
+from ..fitting.objective import observe_tracks
+from ..fitting.refinement import quality
+from ..fitting.procedure import Fit, FitSettings, fit_tracks, procedure
+from ..training.weights import builder, load_model
 from ..released.networks import LegacyModel
 from ..released.checkpoints import official_model
-from .lifter import TRACK, Lifter, LifterConfig
+from .lifter import Lifter, LifterConfig
 
 # %% ../../nbs/library/6_models/62_lifting.ipynb #2eccb04a
 @dataclass(frozen=True)
@@ -104,10 +105,9 @@ def lift_long(
         from_view = piece.cam_from_view[:, :1] # the window lives in its own first camera
         moved = piece.cam_from_view@invert(from_view)
         padded = replace(piece, cam_from_view=moved).pad(window)
-        told = [getattr(padded, name) for name in TRACK]
         real = torch.arange(window, device=moved.device) < len(piece)
         real = real.expand(len(moved), window)
-        motion = model.lift(*told, real=real, **how)
+        motion = model.lift(*track_of(padded), real=real, **how)
         motion = motion.slice(0, len(piece))
         motion = motion.to_frame(invert(from_view))
         whole = motion if whole is None else crossfade(whole, motion, start)
@@ -180,20 +180,18 @@ class FitChoice:
         return procedure(self.how) if isinstance(self.how, str) else self.how
 
 def _report(
-    info:dict, # of `fit_tracks`, one clip
+    fit:Fit, # of one clip
     how:FitSettings, # procedure
     focal:float, # pixels
 )->dict: # plain values
     "What a fit says of itself"
-    names = info['names']
-    chosen = [names[k] for k in info['candidate'][0].tolist()]
-    values = first_clip({name: info[name] for name in ('before', 'after', 'noise')})
+    chosen = [fit.names[k] for k in fit.candidate[0].tolist()]
     return dict(
         procedure=how.name,
         candidate=dict(zip(SIDES, chosen, strict=True)),
-        energy=(values['before'], values['after']),
-        iterations=int(info['iterations'][0]),
-        noise=values['noise']*focal)
+        energy=(float(fit.before[0]), float(fit.after[0])),
+        iterations=int(fit.iterations[0]),
+        noise=float(fit.noise[0])*focal)
 
 # %% ../../nbs/library/6_models/62_lifting.ipynb #7585fa42
 class LoadedLifter:
@@ -235,7 +233,7 @@ class LoadedLifter:
         betas = None if how.betas is None else each(how.betas, 2, 10)
         motion = lift_long(self.model, track, betas=betas, steps=how.steps, seed=how.seed)
         motion = motion.cpu()
-        return motion if how.samples > 1 else motion.map(lambda x: x[0])
+        return motion if how.samples > 1 else motion.rows(0)
 
 # %% ../../nbs/library/6_models/62_lifting.ipynb #a8cbfcd0
 @patch
@@ -259,31 +257,23 @@ def fit(self:LoadedLifter,
     seeds = [choice.seed + k for k in range(max(1, how.samples))]
     lifted = [self(*track, seed=seed) for seed in seeds]
     K = intrinsics.expand(T, 3, 3)
-    seen = dict(zip(TRACK, (keypoints2d, valid, K, cam_from_view), strict=True))
-    seen |= dict(joints3d=joints3d, valid3d=valid3d)
-    observed = observe({name: x[None].to(self.device) for name, x in seen.items()})
+    seen = (keypoints2d, valid, K, cam_from_view, joints3d, valid3d)
+    observed = observe_tracks(*(x[None].to(self.device) for x in seen))
     starts = [motion.map(lambda x: x[None].to(self.device)) for motion in lifted]
-    fitted, info = fit_tracks(observed, starts, how)
+    fitted, fit = fit_tracks(observed, starts, how)
     focal = K[..., :2, :2].diagonal(dim1=-2, dim2=-1).mean().item()
-    report = _report(info, how, focal)
-    report['before'] = first_clip(quality(starts[0], observed))
-    report['after'] = first_clip(quality(fitted, observed))
-    return fitted.cpu().map(lambda x: x[0]), report
+    report = _report(fit, how, focal)
+    report['before'] = quality(starts[0], observed).first()
+    report['after'] = quality(fitted, observed).first()
+    return fitted.cpu().rows(0), report
 
 # %% ../../nbs/library/6_models/62_lifting.ipynb #60833737
-def _lifter_of(
-    cfg:dict, # configuration in a checkpoint
-)->Lifter: # without its weights
-    "Network of a checkpoint"
-    fields = {name: value for name, value in cfg.items() if name != 'kind'}
-    return Lifter(LifterConfig(**fields))
-
 def load_lifter(
     spec=None, # None: the weights that ship; a run, its folder or name, or a file
     device=None, # where it runs; default: the GPU if there is one
 )->LoadedLifter: # call it with tracks and cameras
     "Load a lifting model"
-    builders = {'lifter': _lifter_of, 'official': official_model}
+    builders = {'lifter': builder(Lifter, LifterConfig), 'official': official_model}
     model, path = load_model(spec, 'train_lifting', 'lifter.safetensors', builders, device)
     if 'image' in getattr(model, 'cond', {}):
         raise ValueError(f'{path}: holds a released {model.cfg.kind} network, not a lifting one')

@@ -162,6 +162,7 @@ class VitPose(Backbone):
 
 # %% ../../nbs/library/3_networks/32_backbones.ipynb #53b61614
 DINO_PATCH = 14 # pixels
+_DINO_TABLE = 518 # pixels, side of the images that published tables of positions are for
 
 class DinoV2(Backbone):
     "DINOv2"
@@ -176,7 +177,10 @@ class DinoV2(Backbone):
         self.dim = dim
         self.side = 2*max(1, round(size/28)) # even, so that tokens can be merged in squares
         self.net = Dinov2Model(Dinov2Config(
-            hidden_size=dim, num_hidden_layers=layers, num_attention_heads=heads, image_size=518))
+            hidden_size=dim,
+            num_hidden_layers=layers,
+            num_attention_heads=heads,
+            image_size=_DINO_TABLE))
 
     def grid(self, size:int)->tuple: # side of a square image → rows and columns of tokens
         "The same for images of any size"

@@ -113,8 +113,11 @@ def claims_frame(
 )->pd.DataFrame: # claim, kind, better, worse, groups, metrics
     "Claims as a table, one a row"
     columns = ['claim', 'kind', 'better', 'worse', 'groups', 'metrics']
-    rows = [(c.claim, c.kind, c.better, c.worse, '+'.join(c.groups), '+'.join(c.metrics))
-            for c in claims]
+    rows = []
+    for claim in claims:
+        groups = '+'.join(claim.groups)
+        metrics = '+'.join(claim.metrics)
+        rows.append((claim.claim, claim.kind, claim.better, claim.worse, groups, metrics))
     return pd.DataFrame(rows, columns=columns)
 
 # %% ../../nbs/library/7_study/77_claims.ipynb #84aaf9df

@@ -19,7 +19,7 @@ from torch import Tensor
 from ..geometry.hands import HandModel, PARENTS
 from ..geometry.motion import HandMotion
 from ..geometry.motion_vector import encode198
-from ..data.batches import collate
+from ..data.batches import Batch, collate
 from ..evaluation.metrics import best_sample, clip_means, motion_metrics
 from ..evaluation.variety import speed_statistics, variety_summary
 from ..models.forecast_model import ForecastModel
@@ -144,14 +144,14 @@ def mesh_points(motion:HandMotion)->tuple: # (..., T) → (..., T, 2, 21, 3), (.
 class _Draw:
     "Forecasts of some images by one setting, and what they cost"
     model:ForecastModel # of method 'diffusion'
-    images:dict # batch of `collate`, on the model's device
+    images:Batch # on the model's device
     setting:dict # arguments of `forecast`
     batch:int # images at a time
     seed:int # of the noise of the first batch
 
     def __post_init__(self):
         "Nothing is drawn yet"
-        self.starts = range(0, len(self.images['image']), self.batch)
+        self.starts = range(0, len(self.images), self.batch)
         self.motions = []
         self.calls = 0 # of the network
 
@@ -164,11 +164,10 @@ class _Draw:
         self.calls = 0
         self.motions = []
         for start in self.starts:
-            piece = slice(start, start + self.batch)
-            image = self.images['image'][piece]
-            K = self.images['image_K'][piece]
+            piece = self.images.rows(slice(start, start + self.batch))
             setting = dict(seed=self.seed + start) | self.setting
-            self.motions.append(self.model.forecast(image, K, **setting).cpu())
+            motion = self.model.forecast(piece.image, piece.image_K, **setting)
+            self.motions.append(motion.cpu())
 
     def cost(self)->pd.Series: # seconds and processor's seconds, of all images
         "Draw, and time it"
@@ -232,7 +231,7 @@ def sampler_sweep(
     truth = stack_targets(clips, model.cfg.frames)
     device = next(model.parameters()).device
     whole = collate(clips, model.cfg.frames, model.cfg.image_size)
-    images = {name: tensor.to(device) for name, tensor in whole.items()}
+    images = whole.to(device)
     rows = []
     first = {}
     for setting in settings:

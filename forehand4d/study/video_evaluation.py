@@ -69,7 +69,5 @@ def file_tables(
     with atomic_path(run.dir/'video.parquet') as path:
         records.astype(small).to_parquet(path, index=False)
     for name, table in tables.items():
-        with atomic_path(run.dir/f'{name}.csv') as path:
-            table.to_csv(path, index=False)
-        run.add_artifact(f'{name}.csv')
+        run.save_table(table, name)
     run.add_artifact('video.parquet')

@@ -4,14 +4,15 @@
 
 # %% auto #0
 __all__ = ['HARMONICS', 'FALL', 'SYNERGIES', 'DRIFT', 'ASIDE', 'TILT', 'GLANCE', 'HEAD_PERIOD', 'FAST', 'SLOW', 'SLOW_PERIOD',
-           'LONGEST_GAP', 'ZOOM', 'MARGIN', 'NEAREST', 'mirror_motion', 'ViewRange', 'DetectorNoise', 'augment_lifting']
+           'LONGEST_GAP', 'ZOOM', 'MARGIN', 'NEAREST', 'mirror_motion', 'mirror_where', 'ViewRange', 'DetectorNoise',
+           'LiftingView', 'augment_lifting']
 
 # %% ../../nbs/library/4_training/42_augment.ipynb #c801574e
 import math
 from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
-from ..core.compute import by
+from ..core.compute import by, per_row
 from ..geometry.rotations import aa_to_mat
 from ..geometry.cameras import make_T, project, transform
 from ..geometry.motion import HandMotion
@@ -88,6 +89,20 @@ def mirror_motion(
         wrist=(m.wrist*signs).flip(-2),
         betas=m.betas.flip(-2),
         valid=m.valid.flip(-1))
+
+def mirror_where(
+    m:HandMotion, # (B, T)
+    flip:Tensor, # (B,) bool
+)->HandMotion: # (B, T)
+    "Some clips in the mirror, the others as they were"
+    mirrored = mirror_motion(m)
+
+    def pick(name:str)->Tensor:
+        "A field of the mirrored motion or of the original"
+        here = getattr(m, name)
+        return torch.where(per_row(flip, here), getattr(mirrored, name), here)
+
+    return HandMotion(pick('rot'), pick('wrist'), pick('betas'), pick('valid'), m.hand_id)
 
 # %% ../../nbs/library/4_training/42_augment.ipynb #03da5fef
 ASIDE = 0.12 # standard deviation of the hands' place in the image, as a tangent
@@ -244,17 +259,7 @@ def _mirror_half(
     "Mirror half of the clips"
     B = len(m.wrist)
     chance = torch.rand(B, **by(generator))
-    flip = (chance < 0.5).to(m.wrist.device)
-    mirrored = mirror_motion(m)
-
-    def pick(name):
-        "A field of the mirrored motion or of the original"
-        there = getattr(mirrored, name)
-        here = getattr(m, name)
-        choice = flip.view(-1, *[1]*(here.dim() - 1))
-        return torch.where(choice, there, here)
-
-    return HandMotion(pick('rot'), pick('wrist'), pick('betas'), pick('valid'), m.hand_id)
+    return mirror_where(m, (chance < 0.5).to(m.wrist.device))
 
 def _in_sight(
     points:Tensor, # (B, T, 2, 21, 3) metres, in the camera of each frame
@@ -268,12 +273,22 @@ def _in_sight(
     in_front = points[..., 2] > NEAREST
     return px, inside.all(-1) & in_front
 
+@dataclass(frozen=True)
+class LiftingView:
+    "Clips as a lifting model is shown them in training"
+    motion: HandMotion # (B, T) to be found, in the new view frame
+    intrinsics: Tensor # (B, T, 3, 3) pixels
+    cam_from_view: Tensor # (B, T, 4, 4) new view frame → camera t, metres
+    keypoints2d: Tensor # (B, T, 2, 21, 2) as from a detector, pixels
+    valid2d: Tensor # (B, T, 2, 21) bool: detected
+    joints3d: Tensor # (B, T, 2, 21, 3) of the motion, metres, new view frame
+
 def augment_lifting(
     m:HandMotion, # (B, T) lab motion, view frame
     K:Tensor, # (B, T, 3, 3) intrinsics
     generator:torch.Generator, # source of randomness
-)->dict: # motion (new view frame), intrinsics, cam_from_view, keypoints2d, valid2d, joints3d
-    "A training batch for lifting: other hands, other cameras, noisy 2D tracks"
+)->LiftingView:
+    "Training clips for lifting: other hands, other cameras, noisy 2D tracks"
     m = _vary_hands(m, generator)
     m = _mirror_half(m, generator)
     joints = m.joints()
@@ -286,5 +301,4 @@ def augment_lifting(
     K[..., :2, :2] *= zoom[..., None] # the principal point stays
     px, inside = _in_sight(transform(cam[:, :, None], joints), K)
     px, valid2d = _noisy_keypoints(px, valid & inside, generator)
-    return dict(motion=m, intrinsics=K, cam_from_view=cam,
-                keypoints2d=px, valid2d=valid2d, joints3d=joints)
+    return LiftingView(m, K, cam, px, valid2d, joints)

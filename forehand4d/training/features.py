@@ -66,5 +66,5 @@ def cache_tokens(
         path.parent.mkdir(parents=True, exist_ok=True)
         with atomic_path(path) as tmp, torch.no_grad():
             _write_tokens(model, data, tmp, batch)
-    data.extra['tokens'] = np.load(path, mmap_mode='r')
+    data.tokens = np.load(path, mmap_mode='r')
     return path

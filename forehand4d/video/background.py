@@ -10,6 +10,7 @@ __all__ = ['ARM', 'WIDTH', 'MARGIN', 'TOLERANCE', 'LEAST', 'SHARE', 'STILL', 'RE
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import partial
+import cv2
 import numpy as np
 import torch
 from torch import Tensor
@@ -107,7 +108,6 @@ def _grey(
     small:tuple, # width and height
 )->np.ndarray: # (h, w) uint8
     "A smaller, grey image with even contrast"
-    import cv2
     shrunk = cv2.resize(frame, small, interpolation=cv2.INTER_AREA)
     grey = cv2.cvtColor(shrunk, cv2.COLOR_RGB2GRAY)
     return cv2.createCLAHE(4., (8, 8)).apply(grey)
@@ -137,7 +137,6 @@ def _is_background(
 
 def _followed(first:_Picture, second:_Picture)->tuple: # corners (n, 2) in both
     "Corners that optical flow finds again"
-    import cv2
     flow = partial(cv2.calcOpticalFlowPyrLK, nextPts=None, winSize=(21, 21), maxLevel=3)
     corners = cv2.goodFeaturesToTrack(first.grey, _MOST, .005, 8, mask=first.mask)
     if corners is None: return np.zeros((0, 2)), np.zeros((0, 2))
@@ -155,7 +154,6 @@ def _fit(
     second:np.ndarray, # (n, 2) the same corners in the second picture
 )->tuple: # homography second to first, NaN where too few obey; how many obey
     "The homography that most corners obey"
-    import cv2
     unknown = np.full((3, 3), np.nan)
     if len(first) < LEAST: return unknown, 0
     cv2.setRNGSeed(0)

@@ -7,6 +7,7 @@ __all__ = ['new_detector', 'hands_of_frame']
 
 # %% ../../nbs/library/5_video/53b_following.ipynb #280bc36f
 from functools import lru_cache
+import cv2
 import numpy as np
 from ..geometry.mano import JOINT_ORDERS
 from .squares import group_hands, hand_size
@@ -60,7 +61,6 @@ def _detect_part(
     centre:tuple, # x, y in the frame
 )->list: # of (keypoints (21, 2) in the frame, probability of a right hand)
     "Hands of a part of a frame"
-    import cv2
     to_part = cv2.getRotationMatrix2D(centre, 0, scale)
     to_part[:, 2] += [_PART/2 - centre[0], _PART/2 - centre[1]]
     part = cv2.warpAffine(

@@ -7,12 +7,11 @@ __all__ = ['Conventions', 'film_sequence']
 
 # %% ../../nbs/library/5_video/55_footage.ipynb #7d3b6748
 from dataclasses import dataclass
-from functools import partial
 from itertools import islice
 from pathlib import Path
 import numpy as np
 import torch
-from ..geometry.lenses import brown_conrady, straighten, undistort
+from ..geometry.lenses import straighten, undistort_rational
 from ..datasets.sequences import Sequence
 from .videos import Video, read_video
 from .tracks import Tracks, image_files, in_time, read_film, track_video
@@ -45,11 +44,9 @@ class _Pictures:
 
     def straightened(self, picture:np.ndarray, row:int)->np.ndarray: # (H, W, 3) uint8
         "Undo what the lens has done"
-        K = self.cameras.intrinsics[row]
         lens = self.cameras.lens[row]
         if not lens.any(): return picture
-        size = picture.shape[1::-1]
-        return undistort(picture, K, size, partial(brown_conrady, K, lens))
+        return undistort_rational(picture, self.cameras.intrinsics[row], lens)
 
 # %% ../../nbs/library/5_video/55_footage.ipynb #ba337632
 @dataclass(frozen=True)

@@ -7,19 +7,19 @@ __all__ = ['FrameCamera', 'stack_cameras', 'is_known', 'VideoCameras', 'read_cam
 
 # %% ../../nbs/library/5_video/54b_frame_cameras.ipynb #ba30706c
 import math
-import re
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 import numpy as np
 import torch
 from scipy.spatial.transform import Rotation
 from torch import Tensor
-from ..core.files import read_json, regular_file
+from ..core.files import read_json
 from ..core.checks import read_arrays
 from ..geometry.cameras import intrinsics_from_fov, resize_intrinsics
 from ..datasets.sequences import expect
 from ..datasets.epic import read_campose
 from .frame_names import match_frames
+from .colmap import LENS_MODELS, ColmapLens, lens_numbers, read_colmap
 
 # %% ../../nbs/library/5_video/54b_frame_cameras.ipynb #c7e62a0d
 @dataclass(frozen=True)
@@ -57,99 +57,66 @@ def is_known(
     return rows.isfinite().all(-1)
 
 # %% ../../nbs/library/5_video/54b_frame_cameras.ipynb #d3695a49
-# lens models: how many focal lengths, how many numbers of distortion
-_MODELS = {
-    'SIMPLE_PINHOLE': (1, 0),
-    'PINHOLE': (2, 0),
-    'SIMPLE_RADIAL': (1, 1),
-    'RADIAL': (1, 2),
-    'OPENCV': (2, 4),
-    'FULL_OPENCV': (2, 8),
-}
-
-def _lens_camera(
-    size:tuple, # width and height, pixels
-    model:str, # name of the lens model
-    numbers:list, # of that model
-)->FrameCamera: # without a pose
+def _lens_camera(lens:ColmapLens)->FrameCamera: # without a pose
     "Lens of a model that COLMAP has named"
-    focals, bends = _MODELS.get(model, (0, None))
-    if bends is None or len(numbers) != focals + 2 + bends:
-        raise ValueError(
-            f'camera model {model} with {len(numbers)} parameters; known are '
-            f'{", ".join(_MODELS)}: undistort images of other lenses first')
-    centre = [numbers[focals] - .5, numbers[focals + 1] - .5]
-    lens = [*numbers[focals + 2:], *[0.]*(8 - bends)]
+    focals, bends = LENS_MODELS[lens.model]
+    x, y = lens.numbers[focals:focals + 2]
+    dist = [*lens.numbers[focals + 2:], *[0.]*(8 - bends)]
     return FrameCamera(
-        size=_double([float(side) for side in size]),
-        focal=_double([float(numbers[0]), float(numbers[focals - 1])]),
-        centre=_double(centre), lens=_double(lens), pose=_double(np.full((4, 4), np.nan)))
+        size=_double(lens.size),
+        focal=_double([lens.numbers[0], lens.numbers[focals - 1]]),
+        centre=_double([x - .5, y - .5]),
+        lens=_double(dist),
+        pose=_double(np.full((4, 4), np.nan)))
 
 def _quaternion_pose(
-    numbers:list, # 7: quaternion, w first, and translation
+    numbers:tuple, # 7: quaternion, w first, and translation
 )->Tensor: # (4, 4) cam_from_world
     "Pose of an image in COLMAP's notation"
     rotation = Rotation.from_quat(numbers[:4], scalar_first=True).as_matrix()
     upper = np.c_[rotation, numbers[4:]]
     return _double(np.vstack([upper, [0, 0, 0, 1]]))
 
-# %% ../../nbs/library/5_video/54b_frame_cameras.ipynb #ce88ff8c
-_IMAGE = re.compile(r'\s*\d+((?:\s+[-+.\deE]+){7})\s+(\S+)\s+(\S.*?)\s*') # pose, camera, name
-
-def _lists_points(line:str)->bool: # line of images.txt
-    "Does a line hold points, three numbers each?"
-    words = line.split()
-    if len(words)%3: return False
-    return all(re.fullmatch(r'[-+.\deE]+', word) for word in words)
-
-def _text_lines(path:Path)->list: # file of COLMAP
-    "Its lines, without comments and empty ones"
-    binary = path.with_suffix('.bin')
-    if not path.is_file() and binary.is_file():
-        raise ValueError(
-            f'{binary.name} is binary: write text with '
-            'colmap model_converter --output_type TXT')
-    lines = regular_file(path, 'text file of COLMAP').read_text().splitlines()
-    return [line for line in lines if line.strip() and line.strip()[0] != '#']
-
 def _colmap(folder:Path)->dict: # folder with two files → name of the image → `FrameCamera`
-    "Cameras of COLMAP's text files"
-    camera_lines = _text_lines(folder/'cameras.txt')
-    image_lines = _text_lines(folder/'images.txt')
-    lenses = {}
-    for line in camera_lines:
-        camera, model, width, height, *numbers = line.split()
-        lenses[camera] = _lens_camera((width, height), model, [float(n) for n in numbers])
-    cameras = {}
-    for line in image_lines:
-        image = None if _lists_points(line) else _IMAGE.fullmatch(line)
-        if image:
-            numbers, camera, name = image.groups()
-            pose = _quaternion_pose([float(n) for n in numbers.split()])
-            cameras[name] = replace(lenses[camera], pose=pose)
-    return cameras
+    "Cameras of a model of COLMAP"
+    return {
+        image.name: replace(_lens_camera(image.lens), pose=_quaternion_pose(image.pose))
+        for image in read_colmap(folder)}
 
 # %% ../../nbs/library/5_video/54b_frame_cameras.ipynb #44fdb547
+def _opengl_focal(
+    frame:dict, # keys of the file and of the frame
+    axis:str, # "x" or "y"
+    side:float, # of the image along it, pixels
+)->float|None: # pixels; None where the file does not say
+    "Focal length along one axis"
+    focal = frame.get(f'fl_{axis}')
+    angle = frame.get(f'camera_angle_{axis}')
+    if focal or not angle: return focal or None
+    return side/2/math.tan(angle/2)
+
 def _opengl_lens(
     frame:dict, # keys of the file and of the frame
 )->FrameCamera: # without a pose
     "Lens of a frame of transforms.json"
     width, height = frame['w'], frame['h']
-    fx = frame.get('fl_x') or width/2/math.tan(frame['camera_angle_x']/2)
+    fx = _opengl_focal(frame, 'x', width)
+    fy = _opengl_focal(frame, 'y', height)
+    if not fx and not fy:
+        raise ValueError('neither fl_x nor camera_angle_x is there, nor those of y')
     fisheye = frame.get('is_fisheye') or frame.get('k4')
-    known = frame.get('camera_model', 'OPENCV') in _MODELS and not fisheye
-    model = 'FULL_OPENCV' if known else 'of a fisheye'
+    model = 'fisheye' if fisheye else frame.get('camera_model', 'OPENCV')
+    lens_numbers(model) # refuses lenses of other kinds
     centre = [frame.get('cx', width/2), frame.get('cy', height/2)]
     bend = [frame.get(key, 0.) for key in ('k1', 'k2', 'p1', 'p2', 'k3')]
-    numbers = [fx, frame.get('fl_y', fx), *centre, *bend, 0., 0., 0.]
-    return _lens_camera((width, height), model, numbers)
+    numbers = [fx or fy, fy or fx, *centre, *bend, 0., 0., 0.]
+    lens = ColmapLens('FULL_OPENCV', (width, height), tuple(map(float, numbers)))
+    return _lens_camera(lens)
 
 def _opengl(
     frame:dict, # keys of the file and of the frame
 )->FrameCamera:
     "Camera of a frame of transforms.json"
-    if not frame.get('fl_x') and not frame.get('camera_angle_x'):
-        raise ValueError('neither fl_x nor camera_angle_x is there')
     world_from_camera = np.array(frame['transform_matrix'])*[1, -1, -1, 1]
     return replace(_opengl_lens(frame), pose=_double(np.linalg.inv(world_from_camera)))
 

@@ -78,8 +78,7 @@ def need_detector():
         os.environ.setdefault('GLOG_minloglevel', '3')
         return
     raise ImportError('hand detection needs mediapipe 0.10.21: pip install --no-deps '
-                      'mediapipe==0.10.21 and "protobuf>=4.25.3,<5" absl-py attrs flatbuffers '
-                      'opencv-python-headless')
+                      'mediapipe==0.10.21 and "protobuf>=4.25.3,<5" absl-py attrs flatbuffers')
 
 def _solution(
     graph:str, # mediapipe's text format

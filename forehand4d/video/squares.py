@@ -9,6 +9,7 @@ __all__ = ['UPRIGHT', 'hand_size', 'hand_gap', 'group_hands', 'Square', 'unit', 
 # %% ../../nbs/library/5_video/51b_squares.ipynb #f921ecd8
 import math
 from dataclasses import dataclass
+import cv2
 import numpy as np
 
 # %% ../../nbs/library/5_video/51b_squares.ipynb #d53e3067
@@ -110,7 +111,6 @@ def halved(
     image:np.ndarray, # (H, W, 3) uint8
 )->list: # of images
     "The image, half of it, a quarter … to 256 pixels"
-    import cv2
     levels = [image]
     while max(levels[-1].shape[:2]) > _SMALLEST:
         half = cv2.resize(levels[-1], None, fx=.5, fy=.5, interpolation=cv2.INTER_AREA)
@@ -123,7 +123,6 @@ def crop_square(
     side:int, # pixels of the square
 )->np.ndarray: # (side, side, 3)
     "The picture in a square"
-    import cv2
     shrink = max(square.size/side, 1)
     halvings = min(int(math.log2(shrink)), len(levels) - 1)
     level = levels[halvings]

@@ -17,6 +17,7 @@ from functools import lru_cache
 from pathlib import Path
 import imageio_ffmpeg
 import numpy as np
+from ..core.compute import per_row
 from ..core.files import regular_file, size_limit
 
 # %% ../../nbs/library/5_video/51a_videos.ipynb #ddbd9631
@@ -349,6 +350,6 @@ def at_even_times(
     interval = np.where(after > before, times[after] - times[before], 1.)
     weight = ((even - times[before])/interval).clip(0, 1)
     weight = np.where(weight < 1e-3, 0, weight)
-    weight = weight.reshape(-1, *[1]*(values.ndim - 1))
+    weight = per_row(weight, values)
     mixed = (1 - weight)*values[before] + weight*values[after]
     return np.where(weight == 0, values[before], mixed)

@@ -1,6 +1,6 @@
 "What is read, how a good one looks, and what a value that was taken must be"
 
-import json, pickle, subprocess, warnings
+import json, pickle, struct, subprocess, warnings
 from dataclasses import dataclass, replace
 from importlib.resources import files
 from pathlib import Path
@@ -368,6 +368,19 @@ def cameras_colmap(folder):
     return folder / 'model' / 'images.txt'
 
 
+def cameras_binary(folder):
+    hands_json(folder)
+    (folder / 'model').mkdir()
+    lens = struct.pack('<QiiQQ4d', 1, 1, 1, 64, 48, 50, 50, 32, 24)
+    (folder / 'model' / 'cameras.bin').write_bytes(lens)
+    images = struct.pack('<Q', 4)
+    for i in range(4):
+        images += struct.pack('<i7di', i + 1, 1, 0, 0, 0, 0, 0, i / 10, 1)
+        images += f'{i:04d}.png'.encode() + struct.pack('<xQddq', 1, 1.5, 2.5, -1)
+    (folder / 'model' / 'images.bin').write_bytes(images)
+    return folder / 'model' / 'images.bin'
+
+
 def with_cameras(path):
     from forehand4d.video.footage import film_sequence
 
@@ -458,6 +471,7 @@ TARGETS = [
     Target('cameras-json', cameras_json, with_cameras, no_film, (m.values,) * 4),
     Target('cameras-npz', cameras_npz, with_cameras, no_film, (m.arrays,) * 4),
     Target('colmap', cameras_colmap, with_cameras, no_film, (m.lines,) * 4),
+    Target('colmap-binary', cameras_binary, with_cameras, no_film),
     Target('hand', hand_model, load_hand, no_hand, (m.arrays,) * 4),
     Target('checkpoint', checkpoint, load_state, no_state),
     Target('pickle', plain_pickle, load_pickle, lambda v: ''),
