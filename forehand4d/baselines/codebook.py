@@ -14,6 +14,7 @@ from fastcore.basics import patch
 from ..core.compute import by
 from ..geometry.motion import HandMotion
 from ..geometry.motion_vector import MotionStats, decode198, encode198
+from ..data.batches import Batch
 from ..networks.denoiser import sinusoid
 from ..training.losses import LossWeights, masked_mean, motion_loss
 from ..models.forecast_loss import mirrored_targets
@@ -227,11 +228,11 @@ class Codebook(nn.Module):
 # %% ../../nbs/library/7_baselines/76_codebook.ipynb #1470e800
 @patch
 def loss(self:Codebook,
-    batch:dict, # clips from `collate`
+    batch:Batch, # clips from `collate`
     generator:torch.Generator, # of mirrors, codes and cuts
 )->tuple[Tensor, dict]: # scalar and its terms
     "Mirror half of the clips, quantise, decode, compare"
-    weight = batch['weight']
+    weight = batch.weight
     flip = torch.rand(len(weight), **by(generator)) < 0.5
     motion = mirrored_targets(batch, flip.to(weight.device), self.cfg.hand_id)
     z, mask = self.encode(motion)

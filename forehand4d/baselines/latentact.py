@@ -14,9 +14,10 @@ from fastcore.basics import patch
 from ..core.compute import by
 from ..geometry.motion import HandMotion
 from ..geometry.motion_vector import decode198, encode198
+from ..data.batches import Batch
 from ..networks.backbones import build_backbone, normalise_image
 from ..training.losses import masked_mean, motion_loss
-from ..training.weights import load_model
+from ..training.weights import builder, load_model
 from ..models.forecast_loss import augment_image, mirrored_targets
 from ..models.forecast_sampling import ForecastModel
 from ..models.samples import smooth_in_time
@@ -78,13 +79,13 @@ class LatentAct(nn.Module):
         return logits.unflatten(1, (-1, self.cfg.levels)).float()
 
     def loss(self,
-        batch:dict, # clips with images from `collate`
+        batch:Batch, # clips with images from `collate`
         generator:torch.Generator, # of the augmentation, masks and cuts
     )->tuple[Tensor, dict]: # scalar and its terms
         "Find the codes of the future in the image, decode them beside it"
         cfg, book = self.cfg, self.codebook
-        weight = batch['weight']
-        image, _, flip = augment_image(batch['image'], batch['image_K'], generator)
+        weight = batch.weight
+        image, _, flip = augment_image(batch.image, batch.image_K, generator)
         motion = mirrored_targets(batch, flip, cfg.hand_id)
         tokens = self.look(image)
         z, mask = book.encode(motion)
@@ -147,9 +148,8 @@ def latentact_model(
 )->nn.Module: # `Codebook` or `LatentAct`, without weights
     "Network of a configuration, for `load_model`"
     kinds = dict(codebook=Codebook, latentact=LatentAct)
-    fields = {name: value for name, value in cfg.items() if name != 'kind'}
-    network = kinds[cfg['kind']]
-    return network(LatentActConfig(**fields))
+    build = builder(kinds[cfg['kind']], LatentActConfig)
+    return build(cfg)
 
 _SHAPE = ('frames', 'patch', 'width', 'layers', 'ff', 'hand_id') # what both parts must share
 _TAKEN = ('mean', 'std', 'levels', 'codes') # what the predictor takes from the codebook

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from ..core.paths import in_test
 from ..geometry.motion import HandMotion
-from ..data.batches import batch_motion, collate
+from ..data.batches import Batch, batch_motion, collate
 from ..data.loaders import ClipDataset, require_motion
 from ..catalogue import profile_dataset
 from ..runs.choices import Count, Phase, ProfileName, Rate, check_fields
@@ -98,16 +98,16 @@ def hand_squares(
 )->tuple[list, list[str]]: # n images (S, S, 3) uint8, and 'right' or 'left' of each
     "Hands as the per-frame predictor sees them"
     batch = collate([data[number] for number in range(clips)], sizes.frames, sizes.image_size)
-    seen = batch['valid2d'][:, 0]
+    seen = batch.valid2d[:, 0]
     clip, side = (seen.sum(-1) >= least).nonzero(as_tuple=True)
     scale = sizes.image_size/data[0].image.shape[0]
-    pixels = (batch['keypoints2d'][clip, 0, side] + 0.5)*scale - 0.5
+    pixels = (batch.keypoints2d[clip, 0, side] + 0.5)*scale - 0.5
     centre, width = boxes_of_hands(pixels, seen[clip, side])
     left = side == 1
     squares = []
     for number in clip.unique():
         own = clip == number
-        squares += crop_hands(batch['image'][number], centre[own], width[own], left[own])
+        squares += crop_hands(batch.image[number], centre[own], width[own], left[own])
     images = [_as_pixels(square) for square in squares]
     return images, ['left' if is_left else 'right' for is_left in left.tolist()]
 
@@ -322,7 +322,7 @@ def mean_pose(
 
 def training_errors(
     model:nn.Module, # `Codebook` or `LatentAct`, trained
-    batch:dict, # clips from `collate`
+    batch:Batch, # clips from `collate`
     seed:int=0, # of the samples
 )->dict: # name → centimetres
     "How far joints are from the truth"
@@ -333,9 +333,9 @@ def training_errors(
             decoded = model.reconstruct(truth, levels).joints()
             errors[f'{levels} levels'] = joint_errors(decoded[:, None], truth).mean()
     else:
-        told = dict(betas=batch['betas'], seed=seed)
-        likeliest = model.forecast(batch['image'], samples=1, **told).joints()
-        sampled = model.forecast(batch['image'], samples=5, **told).joints()
+        told = dict(betas=batch.betas, seed=seed)
+        likeliest = model.forecast(batch.image, samples=1, **told).joints()
+        sampled = model.forecast(batch.image, samples=5, **told).joints()
         several = joint_errors(sampled, truth)
         errors['likeliest codes'] = joint_errors(likeliest, truth).mean()
         errors['sampled codes'] = several.mean()

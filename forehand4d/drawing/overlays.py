@@ -207,6 +207,10 @@ def draw_keypoints(
     width = .005*max(np.shape(image)[:2])
     return _ink(image, bones + dots, max(1.2, width))
 
+_NEAREST = .02 # metres; what is nearer to the camera, or behind it, is not drawn
+_PATH_WIDTH = .007 # of the image's longer side
+_THINNEST = 1.5 # pixels
+
 def draw_paths(
     image:np.ndarray, # (H, W, 3) uint8
     points:Tensor, # (T, 2, 3) metres in the view frame, one point a hand, usually the wrist
@@ -220,7 +224,7 @@ def draw_paths(
     inside = transform(camera, points)
     pixels = project(inside, torch.as_tensor(K).float()).numpy()
     frames = len(inside)
-    in_front = (inside[..., 2] > .02).numpy()
+    in_front = (inside[..., 2] > _NEAREST).numpy()
     seen = in_front & _all_unless(valid, (frames, 2))
     lines = []
     for t in reversed(range(frames - 1)): # the present is on top
@@ -228,8 +232,8 @@ def draw_paths(
         step = pixels[t:t+2]
         for hand in np.flatnonzero(seen[t:t+2].all(0)):
             lines.append(_Stroke(step[:, hand], fade(hand, when)))
-    width = .007*max(np.shape(image)[:2])
-    return _ink(image, lines, max(1.5, width))
+    width = _PATH_WIDTH*max(np.shape(image)[:2])
+    return _ink(image, lines, max(_THINNEST, width))
 
 # %% ../../nbs/library/3_drawing/33_overlays.ipynb #954d7933
 AROUND, ABOVE = 65., 25. # degrees from the direction of the input camera, and above it

@@ -13,7 +13,7 @@ from functools import partial
 from pathlib import Path
 import numpy as np
 import torch
-from ..data.batches import collate
+from ..data.batches import Batch, collate
 from ..data.loaders import ClipDataset, require_motion
 from ..catalogue import profile_dataset, validation_clips
 from ..drawing.overlays import draw_motion, points_of
@@ -213,16 +213,16 @@ SHOWN_CLIPS = 4 # in a picture
 FEW_STEPS = 5 # network calls of a future that is only looked at
 
 def futures_picture(
-    clips, # images and cameras, as `collate` gives them
+    clips:Batch, # images and cameras
     network, # `Forecaster`
 )->np.ndarray: # (S, clips*S, 3) uint8
     "One future of each clip on its image"
     device = next(network.parameters()).device
-    images, K = clips['image'].to(device), clips['image_K'].to(device)
+    images, K = clips.image.to(device), clips.image_K.to(device)
     futures = network.forecast(images, K, samples=1, steps=FEW_STEPS, seed=0)
     points, seen = points_of(futures.vertices()[:, 0], futures.valid[:, 0])
     drawn = []
-    for number, image in enumerate(clips['image'].numpy()):
+    for number, image in enumerate(clips.image.numpy()):
         drawn.append(draw_motion(image, points[number], K[number].cpu(), torch.eye(4), seen[number]))
     return np.concatenate(drawn, axis=1)
 

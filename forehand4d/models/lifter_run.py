@@ -90,8 +90,8 @@ def told_tracks(
     batch = collate([data[number] for number in range(clips)], frames)
     motion = batch_motion(batch, data.hand_id or 'open-hand')
     generator = torch.Generator().manual_seed(seed)
-    told = augment_lifting(motion, batch['intrinsics'], generator)
-    return told['keypoints2d'], told['valid2d']
+    told = augment_lifting(motion, batch.intrinsics, generator)
+    return told.keypoints2d, told.valid2d
 
 def token_count(
     model:Lifter, # to be trained

@@ -379,6 +379,18 @@ def save_figure(self:Run,
         _write_picture(fig, tmp)
     return self.add_artifact(path)
 
+@patch
+def save_table(self:Run,
+    table:Any, # a data frame
+    name:str, # file name in the run's folder, without .csv
+)->Path: # where it lies
+    "Save a table among the run's artifacts; on a finished run nothing changes"
+    path = self.dir/f'{name}.csv'
+    if self.done or not self.writing: return path
+    with atomic_path(path) as tmp:
+        table.to_csv(tmp, index=False)
+    return self.add_artifact(path)
+
 # %% ../../nbs/library/2_runs/21_record.ipynb #20426c36
 @patch
 def finish(self:Run,

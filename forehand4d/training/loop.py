@@ -21,6 +21,7 @@ from torch.utils.checkpoint import checkpoint
 from ..core.files import atomic_path, reading
 from ..core.compute import progress
 from ..core.processes import group
+from ..data.batches import Batch
 from ..data.loaders import ClipDataset, loader
 from ..networks.transformer import compile_layers, layers_of
 from .weights import save_weights
@@ -137,22 +138,20 @@ class Session:
 # %% ../../nbs/library/4_training/46_loop.ipynb #d1903af3
 def _backward(
     session:Session, # gradients are added to its network
-    batch:dict, # tensors of this process by name, each in `accumulate` pieces
+    pieces:list, # batches of this process, one after the other
     seed:int, # seed of the step
 )->tuple[Tensor,list[str]]: # mean loss and terms over the pieces (1 + terms,), names of the terms
     "Forward and backward pass of all pieces of a batch"
-    pieces = session.cfg.accumulate
     device = session.accelerator.device
     logged = 0
-    for piece in range(pieces):
+    for piece, clips in enumerate(pieces):
         torch.manual_seed(seed) # the same everywhere, see `SharedDraws`
         generator = torch.Generator(device).manual_seed(seed)
-        clips = {name: parts[piece] for name, parts in batch.items()}
         with session.share_draws(piece), session.exchange(piece):
             loss, terms = session.wrapped(clips, generator)
-            session.accelerator.backward(loss/pieces)
+            session.accelerator.backward(loss/len(pieces))
         values = torch.stack([loss.detach(), *terms.values()])
-        logged = logged + values/pieces
+        logged = logged + values/len(pieces)
     return logged, list(terms)
 
 # %% ../../nbs/library/4_training/46_loop.ipynb #3add2c02
@@ -174,20 +173,17 @@ def _optimise(
 
 def _step(
     session:Session, # everything that the training works with
-    batch:dict, # tensors of this process by name
+    batch:Batch, # clips of this process
     step:int, # counted from 0
 )->dict: # row of the log: step, loss, norm of the gradient, terms of the loss
     "One step of the training"
     cfg = session.cfg
     accelerator = session.accelerator
     seed = cfg.seed*1_000_003 + step*1009
-    parts = {}
-    for name, tensor in batch.items():
-        moved = tensor.to(accelerator.device, non_blocking=True)
-        parts[name] = moved.chunk(cfg.accumulate)
+    moved = batch.to(accelerator.device, non_blocking=True)
     for group_ in session.optimiser.param_groups:
         group_['lr'] = _learning_rate(cfg, step)*group_['share']
-    logged, names = _backward(session, parts, seed)
+    logged, names = _backward(session, moved.chunk(cfg.accumulate), seed)
     norm = _optimise(session, step)
     loss, *terms = accelerator.reduce(logged, 'mean').tolist()
     if not math.isfinite(loss):
@@ -245,8 +241,9 @@ def _loop(
     session.wrapped.train()
     if not (cfg.shard and world > 1): # a sharded network exchanges its gradients by itself
         session.wrapped = session.accelerator.prepare(session.wrapped)
-    batches = loader(data, cfg.batch, start, stop, cfg.frames, cfg.image_size,
-                     cfg.seed, cfg.workers, (rank, world))
+    batches = loader(
+        data, cfg.batch, start, stop, cfg.frames, cfg.image_size,
+        seed=cfg.seed, workers=cfg.workers, shard=(rank, world))
     shown = dict(disable=True) if rank else {} # the first process has the bar
     bar = progress(batches, 'training', total=cfg.steps, initial=start, **shown)
     seen = {} # beside the loss

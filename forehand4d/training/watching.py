@@ -47,8 +47,7 @@ class Watch:
             for first in range(0, len(self.clips), self.batch):
                 numbers = range(first, min(first + self.batch, len(self.clips)))
                 clips = collate([self.clips[number] for number in numbers], frames, image_size)
-                moved = {name: tensor.to(device) for name, tensor in clips.items()}
-                loss, _ = network.loss(moved, generator)
+                loss, _ = network.loss(clips.to(device), generator)
                 total += float(loss)*len(numbers)
         return total/len(self.clips)
 
