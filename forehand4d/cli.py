@@ -45,16 +45,18 @@ def photos_and_others(
     "Replace folders and patterns by what they hold"
     from forehand4d.video.images import IMAGE_SUFFIXES, VIDEO_SUFFIXES, files_of
     suffixes = VIDEO_SUFFIXES if videos else IMAGE_SUFFIXES
-    found, skipped = [], []
+    found = []
+    skipped = []
     for path in given:
         is_pattern = has_magic(path) and not os.path.lexists(path)
         matches = sorted(glob(path, recursive=True)) if is_pattern else [path]
         for match in matches or [path]:
-            wanted, others = [match], []
+            wanted = [match]
+            others = []
             if os.path.isdir(match):
                 wanted, others = files_of(match, suffixes)
             elif is_pattern and Path(match).suffix.lower() not in suffixes:
-                wanted, others = [], [match]
+                wanted, others = others, wanted
             found += map(str, wanted)
             skipped += map(str, others)
     if not found:
@@ -270,8 +272,8 @@ class NewDataset:
         from forehand4d.datasets.check_download import new_dataset
         path = new_dataset(self.name, project_root()/'nbs'/'library'/'4_datasets')
         print(os.path.relpath(path))
-        print(f'next: change its cells until they read your files, add {self.name!r} to DATASETS in '
-              f'45_convert.ipynb, then: nbdev_export && forehand4d check-data {self.name} DOWNLOAD')
+        print(f'next: change its cells until they read your files, add {self.name!r} to DATASETS '
+              f'in 45_convert.ipynb, then: nbdev_export && forehand4d check-data {self.name} DOWNLOAD')
         return 0
 
 # %% ../nbs/library/8_cli/81_cli.ipynb #92aaab6e

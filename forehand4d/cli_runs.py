@@ -107,7 +107,7 @@ class Runs:
     Remove one: forehand4d runs --remove train_forecast/my-run
     """
     notebook: Positional[str|None] = None # only of this notebook
-    remove: UseAppendAction[tuple[str, ...]] = () # NOTEBOOK/NAME of a run; may be given several times
+    remove: UseAppendAction[tuple[str, ...]] = () # NOTEBOOK/NAME of a run; also several
     yes: bool = False # remove without asking
 
     def __call__(self)->int:

@@ -74,7 +74,7 @@ class Track:
             return found
         return run_and_report('prepare_keypoints', asked | dict(fov=self.fov), self.called())
 
-    def _tracked(self, video:Path)->Run|None: # None where nothing is on record, or more is asked for
+    def _tracked(self, video:Path)->Run|None: # None: nothing on record, or more is asked for
         "A finished run of the same video, where no option asks for another one"
         folder = outputs_root()/'prepare_keypoints'/self.called()
         is_asked = self.hands or self.cameras or self.fov != FOV

@@ -86,7 +86,8 @@ def test_states(outputs):
     run = start_run('train', dict(steps=1), 'a')
     assert run_state(Run(run.dir)) == 'running'
     run.fail('ValueError: no\nink')
-    assert (run_state(Run(run.dir)), Run(run.dir).manifest['error']) == ('failed', 'ValueError: no ink')
+    kept = Run(run.dir)
+    assert (run_state(kept), kept.manifest['error']) == ('failed', 'ValueError: no ink')
     again = start_run('train', dict(steps=1), 'a')  # goes on
     assert run_state(again) == 'running' and 'error' not in again.manifest
     again.finish()

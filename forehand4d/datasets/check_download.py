@@ -126,7 +126,7 @@ def new_dataset(
     if not re.fullmatch(r'[a-z][a-z0-9_]*', name) or name in DATASETS:
         raise ValueError(f'expected a new name of small letters, digits and _, got {name!r}')
     if not folder.is_dir():
-        raise FileNotFoundError(f'no folder {folder}: an adapter is written in a clone of the repository')
+        raise FileNotFoundError(f'no folder {folder}: adapters are written in a clone')
     taken = {path.stem.partition('_')[0] for path in folder.glob('44*.ipynb')}
     letter = next(one for one in 'jklmnopqrstuvwxyz' if f'44{one}' not in taken)
     path = folder/f'44{letter}_{name}.ipynb'

@@ -23,15 +23,19 @@ SPLITS = {'train': range(9), 'val': range(9, 10), 'test': range(9, 10)} # tenths
 
 def _tenth(triplet:str)->int: # such as (stir, spoon, bowl) → 0 to 9
     "Where a triplet belongs, the same on every machine"
-    return int(hashlib.sha256(triplet.encode()).hexdigest(), 16)%10
+    digest = hashlib.sha256(triplet.encode())
+    return int(digest.hexdigest(), 16)%10
 
 def _array(
-    path:Path, # .npy
+    path:Path, # .npy or .txt
     *shape, # of a row
 )->torch.Tensor: # (N, *shape)
     "The numbers of a file"
-    with expect('taco', path, f'(N, {", ".join(map(str, shape))}) numbers'):
-        return torch.from_numpy(np.load(path, allow_pickle=False).astype(float)).reshape(-1, *shape)
+    row = ', '.join(map(str, shape))
+    with expect('taco', path, f'(N, {row}) numbers'):
+        is_text = path.suffix == '.txt'
+        numbers = np.loadtxt(path) if is_text else np.load(path, allow_pickle=False)
+        return torch.from_numpy(numbers.astype(float)).reshape(-1, *shape)
 
 def _image(
     video:Path, # mp4
@@ -39,11 +43,14 @@ def _image(
 )->np.ndarray: # (H, W, 3) uint8
     "A frame of the video"
     second = max(row - .5, 0)/FPS # the frame nearest to a moment is the first one after it
-    asked = dict(input_params=['-ss', f'{second:.6f}'], output_params=['-frames:v', '1'])
-    with expect('taco', video, f'a frame at {second:.2f} s'), closing(
-            imageio_ffmpeg.read_frames(str(video), **asked)) as frames:
+    found = imageio_ffmpeg.read_frames(
+        str(video),
+        input_params=['-ss', f'{second:.6f}'],
+        output_params=['-frames:v', '1'])
+    with expect('taco', video, f'a frame at {second:.2f} s'), closing(found) as frames:
         width, height = next(frames)['size']
-        return np.frombuffer(next(frames), np.uint8).reshape(height, width, 3)
+        data = np.frombuffer(next(frames), np.uint8)
+        return data.reshape(height, width, 3)
 
 def _load(
     root:Path, # of the download
@@ -54,15 +61,22 @@ def _load(
     left_first = _array(root/'Hand_Poses'/name/'hand_joints.npy', 2, 21, 3)
     joints = to_mano21(left_first.flip(1), 'openpose21')
     cameras = _array(camera/'egocentric_frame_extrinsic.npy', 4, 4)
-    with expect('taco', camera/'egocentric_intrinsic.txt', '3x3 numbers'):
-        K = torch.from_numpy(np.loadtxt(camera/'egocentric_intrinsic.txt').reshape(3, 3))
+    K = _array(camera/'egocentric_intrinsic.txt', 3)
     count = min(len(joints), len(cameras)) # the last frames of a video may have no label
-    known = joints[:count].isfinite().all(-1)
+    joints = joints[:count]
+    known = joints.isfinite().all(-1)
+    video = root/'Egocentric_RGB_Videos'/name/'color.mp4'
     return Sequence(
-        dataset='taco', name=name, fps=FPS, frame_ids=torch.arange(count),
-        intrinsics=K.expand(count, 3, 3), cam_from_world=cameras[:count],
-        joints3d=joints[:count].nan_to_num(0.), valid3d=known, size=SIZE,
-        image=partial(_image, root/'Egocentric_RGB_Videos'/name/'color.mp4'))
+        dataset='taco',
+        name=name,
+        fps=FPS,
+        frame_ids=torch.arange(count),
+        intrinsics=K.expand(count, 3, 3),
+        cam_from_world=cameras[:count],
+        joints3d=joints.nan_to_num(0.),
+        valid3d=known,
+        size=SIZE,
+        image=partial(_image, video))
 
 def sequences(
     root:str|Path, # folder with `Hand_Poses` …

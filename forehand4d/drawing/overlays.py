@@ -47,7 +47,7 @@ def _capsules(
     radius:float=.006, # metres
 )->tuple: # vertices (V, 3), faces (F, 3)
     "A capsule along each bone of a hand"
-    from trimesh.creation import icosphere # takes a second, and forecasts of hands with a mesh do without
+    from trimesh.creation import icosphere # takes a second; hands with a mesh do without
     ball = icosphere(1)
     joints = np.asarray(joints, dtype=np.float64)
     ends = joints[np.array(BONES)]

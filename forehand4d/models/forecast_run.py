@@ -218,12 +218,14 @@ def futures_picture(
 )->np.ndarray: # (S, clips*S, 3) uint8
     "One future of each clip on its image"
     device = next(network.parameters()).device
-    images, K = clips.image.to(device), clips.image_K.to(device)
+    images = clips.image.to(device)
+    K = clips.image_K.to(device)
     futures = network.forecast(images, K, samples=1, steps=FEW_STEPS, seed=0)
     points, seen = points_of(futures.vertices()[:, 0], futures.valid[:, 0])
     drawn = []
     for number, image in enumerate(clips.image.numpy()):
-        drawn.append(draw_motion(image, points[number], K[number].cpu(), torch.eye(4), seen[number]))
+        camera = clips.image_K[number], torch.eye(4)
+        drawn.append(draw_motion(image, points[number], *camera, seen[number]))
     return np.concatenate(drawn, axis=1)
 
 def watch_forecast(

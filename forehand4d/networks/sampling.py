@@ -16,20 +16,25 @@ from .process import LARGEST_BETA, OFFSET, STEPS, ancestral_step
 # %% ../../nbs/library/3_networks/37_sampling.ipynb #6c39a7af
 def _left(share:float)->float: # of the way from motion to noise → share of the variance
     "The cosine schedule"
-    return math.cos((share + OFFSET)/(1 + OFFSET)*math.pi/2)**2
+    angle = (share + OFFSET)/(1 + OFFSET)*math.pi/2
+    return math.cos(angle)**2
 
 class Ddim:
     "Deterministic steps from noise to motion, in single precision as `diffusers` takes them"
     def __init__(self):
-        shares = [(_left(i/STEPS), _left((i + 1)/STEPS)) for i in range(STEPS)]
-        betas = [min(1 - after/before, LARGEST_BETA) for before, after in shares]
-        self.abar = torch.cumprod(1 - torch.tensor(betas, dtype=torch.float32), 0)
+        betas = []
+        for step in range(STEPS):
+            before = _left(step/STEPS)
+            after = _left((step + 1)/STEPS)
+            betas.append(min(1 - after/before, LARGEST_BETA))
+        kept = 1 - torch.tensor(betas, dtype=torch.float32)
+        self.abar = torch.cumprod(kept, 0)
 
     def set_timesteps(self, count:int):
         "Spread so many steps over the process, the noisiest first"
         self.stride = STEPS//count
-        steps = np.round(np.arange(STEPS, 0, -STEPS/count)).astype(np.int64) - 1
-        self.timesteps = torch.from_numpy(steps)
+        counted = np.round(np.arange(STEPS, 0, -STEPS/count))
+        self.timesteps = torch.from_numpy(counted.astype(np.int64) - 1)
 
     def step(self,
         x0:Tensor, # (B, T, C) prediction of the clean motion
@@ -37,11 +42,14 @@ class Ddim:
         xt:Tensor, # (B, T, C) noisy motion
     )->Tensor: # (B, T, C) less noisy
         "One step"
-        before = t - self.stride
         now = self.abar[t]
-        then = self.abar[before] if before >= 0 else torch.tensor(1.)
-        noise = (xt - now**0.5*x0)/(1 - now)**0.5
-        return then**0.5*x0 + (1 - then)**0.5*noise
+        then = torch.tensor(1.)
+        if t >= self.stride:
+            then = self.abar[t - self.stride]
+        signal = now**0.5*x0
+        noise = (xt - signal)/(1 - now)**0.5
+        kept = (1 - then)**0.5*noise
+        return then**0.5*x0 + kept
 
 # %% ../../nbs/library/3_networks/37_sampling.ipynb #aa7b7af8
 SAMPLERS = ('ddim', 'dpm++', 'ddpm')

@@ -6,7 +6,6 @@
 __all__ = ['HOW', 'on_record', 'NotebookError', 'run_notebook']
 
 # %% ../../nbs/library/2_runs/22_launch.ipynb #714a1c7e
-import difflib
 import errno
 import os
 import sys
@@ -22,7 +21,8 @@ from .parameters import check_parameters, find_notebook, notebook_parameters
 from .record import Run
 
 # %% ../../nbs/library/2_runs/22_launch.ipynb #e7b9a047
-HOW = ('name', 'watch', 'processes', 'workers', 'accumulate', 'shard', 'compile', 'checkpoint') # not what
+HOW = ( # not what is run
+    'name', 'watch', 'processes', 'workers', 'accumulate', 'shard', 'compile', 'checkpoint')
 
 def _launched(
     executed:Path, # executed copy of a notebook

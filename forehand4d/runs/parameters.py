@@ -48,7 +48,8 @@ def find_notebook(
 # %% ../../nbs/library/2_runs/21b_parameters.ipynb #2bbe03cc
 def _code_cells(path:Path)->tuple[str, list]: # notebook → parameters, all code
     "Source of the cell tagged `parameters` and of every code cell"
-    parameters, everything = '', []
+    parameters = ''
+    everything = []
     for cell in json.loads(path.read_text(encoding='utf-8'))['cells']:
         if cell['cell_type'] != 'code': continue
         source = ''.join(cell['source'])
@@ -87,9 +88,11 @@ def notebook_parameters(
     found = {}
     for node in ast.parse(source).body:
         if isinstance(node, ast.AnnAssign):
-            name, kind = node.target.id, ast.unparse(node.annotation)
+            name = node.target.id
+            kind = ast.unparse(node.annotation)
         elif isinstance(node, ast.Assign):
-            name, kind = node.targets[0].id, ''
+            name = node.targets[0].id
+            kind = ''
         else:
             continue
         default = _default(path, name, node.value)

@@ -10,7 +10,6 @@ __all__ = ['PIPELINE', 'METHODS', 'ARTEFACTS', 'FIRST_GUESS', 'RunOf', 'run_of',
 import sys, time
 from dataclasses import dataclass, field, replace
 from datetime import datetime
-from pathlib import Path
 from ..core.paths import outputs_root
 from ..runs.folders import relative, set_aside
 from ..runs.launch import NotebookError, on_record, run_notebook
