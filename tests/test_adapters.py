@@ -1,7 +1,7 @@
 """Recorded datasets: miniatures in exactly their official layout,
 written from known motions, must come back as those motions"""
 
-import io, json, math, os, pickle
+import io, json, math, os, pickle, shutil, warnings
 from dataclasses import replace
 import cv2
 import numpy as np, pytest, torch, yaml
@@ -18,6 +18,7 @@ from forehand4d.datasets import h2o
 from forehand4d.datasets import h2o3d
 from forehand4d.data.clip_store import decode_clip, encode_clip
 from forehand4d.geometry.lenses import brown_conrady
+from forehand4d.datasets.check_download import check_dataset
 from forehand4d.datasets.sequences import read_npy, read_split
 from forehand4d.datasets.windows import windows
 from forehand4d.datasets.checks import check_sequence
@@ -686,6 +687,59 @@ def test_dexycb_refusals(tmp_path):
         dexycb.sequences(tmp_path)
     with pytest.raises(FileNotFoundError, match=r'dexycb: expected \*-subject-\*'):
         dexycb.sequences(tmp_path / 'calibration')
+
+
+def said_of(read):
+    "The warnings of a call"
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter('always')
+        read()
+    return [str(one.message) for one in said if one.category is UserWarning]
+
+
+def test_dexycb_partial_downloads(tmp_path):
+    "What is not there is named, with how much is; what can be read is read"
+    root = tmp_path / 'data' / 'dexycb'
+    name, *_ = write_dexycb(root, 0, 0, seed=5)
+    recording = (root / name).parent
+
+    empty, subjects = said_of(lambda: dexycb.sequences(root, None))
+    assert '99 of 101 are not there' in empty and '20200709_100001' in empty and 'again' in empty
+    assert '9 of 10 are not there' in subjects and 'unpack the other archives' in subjects
+    shutil.rmtree(recording / SERIALS[1])
+    camera, _ = said_of(lambda: dexycb.sequences(root, None))
+    assert f'{recording.name}/{SERIALS[1]}' in camera and '100 of 101' in camera
+
+    seqs = dexycb.sequences(root)
+    for lost in ('labels_000007.npz', f'labels_{N - 1:06d}.npz'):
+        whole = (root / name / lost).read_bytes()
+        (root / name / lost).unlink()
+        with pytest.raises(FileNotFoundError, match=f'{lost}; {N - 1} of the {N} label files'):
+            seqs[name]
+        (root / name / lost).write_bytes(whole)
+    (recording / 'meta.yml').rename(tmp_path / 'meta.yml')
+    with pytest.raises(FileNotFoundError, match='expected mano_sides in .*meta.yml'):
+        seqs[name]
+    (tmp_path / 'meta.yml').rename(recording / 'meta.yml')
+    image = root / name / 'color_000003.jpg'
+    image.write_bytes(image.read_bytes()[:200])
+    with pytest.raises(ValueError, match='color_000003.jpg: damaged image'):
+        seqs[name].image(3)
+    image.unlink()
+    with pytest.raises(FileNotFoundError, match='color_000003.jpg: no such image'):
+        seqs[name].image(3)
+    shutil.rmtree(root / 'calibration')
+    with pytest.raises(FileNotFoundError, match='calibration, found only 1 subj.*calibration.tar'):
+        dexycb.sequences(root)
+
+
+def test_dexycb_check_of_a_partial_download(tmp_path):
+    "What adapters warn of is part of what is off"
+    name, *_ = write_dexycb(tmp_path, 0, 0, seed=5)
+    (tmp_path / name / 'labels_000007.npz').unlink()
+    table, wrong = check_dataset('dexycb', tmp_path, 'train')
+    assert len(table) == 1 and 'unpack the archives' in wrong[0]
+    assert [w for w in wrong if w.startswith(name) and 'labels_000007.npz' in w]
 
 
 # ---- all of them

@@ -1,7 +1,7 @@
 """Recorded datasets without hand parameters: miniatures in exactly their official layout,
 written from known motions, must come back as those motions"""
 
-import json, pickle, tempfile
+import json, pickle, subprocess, tempfile
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -537,6 +537,74 @@ def test_holoassist_lost_poses(tmp_path):
     (clip,) = windows(holoassist.sequences(tmp_path, None)[0], image=False)
     tracked[[6, 7]] = False
     same(clip, m, bridged(cam, (6, 7)), K_PV, 0, tracked, (896, 504))
+
+
+@pytest.mark.parametrize(
+    'lost, says',
+    [
+        ('Video/Intrinsics.txt', '25 numbers a row .unpack every modality'),
+        ('Video/VideoMp4Timing.txt', '1 or 2 numbers a row .unpack every modality'),
+        ('Video/Pose_sync.txt', '18 numbers a row .unpack every modality'),
+        ('Hands/Left_sync.txt', '471 or 473 numbers a row .unpack every modality'),
+        ('Video_pitchshift.mp4', 'a frame at 0.00 s .or all frames in .*images_jpg'),
+    ],
+)
+def test_holoassist_missing_and_cut_files(tmp_path, lost, says):
+    "One error that names the file, what was expected in it and how to go on"
+    write_holoassist(tmp_path)
+    path = tmp_path / VIDEO / 'Export_py' / lost
+    whole = path.read_bytes()
+    seqs = holoassist.sequences(tmp_path, None)
+    for left in (None, b'', whole[: len(whole) * 3 // 5]):
+        path.unlink(missing_ok=True)
+        if left is not None:
+            path.write_bytes(left)
+        if left and lost == 'Video/VideoMp4Timing.txt':
+            continue  # a shorter list of moments is one, too
+        with pytest.raises((ValueError, FileNotFoundError), match=f'expected {says}.*') as e:
+            seqs[0]
+        assert path.name in str(e.value) and len(str(e.value).splitlines()) == 1
+
+
+def test_holoassist_videos_cut_off(tmp_path, monkeypatch):
+    "What can be decoded is used, a frame behind it is named with its moment"
+    write_holoassist(tmp_path)
+    video = tmp_path / VIDEO / 'Export_py' / 'Video_pitchshift.mp4'
+    command = [imageio_ffmpeg.get_ffmpeg_exe(), '-y', '-v', 'error', '-i', str(video)]
+    flat = tmp_path / 'a.mp4'
+    subprocess.run([*command, '-c', 'copy', '-movflags', 'faststart', str(flat)], check=True)
+    data = flat.read_bytes()
+    video.write_bytes(data[: len(data) // 2])
+    seq = holoassist.sequences(tmp_path, None)[0]
+    assert seq.image(0).shape == (504, 896, 3)
+    with pytest.raises(ValueError, match=r'expected a frame at \d.\d\d s .*mp4 .*cut off'):
+        seq.image(len(seq) - 1)
+
+
+def test_holoassist_partial_downloads(tmp_path):
+    "Videos without labels, labels that end early, images that are not all there"
+    write_holoassist(tmp_path)
+    write_holoassist(tmp_path, 'R012-7July-Nespresso', video=False)
+    (tmp_path / 'R013-only-a-video').mkdir()
+    with pytest.warns(UserWarning, match='1 of 3 .*R013-only-a-video/Export_py: unpack every'):
+        seqs = holoassist.sequences(tmp_path, None)
+    assert len(seqs) == 2
+    write(tmp_path / 'train-v1_2.txt', f'{VIDEO}\nR999-not-downloaded\n')
+    with pytest.warns(UserWarning, match='1 of 2 are not there .*R999-not-downloaded'):
+        assert holoassist.sequences(tmp_path).names == [VIDEO]
+
+    folder = tmp_path / VIDEO / 'Export_py'
+    lines = (folder / 'Hands/Left_sync.txt').read_text().splitlines(keepends=True)
+    write(folder / 'Hands/Left_sync.txt', ''.join(lines[:5]))
+    with pytest.warns(UserWarning, match=r'Left_sync.txt ends at 0.1 s of 1.\d s of video'):
+        seq = seqs[VIDEO]
+    assert seq.valid3d[:5, 1].any() and not seq.valid3d[5:, 1].any()
+
+    other = tmp_path / 'R012-7July-Nespresso' / 'Export_py'
+    for i in range(N // 3):
+        write(other / f'Video/images_jpg/{i:06d}.jpg', jpg(896, 504))
+    with pytest.raises(ValueError, match=rf'{N // 3 - 1:06d}.jpg: the last of {N // 3} images'):
+        seqs['R012-7July-Nespresso']
 
 
 def test_holoassist_splits(tmp_path):

@@ -1,7 +1,7 @@
 """Inputs that users' tools really produce, and their kinds:
 the right value, or one clear error that names the file"""
 
-import json, os, pickle, shutil, subprocess, sys, warnings
+import json, os, pickle, re, shutil, subprocess, sys, warnings
 from pathlib import Path
 import imageio_ffmpeg
 import numpy as np
@@ -223,6 +223,44 @@ def test_cut_videos_are_named(tmp_path):
             refused(f'cut_{name}', read_video, tmp_path / f'cut_{name}')
 
 
+STREAMS = {
+    'a.ts': (),
+    'b.m2ts': (),
+    'c.mpg': (),
+    'd.ogv': (),
+    'e.wmv': (),
+    'f.gif': (),
+    'g.flv': (),
+    'h.h264': (),
+    'i.ts': ('-c:v', 'mpeg2video'),
+}
+
+
+@pytest.mark.parametrize('name', STREAMS)
+@pytest.mark.parametrize('share', [0.3, 0.5, 0.9])
+def test_streams_that_end_in_the_middle_say_so(tmp_path, monkeypatch, name, share):
+    "Formats without a table of their frames: how many could be decoded, and that it is cut"
+    whole = film(tmp_path / name, *STREAMS[name]).read_bytes()
+    assert len(read_video(tmp_path / name)) in (29, 30)
+    (tmp_path / f'cut_{name}').write_bytes(whole[: int(len(whole) * share) | 1])
+    said = refused(f'cut_{name}', read_video, tmp_path / f'cut_{name}')
+    found = re.search(r'is cut off or damaged: (\d+) frames could be decoded', said)
+    assert found, said
+    if int(found[1]) > 1:
+        monkeypatch.setenv('FOREHAND4D_DAMAGED_VIDEO', '1')
+        video = read_video(tmp_path / f'cut_{name}')
+        assert len(video.times) == int(found[1]) < 30 and (np.diff(video.times) > 0).all()
+
+
+def test_a_raw_stream_cut_between_two_frames_is_what_it_holds(tmp_path):
+    "Nothing in it says that there was more: the frames that are there, with their times"
+    whole = film(tmp_path / 'a.h264', '-bf', '0').read_bytes()
+    starts = [found.start() for found in re.finditer(rb'\x00\x00\x00?\x01[\x41\x61]', whole)]
+    (tmp_path / 'half.h264').write_bytes(whole[: starts[14]])
+    video = read_video(tmp_path / 'half.h264')
+    assert len(video) == 15 and video.even and abs(video.times[-1] - 14 / video.fps) < 1e-6
+
+
 def test_half_a_video_can_be_used_when_asked_for(tmp_path, monkeypatch):
     whole = film(tmp_path / 'a.mkv').read_bytes()
     (tmp_path / 'a.mkv').write_bytes(whole[: len(whole) * 9 // 10])
@@ -431,6 +469,7 @@ def test_misfit_names_say_what_is_missing(tmp_path):
 
 def test_numbers_of_other_tools_are_pixels_or_refused(tmp_path):
     names = ['0', '1']
+    mixed = [*(hand() / (639, 479))[1:].tolist(), [300, 200]]
     shares = write_hands(tmp_path / 'shares', names, joints2d=(hand() / (639, 479)).tolist())
     assert (
         abs(read_hands(shares, names, SIZE, 30.0).keypoints[0, 0].numpy()[0] - hand()[0]).max()
@@ -439,6 +478,7 @@ def test_numbers_of_other_tools_are_pixels_or_refused(tmp_path):
     for name, change, says in (
         ('around', dict(joints2d=(hand() / 320 - 1).tolist()), 'coordinates from'),
         ('large', dict(joints2d=(hand() * 4).tolist()), 'lie outside of the film'),
+        ('mixed', dict(joints2d=mixed), 'coordinates from'),
         ('side', dict(is_right=7), 'is_right should be'),
         ('few', dict(joints2d=hand()[:20].tolist()), 'joints2d should be'),
         ('text', dict(joints2d='no'), 'joints2d should be'),
@@ -471,6 +511,7 @@ def test_cameras_of_another_size_or_cut_off(tmp_path):
         (dict(cx=-900.0), 'principal point'),
         (dict(w=640, h=640), 'cameras of 640x640'),
         (dict(fl_x=0), 'neither fl_x'),
+        (dict(fl_x=None, camera_angle_x=60.0), 'expected radians'),
         (dict(frames=[dict(file_path='0', transform_matrix=[1])]), 'cameras'),
         (dict(frames=3), 'cameras'),
     ):
@@ -593,6 +634,9 @@ def test_precision_and_damage_of_checkpoints(tmp_path):
         checkpoint(tmp_path / 'nan.ckpt', {'x': torch.tensor([1.0, float('nan')])}),
         says='x holds numbers that are not finite',
     )
+    for odd in (torch.eye(2).to_sparse(), torch.ones(2, dtype=torch.complex64)):
+        path = checkpoint(tmp_path / 'odd.ckpt', {'x': odd})
+        refused('odd.ckpt', read_state, path, says='expected plain numbers')
     whole = checkpoint(tmp_path / 'a.ckpt', {'x': torch.randn(50)}).read_bytes()
     g = np.random.default_rng(0)
     for _ in range(30):
@@ -887,9 +931,6 @@ def forecast(tmp_path, capsys, monkeypatch):
     from forehand4d.models import photo as module
 
     monkeypatch.setattr(module, 'overlay_forecast', lambda *a, **k: Figure())
-    monkeypatch.setattr(
-        module, 'interactive_html', lambda motion, path, *a, **k: path.write_text('<html>')
-    )
     weights = tmp_path / 'weights.safetensors'
     save_weights(build_forecaster(profile('tiny')), weights)
 
@@ -971,6 +1012,73 @@ def test_case_photo_and_stems(tmp_path, forecast):
     code, said = forecast(*read, *skipped, '-o', tmp_path / 'out')
     assert code == 2 and 'b.heic is a HEIC image' in said and '1 of 4' in said
     assert sorted(p.stem for p in (tmp_path / 'out').glob('*.npz')) == ['a-jpg', 'a-png', 'c']
+
+
+def test_nothing_in_a_folder_of_photographs_is_passed_over(tmp_path, forecast):
+    "HEIC images, links to nothing, pipes and folders called photographs are named; notes are not"
+    folder = tmp_path / 'photos'
+    (folder / 'b.jpg').mkdir(parents=True)
+    photo(folder / 'a.jpg')
+    (folder / 'c.png').symlink_to('nowhere')
+    os.mkfifo(folder / 'd.jpg')
+    (folder / 'e.heic').write_bytes(b'\0\0\0\x18ftypheic')
+    (folder / 'notes.txt').write_text('of a holiday')
+    code, said = forecast(folder, '-o', tmp_path / 'out')
+    assert code == 2 and all(name in said for name in ('b.jpg', 'c.png', 'd.jpg', 'e.heic'))
+    assert '4 of 5' in said and 'notes' not in said and len(said.splitlines()) == 5
+    assert [p.name for p in (tmp_path / 'out').glob('*.npz')] == ['a.npz']
+
+
+def test_a_frame_of_a_folder_that_is_no_file_is_named(tmp_path):
+    still = pictures(tmp_path / 'film', ('0', '1', '2'))
+    (still / '1.png').unlink()
+    for make, says in (
+        (Path.mkdir, 'got a folder'),
+        (os.mkfifo, 'got a pipe'),
+        (lambda path: path.symlink_to('nowhere'), 'no such image'),
+    ):
+        make(still / '1.png')
+        refused('1.png', film_sequence, still, says=says)
+        if (still / '1.png').is_dir():
+            (still / '1.png').rmdir()
+        else:
+            (still / '1.png').unlink()
+
+
+def test_notebooks_and_checkpoints_that_are_none_are_named(tmp_path):
+    from forehand4d.released.checkpoints import import_official, load_official
+    from forehand4d.runs.launch import notebook_parameters
+
+    cell = dict(
+        cell_type='code',
+        id='a',
+        source='steps: int = 3',
+        metadata=dict(tags=['parameters']),
+        outputs=[],
+        execution_count=None,
+    )
+    bare = dict(cells=[cell], metadata={}, nbformat=4, nbformat_minor=5)
+    (tmp_path / 'bare.ipynb').write_text(json.dumps(bare))
+    refused('bare.ipynb', notebook_parameters, tmp_path / 'bare.ipynb', says='kernel')
+    (tmp_path / 'half.ipynb').write_text('{"cells": [')
+    refused('half.ipynb', notebook_parameters, tmp_path / 'half.ipynb', says='notebook')
+    odd = checkpoint(tmp_path / 'odd.ckpt', {'model.x': torch.ones(3)})
+    refused('odd.ckpt', load_official, odd, says='not a checkpoint of ForeHand4D')
+    refused('odd.ckpt', import_official, odd, tmp_path / 'out', says='not a checkpoint')
+    assert not (tmp_path / 'out').exists()
+
+
+def test_readers_of_recordings_refuse_pipes_and_odd_numbers(tmp_path):
+    from forehand4d.video.recordings import load_leap, load_taco
+
+    for read in (load_leap, load_taco):
+        path = tmp_path / f'{read.__name__}.npz'
+        os.mkfifo(path)
+        refused(path, read, path, says='pipe or a device')
+        path.unlink()
+        joints = np.full((5, 21, 3), 1e9)
+        np.savez(path, joints=joints, a__joints=np.stack([joints] * 2, 1), a__t=np.arange(5) / 30)
+        refused(path, read, path, says='values from 1e+09')
 
 
 def test_a_name_cannot_move_the_cursor(tmp_path, forecast):

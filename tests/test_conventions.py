@@ -423,11 +423,17 @@ def stated():
         + [d for e in p['optional-dependencies'].values() for d in e]
         + PROJECT['tool']['forehand4d']['no-deps']
     )
-    return dict(re.fullmatch(r'([\w.-]+)==([\w.]+)', d).groups() for d in every)
+    return {re.match(r'[\w.-]+', d)[0] for d in every}
+
+
+def locked():
+    "Exact versions of what is installed"
+    lock = (ROOT / 'locks' / 'suite.txt').read_text()
+    return dict(re.findall(r'^([\w.-]+)==([\w.]+)', lock, flags=re.M))
 
 
 def test_versions_agree():
-    versions = stated()
+    versions = locked()
     alias = dict(pytorch='torch')
     for item in yaml.safe_load((ROOT / 'environment.yml').read_text())['dependencies']:
         name, _, version = item.partition('=') if isinstance(item, str) else ('', '', '')
@@ -448,6 +454,7 @@ def test_imports_are_stated():
         imageio_ffmpeg='imageio-ffmpeg',
         IPython='ipykernel',
         nbformat='papermill',
+        rerun='rerun-sdk',
     )
     optional = {'pytorch3d', 'projectaria_tools'}
     used = set()

@@ -319,6 +319,69 @@ def test_two_at_once(name, work, tmp_path, outputs):
     assert differences(step, outputs, world) == []
 
 
+SLOW_STORE = """
+import sys, time
+sys.path.insert(0, {tests!r})
+from campaign.small import clip
+from forehand4d.data.clip_store import write_clips
+
+def slowly():
+    for i in range(6):
+        if i == 4:
+            print('half', flush=True)
+            time.sleep({seconds})
+        yield clip(100 + i)
+
+write_clips(slowly(), {folder!r}, shard_size=2)
+"""
+
+
+def slow_writer(folder, seconds):
+    "A process that has written half of a store of other clips"
+    tests = str(Path(__file__).resolve().parent)
+    code = SLOW_STORE.format(tests=tests, seconds=seconds, folder=str(folder))
+    other = subprocess.Popen(
+        [sys.executable, '-c', code], stdout=subprocess.PIPE, env=environment(folder.parent)
+    )
+    assert other.stdout.readline() == b'half\n'
+    return other
+
+
+def test_two_processes_never_mix_one_store(tmp_path):
+    "The second is refused at once, the first ends undisturbed"
+    other = slow_writer(tmp_path / 'one', 8)
+    before = {p: p.read_bytes() for p in (tmp_path / 'one').iterdir()}
+    with pytest.raises(ValueError, match='one is being written by another process'):
+        write_clips((clip(i) for i in range(6)), tmp_path / 'one', shard_size=2)
+    assert {p: p.read_bytes() for p in before} == before
+    assert other.wait(120) == 0
+    assert [c.sequence for c in ClipStore(tmp_path / 'one')] == [f's{100 + i}' for i in range(6)]
+
+
+def test_the_lock_of_a_killed_writer_is_none(tmp_path):
+    "Its half is replaced by the whole of the next one"
+    other = slow_writer(tmp_path / 'one', 600)
+    other.kill()
+    other.wait()
+    assert (tmp_path / 'one' / '.lock').exists()
+    write_clips((clip(i) for i in range(6)), tmp_path / 'one', shard_size=2)
+    assert [c.sequence for c in ClipStore(tmp_path / 'one')] == [f's{i}' for i in range(6)]
+
+
+def test_two_processes_that_generate_the_same_clips_share_them(tmp_path):
+    "One makes them, the other waits for it"
+    folder = str(tmp_path / 'clips')
+    code = (
+        'from forehand4d.handworld.generate import generate\n'
+        f'generate("wild-joints", "train", 2, {folder!r}, workers=1, frames=8, image_size=16)\n'
+    )
+    both = [
+        subprocess.Popen([sys.executable, '-c', code], env=environment(tmp_path)) for _ in range(2)
+    ]
+    assert [p.wait(300) for p in both] == [0, 0]
+    assert len(ClipStore(folder)) == 2 and not hidden(tmp_path)
+
+
 def test_two_different_stores_in_one_folder(tmp_path):
     "The second is refused, and the first is whole"
 
@@ -354,6 +417,49 @@ def toy_notebook(folder):
     kernel = dict(name='python3', display_name='python3', language='python')
     write(v4.new_notebook(cells=cells, metadata=dict(kernelspec=kernel)), folder / 'toy.ipynb')
     return folder / 'toy.ipynb'
+
+
+def talkative_notebook(folder):
+    "A run notebook whose second half prints more than the disk holds, while a file is there"
+    from nbformat import read, v4, write
+
+    path = toy_notebook(folder)
+    notebook = read(path, 4)
+    notebook.cells[1:1] = [
+        v4.new_code_cell('print("first half")'),
+        v4.new_code_cell(r'print(600 * ("x" * 99 + "\n"))'),
+    ]
+    write(notebook, path)
+    return path
+
+
+def run_command(path, disk):
+    "`forehand4d run` in a process of its own"
+    command = [sys.executable, '-m', 'forehand4d', 'run', str(path), '-p', 'name', 'a']
+    where = os.environ | dict(FOREHAND4D_OUTPUTS=str(disk), HOME=str(path.parent))
+    return subprocess.run(command, capture_output=True, text=True, env=where)
+
+
+def test_full_disk_while_an_executed_copy_is_written(tmp_path, small_disk):
+    "One line that says so, the copy of the cell before, and the same command goes on"
+    import nbformat
+
+    path = talkative_notebook(tmp_path)
+    filler = small_disk / 'filler'
+    filler.write_bytes(bytes(250_000))
+    done = run_command(path, small_disk)
+    said = done.stderr.strip()
+    assert done.returncode == 2 and len(said.splitlines()) == 1, said
+    assert 'run.ipynb' in said and 'the disk is full' in said and 'free some space' in said
+    assert not hidden(small_disk)
+    copy = small_disk / 'toy' / 'a' / 'run.ipynb'
+    before = nbformat.read(copy, 4)  # whole
+    assert before.cells[2].outputs[0].text == 'first half\n'
+    filler.unlink()
+    assert run_command(path, small_disk).returncode == 0
+    (run,) = list_runs('toy', small_disk)
+    assert run.done
+    assert nbformat.read(copy, 4).cells[3].outputs[0].text == 600 * ('x' * 99 + '\n') + '\n'
 
 
 def test_a_run_with_a_copy_that_was_cut_off_goes_on(tmp_path, outputs):

@@ -1,6 +1,7 @@
 """The open hand against smplx fed with the same arrays,
 its mirror image, its volume, and files that are no hands"""
 
+import pickle
 import numpy as np, pytest, torch, trimesh
 
 from forehand4d.core.paths import project_root
@@ -185,17 +186,73 @@ def test_load_hand_refuses(tmp_path):
         load_hand(tmp_path / 'MANO_RIGHT.pkl', 'right')
 
 
+OURS = ('faces', 'parents', 'tip_ids', 'hand_id', 'hands_std', 'flexion_axes')
+
+
+def mano_layout(side):
+    "The open hand's arrays as MANO's files have them (posedirs (778, 3, 135), faces as f)"
+    return {name: array for name, array in arrays(side).items() if name not in OURS}
+
+
+FLIP = np.array([-1.0, 1, 1])[:, None]  # x of shape directions
+
+
+@pytest.mark.parametrize(
+    'left_name, right_name',
+    [
+        ('MANO_LEFT.pkl', 'MANO_RIGHT.pkl'),
+        ('MANO_LEFT.npz', 'MANO_RIGHT.pkl'),
+        ('mano_left.pkl', 'mano_right.npz'),
+        ('Left.npz', 'Right.npz'),
+    ],
+)
+def test_a_left_hand_is_mended_once(tmp_path, left_name, right_name):
+    "Stock or fixed already: in every shape direction, the left hand mirrors the right one"
+
+    def save(name, a):
+        if name.endswith('.npz'):
+            np.savez(tmp_path / name, **a)
+        else:
+            (tmp_path / name).write_bytes(pickle.dumps(a, 2))
+        return tmp_path / name
+
+    right, mended = mano_layout('right'), mano_layout('left')
+    stock = mended | dict(shapedirs=mended['shapedirs'] * FLIP)
+    truth = (right['shapedirs'] * FLIP).astype(np.float32)
+    at_right = save(right_name, right)
+
+    path = save(left_name, mended)
+    with pytest.warns(UserWarning, match='fixed already'):
+        plain = load_hand(path, 'left')
+    for hand in (plain, load_hand(path, 'left', fix_left=True), load_hand(path, 'left', 'mine')):
+        for k in range(10):
+            assert np.abs(hand.shapedirs[..., k].numpy() - truth[..., k]).max() < 1e-7, k
+    assert plain.hand_id == 'mano-left-fixed' == load_hand(at_right, 'right').hand_id
+    with pytest.raises(ValueError, match=f'{left_name}: this left hand is fixed already'):
+        load_hand(path, 'left', 'mano')
+
+    path = save(left_name, stock)
+    hand = load_hand(path, 'left', fix_left=True)
+    assert np.abs(hand.shapedirs.numpy() - truth).max() < 1e-7
+    hand = load_hand(path, 'left')
+    assert np.abs(hand.shapedirs.numpy() - truth * FLIP).max() < 1e-7
+    assert hand.hand_id == 'mano' == load_hand(at_right, 'right').hand_id
+    with pytest.raises(ValueError, match=f'{left_name}: this left hand is not fixed'):
+        load_hand(path, 'left', 'mano-left-fixed')
+
+    half = np.where(np.arange(10) < 4, mended['shapedirs'], stock['shapedirs'])
+    path = save(left_name, mended | dict(shapedirs=half))
+    with pytest.raises(ValueError, match=f'{left_name}: .* neither .* in {right_name}'):
+        load_hand(path, 'left', fix_left=True)
+
+
 def test_mano_file_layout(tmp_path):
-    """A file in MANO's own layout (posedirs (778, 3, 135),
-    faces as f) loads for both sides, under its own id"""
+    "A file in MANO's own layout loads for both sides; without the other hand, under MANO's id"
     for side in SIDES:
-        a = {
-            k: v
-            for k, v in arrays(side).items()
-            if k not in ('faces', 'parents', 'tip_ids', 'hand_id', 'hands_std', 'flexion_axes')
-        }
-        np.savez(tmp_path / f'MANO_{side.upper()}.npz', **a)
-        hand = load_hand(tmp_path / f'MANO_{side.upper()}.npz', side)
+        folder = tmp_path / side
+        folder.mkdir()
+        np.savez(folder / f'MANO_{side.upper()}.npz', **mano_layout(side))
+        hand = load_hand(folder / f'MANO_{side.upper()}.npz', side)
         rot, wrist, betas = poses(4)
         assert hand.hand_id == 'mano'
         assert (

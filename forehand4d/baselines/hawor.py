@@ -14,6 +14,7 @@ import torch
 from scipy.spatial.transform import Rotation
 from torch import Tensor, nn
 from fastcore.basics import patch
+from ..core.checks import read_arrays
 from ..core.compute import by
 from ..geometry.cameras import invert, make_T
 from ..geometry.motion import HandMotion
@@ -157,9 +158,8 @@ def _saved(
     path:str|Path, # `.npz`
 )->dict: # name → tensor
     "Arrays of the file, in single precision"
-    with np.load(path, allow_pickle=False) as arrays:
-        plain = {name: np.asarray(arrays[name], dtype=np.float32) for name in _SAVED}
-    return {name: torch.from_numpy(array) for name, array in plain.items()}
+    arrays = read_arrays(path, 'result of HaWoR', _SAVED)
+    return {name: torch.from_numpy(array.astype(np.float32)) for name, array in arrays.items()}
 
 def _first_camera(
     saved:dict, # of the file

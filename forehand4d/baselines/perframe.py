@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from fastcore.basics import patch
+from ..core.checks import read_arrays
 from ..core.compute import by
 from ..geometry.rotations import mat_to_6d, mat_to_aa
 from ..geometry.cameras import invert, project, unproject
@@ -321,9 +322,9 @@ def _rows(
     clip:Clip, # whose frames are read
 )->SimpleNamespace: # tensors by name
     "Rows of the clip's frames"
-    with np.load(path, allow_pickle=False) as saved:
-        wanted = np.isin(saved['frame'], clip.frame_ids)
-        rows = {name: torch.from_numpy(saved[name]).float()[wanted] for name in _SAVED}
+    saved = read_arrays(path, 'result of HaMeR', _SAVED)
+    wanted = np.isin(saved['frame'], clip.frame_ids)
+    rows = {name: torch.from_numpy(saved[name]).float()[wanted] for name in _SAVED}
     return SimpleNamespace(**rows)
 
 def read_hamer(

@@ -16,6 +16,7 @@ from PIL import Image
 from torch import Tensor
 from fastcore.basics import patch
 from ..core.files import NOT_DAMAGE, atomic_path, file_hash, read_json, write_json
+from ..runs.folders import holding
 from ..geometry.rotations import mat_to_6d
 from ..geometry.motion import HandMotion
 from .clips import Clip, LABELS, Past, CLIP_ARRAYS, PAST_ARRAYS, CLIP_TENSORS
@@ -129,6 +130,12 @@ def _write_shard(
     return dict(
         file=path.name, clips=len(rows), bytes=path.stat().st_size, sha256=file_hash(path))
 
+def _refuse_old(folder:Path): # of a new store
+    "A store's shards are not replaced"
+    if (folder/'manifest.json').exists():
+        raise FileExistsError(
+            f'{folder}: a clip store is there already; delete it first or choose another folder')
+
 def write_clips(
     clips, # iterable of clips, or of rows from `encode_clip` (workers encode in parallel)
     folder:str|Path, # new store
@@ -137,22 +144,18 @@ def write_clips(
 )->Path: # the folder
     "Write a store; it counts as one only when the last byte is in place"
     folder = Path(folder)
-    if (folder/'manifest.json').exists():
-        raise FileExistsError(
-            f'{folder}: a clip store is there already; delete it first or choose another folder')
-    folder.mkdir(parents=True, exist_ok=True)
-    rows = (clip if isinstance(clip, dict) else encode_clip(clip) for clip in clips)
-    shards = []
-    for some in chunked(rows, shard_size):
-        if (folder/'manifest.json').exists(): # its shards must not be replaced
-            raise FileExistsError(f'{folder}: a clip store is there already, which another '
-                                  'process has written meanwhile; choose another folder')
-        shards.append(_write_shard(folder/f'clips-{len(shards):05d}.arrow', some))
-    if not shards:
-        raise ValueError(f'{folder}: no clips to write')
-    total = sum(shard['clips'] for shard in shards)
-    manifest = dict(schema=1, clips=total, info=info or {}, shards=shards)
-    write_json(folder/'manifest.json', manifest)
+    with holding(folder): # two writers would mix their shards
+        _refuse_old(folder)
+        rows = (clip if isinstance(clip, dict) else encode_clip(clip) for clip in clips)
+        shards = []
+        for some in chunked(rows, shard_size):
+            _refuse_old(folder) # which this very process may have written meanwhile
+            shards.append(_write_shard(folder/f'clips-{len(shards):05d}.arrow', some))
+        if not shards:
+            raise ValueError(f'{folder}: no clips to write')
+        total = sum(shard['clips'] for shard in shards)
+        manifest = dict(schema=1, clips=total, info=info or {}, shards=shards)
+        write_json(folder/'manifest.json', manifest)
     return folder
 
 # %% ../../nbs/library/3_data/32_clip_store.ipynb #f6d4c5b7

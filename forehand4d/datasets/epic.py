@@ -14,6 +14,7 @@ import numpy as np, torch
 from PIL import Image, ImageDraw
 from scipy.spatial.transform import Rotation
 from torch import Tensor
+from ..core.checks import read_arrays
 from ..core.files import read_json
 from ..geometry.cameras import make_T, transform
 from ..geometry.lenses import straighten, undistort_rational
@@ -224,8 +225,8 @@ def _keypoints(
     makes = f'track_video("{frames.folder}", fps={rate:g}).save("{path}")'
     what = f'keypoints, valid, fps, size ({makes} of forehand4d.video.tracks makes it)'
     with expect('epic', path, what):
-        with np.load(path, allow_pickle=False) as stored:
-            tracks = {name: torch.from_numpy(stored[name]) for name in stored.files}
+        stored = read_arrays(path, 'file of tracks')
+        tracks = {name: torch.from_numpy(array) for name, array in stored.items()}
         found = straightener(tracks['keypoints'], tracks['size'])
         passed = torch.arange(len(found))*rate/tracks['fps']
         counted = (1 + passed).round()

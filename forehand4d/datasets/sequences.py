@@ -4,10 +4,11 @@
 
 # %% auto #0
 __all__ = ['Sequence', 'SequenceList', 'toy_sequence', 'expect', 'read_npy', 'read_split', 'find_folder', 'ManoLabels',
-           'mano_motion', 'hand_motion', 'read_image', 'turned']
+           'mano_motion', 'hand_motion', 'tell_left_out', 'read_image', 'turned']
 
 # %% ../../nbs/library/4_datasets/41_sequences.ipynb #5bf28777
 import io
+import warnings
 from collections.abc import Callable
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -131,12 +132,17 @@ def expect(
     what:str, # must be in it
 ):
     "Whatever a damaged file makes the block raise becomes an error that says what was expected"
+    place = Path(str(path))
+    if place.exists() and not (place.is_file() or place.is_dir()): # which would be waited for
+        raise ValueError(f'{dataset}: expected {what} in {path}, got a pipe or a device')
     try:
         yield
     except Exception as error:
         kind = FileNotFoundError if isinstance(error, FileNotFoundError) else ValueError
-        reason = f'{type(error).__name__}: {error}'
-        raise kind(f'{dataset}: expected {what} in {path} ({reason})') from None
+        lines = str(error).splitlines() or [''] # ffmpeg tells its life first
+        reason = f'{type(error).__name__}: {lines[-1]}'
+        expected = ' '.join(what.split()) # arrays in it have several lines
+        raise kind(f'{dataset}: expected {expected} in {path} ({reason})') from None
 
 # %% ../../nbs/library/4_datasets/41_sequences.ipynb #1c62a10b
 def read_npy(path:str|Path): # `.npy` → array, or the object that it holds
@@ -240,6 +246,19 @@ def hand_motion(
     "`mano_motion` for numbers that come one by one"
     *labels, kind, hand_id = numbers
     return mano_motion(dataset, ManoLabels(*labels), kind, hand_id)
+
+# %% ../../nbs/library/4_datasets/41_sequences.ipynb #415ecc5e
+def tell_left_out(
+    dataset:str, # that is read
+    missing:list, # paths or names that are not there
+    total:int, # how many there should be
+    how:str, # what to do about it
+):
+    "Warn that part of a download is not there, unless all of it is"
+    if missing:
+        warnings.warn(
+            f'{dataset}: {len(missing)} of {total} are not there and left out, '
+            f'such as {missing[0]}: {how}', stacklevel=3)
 
 # %% ../../nbs/library/4_datasets/41_sequences.ipynb #d29c9d8e
 def _image_bytes(

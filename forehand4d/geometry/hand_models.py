@@ -92,7 +92,8 @@ def _pair_up(
     if (right.side, left.side) != SIDES:
         raise ValueError(f'expected a right and a left hand, got {right.side} and {left.side}')
     if right.hand_id != left.hand_id:
-        raise ValueError(f'hands of different models: {right.hand_id} and {left.hand_id}')
+        raise ValueError(f'hands of different models: {right.hand_id} and {left.hand_id}; '
+                         'load both with the same fix_left or hand_id')
     of_left = left.tensors()
     both = {name: torch.stack([one, of_left[name]]) for name, one in right.tensors().items()}
     both['tips'] = right.tips
@@ -121,14 +122,10 @@ def _mano_pair(
     folder:Path, # of MANO's files
     hand_id:str, # mano or mano-left-fixed
 )->HandModel: # pair of hands
-    "MANO's hands; a left hand that somebody has mended is no stock one"
-    fix = hand_id != 'mano'
-    left = folder/'MANO_LEFT.pkl'
-    if left.is_file() and not fix:
-        stock = _read_arrays(left)
-        if 'shapedirs' in stock and _is_fixed(left, stock['shapedirs']):
-            raise ValueError(f'{left}: {_FIXED}')
-    pair = [load_hand(folder/f'MANO_{side.upper()}.pkl', side, fix_left=fix) for side in SIDES]
+    "MANO's hands by the files in a folder"
+    fix = hand_id == 'mano-left-fixed'
+    paths = [folder/f'MANO_{side.upper()}.pkl' for side in SIDES]
+    pair = [load_hand(*one, hand_id, fix) for one in zip(paths, SIDES, strict=True)]
     return _pair_up(*pair)
 
 def know_hands(
@@ -201,27 +198,6 @@ SHAPES = dict(
     flexion_axes=Field((15, 3), low=-2, high=2),
     tip_ids=Field((5,), 'iu', 0, 777),
 )
-_FIXED = ("this left hand is fixed already (its shape directions mirror the right hand's): "
-          'use the hand model mano-left-fixed, or fix_left=True')
-SAME = .1 # share by which shape directions may differ from the mirror image
-
-def _along_x(shapedirs)->np.ndarray: # (778, 3, n) → (778, 10) float64
-    "x components of the shape directions"
-    return np.asarray(shapedirs, np.float64)[..., 0, :10]
-
-def _is_fixed(
-    path:Path, # file of a left hand
-    shapedirs:np.ndarray, # (778, 3, 10) in it
-)->bool:
-    "Are a left hand's shape directions the mirror of the right hand's, which lies beside it?"
-    beside = path.with_name(path.name.replace('LEFT', 'RIGHT'))
-    if beside == path or not beside.is_file():
-        return False
-    right = _along_x(_read_arrays(beside)['shapedirs'])
-    left = _along_x(shapedirs)
-    difference = np.abs(left + right).sum()
-    return difference < SAME*np.abs(right).sum()
-
 def _check_hand(
     arrays:dict, # by our names
     path:Path, # file that they come from
@@ -236,6 +212,90 @@ def _check_hand(
         parents = np.asarray(arrays['kintree_table'])[0, 1:].astype(np.int64)
         if tuple(parents) != PARENTS[1:]:
             raise ValueError(f'{path}: kintree_table is not the tree of a MANO hand')
+
+# %% ../../nbs/library/2_geometry/25_hand_models.ipynb #69d598cb
+SAME = .3 # share by which a shape direction may differ from the right hand's, or its mirror image
+_STOCK, _MENDED = 'mano', 'mano-left-fixed' # ids of hands
+
+def _beside(
+    path:Path, # file of a hand
+    side:str, # of this hand
+)->Path|None: # file of the other one; None where there is none
+    "The other hand in the same folder, by its name"
+    other = SIDES[1 - SIDES.index(side)]
+    for case in (str.upper, str.capitalize, str.lower):
+        stem = path.stem.replace(case(side), case(other))
+        for ending in (path.suffix, '.pkl', '.npz'):
+            found = path.with_name(stem + ending)
+            if stem != path.stem and found.is_file():
+                return found
+    return None
+
+def _along_x(
+    arrays:dict, # by our names
+    path:Path, # file that they come from
+)->np.ndarray: # (778, 10) float64
+    "x components of the shape directions"
+    shown = {name: np.asarray(arrays[name])[..., :10] for name in arrays if name == 'shapedirs'}
+    check_arrays(shown, dict(shapedirs=SHAPES['shapedirs']), path)
+    return shown['shapedirs'][:, 0].astype(np.float64)
+
+def _kind_of_pair(
+    path:Path, # file of a hand
+    side:str, # of this hand
+    arrays:dict, # in it, by our names
+)->str: # 'mano' or 'mano-left-fixed'; empty: it is neither, or no other hand lies beside it
+    "Compare the shape directions of both hands, one by one"
+    beside = _beside(path, side)
+    if beside is None:
+        return ''
+    one = _along_x(arrays, path)
+    other = _along_x(_read_arrays(beside), beside)
+    allowed = SAME*np.abs(other).sum(0)
+    if (np.abs(one + other).sum(0) <= allowed).all():
+        return _MENDED
+    if (np.abs(one - other).sum(0) <= allowed).all():
+        return _STOCK
+    return ''
+
+# %% ../../nbs/library/2_geometry/25_hand_models.ipynb #334b1907
+def _turn_left(
+    path:Path, # file of a left hand
+    kind:str, # from `_kind_of_pair`
+    hand_id:str|None, # that the caller gives it
+    fix_left:bool, # does the caller want it mended?
+)->tuple[bool, str]: # is the sign of x to be turned, and the id of what comes out
+    "Is a left hand of MANO to be mended, and what is it afterwards?"
+    if not kind and fix_left and (beside := _beside(path, 'left')):
+        raise ValueError(
+            f"{path}: its shape directions are neither the right hand's in {beside.name} nor their "
+            'mirror image, so fix_left cannot mend them: expected both files of one model')
+    asked = _MENDED if fix_left else hand_id
+    if kind == _MENDED and asked == _STOCK:
+        raise ValueError(
+            f"{path}: this left hand is fixed already (its shape directions mirror the right "
+            f"hand's), expected {_STOCK}: use the hand model {_MENDED}, or fix_left=True")
+    if kind == _STOCK and asked == _MENDED and not fix_left:
+        raise ValueError(
+            f"{path}: this left hand is not fixed (its shape directions are the right hand's), "
+            f'expected {_MENDED}: load it with fix_left=True')
+    if kind == _MENDED and not asked:
+        warnings.warn(
+            f"{path}: this left hand is fixed already (its shape directions mirror the right "
+            f"hand's): taken as {_MENDED}", stacklevel=3)
+    is_mended = fix_left or kind == _MENDED
+    return fix_left and kind != _MENDED, _MENDED if is_mended else _STOCK
+
+# %% ../../nbs/library/2_geometry/25_hand_models.ipynb #ecbe8cc6
+def _kind_of_right(
+    path:Path, # file of a right hand
+    arrays:dict, # in it, by our names
+)->str: # id; that of the stock hands where the left one is absent, damaged or neither
+    "Which pair a right hand belongs to; it is the same in both"
+    try:
+        return _kind_of_pair(path, 'right', arrays) or _STOCK
+    except (ValueError, OSError):
+        return _STOCK
 
 # %% ../../nbs/library/2_geometry/25_hand_models.ipynb #7f7b426f
 def _by_our_names(
@@ -281,13 +341,14 @@ def load_hand(
     _check_hand(arrays, path)
     if fix_left and own:
         raise ValueError(f'{path}: fix_left corrects MANO files; this one holds another hand model')
-    is_mano_left = side == 'left' and not own
-    fixed = is_mano_left and _is_fixed(path, arrays['shapedirs'])
-    if fixed and not (fix_left or hand_id):
-        warnings.warn(f'{path}: {_FIXED}', stacklevel=2)
-    if fix_left and is_mano_left and not fixed:
-        arrays['shapedirs'] = arrays['shapedirs']*np.array([-1., 1, 1])[:, None]
-    default = 'mano-left-fixed' if fix_left else 'mano'
+    default = _STOCK
+    if not own and side == 'left':
+        kind = _kind_of_pair(path, side, arrays)
+        turn, default = _turn_left(path, kind, hand_id, fix_left)
+        if turn:
+            arrays['shapedirs'] = arrays['shapedirs']*np.array([-1., 1, 1])[:, None]
+    elif not own:
+        default = _MENDED if fix_left else _kind_of_right(path, arrays)
     hand = _hand_of(arrays, hand_id or str(arrays.get('hand_id', default)), side)
     _check_side(hand, path)
     return hand if own else replace(hand, flexion_axes=_hinges(hand))

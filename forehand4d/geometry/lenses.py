@@ -85,8 +85,8 @@ def undistort(
     columns = torch.arange(width).double()
     v, u = torch.meshgrid(rows, columns, indexing='ij')
     rays = pixel_rays(torch.stack([u, v], -1), K.double())
-    x, y = to_pixels(rays).float().unbind(-1)
-    return _look_up(image, x.numpy().copy(), y.numpy().copy())
+    places = to_pixels(rays).float().movedim(-1, 0)
+    return _look_up(image, *places.numpy().copy())
 
 def undistort_rational(
     image:np.ndarray, # (H, W, 3) uint8

@@ -14,6 +14,7 @@ import torch
 from ..core.paths import data_root
 from ..core.files import stable_hash
 from ..core.compute import in_processes, progress
+from ..runs.folders import holding
 from ..geometry.cameras import NEAR, intrinsics_from_fov, invert, project
 from ..geometry.cameras import transform
 from ..geometry.motion import HandMotion
@@ -270,10 +271,10 @@ def generate(
         return folder
     jobs = [dict(look, domain=domain, index=i) for i in range(n)]
     clips = progress(in_processes(_job, jobs, workers, 4), f'{domain} {split}', n)
-    try:
-        return write_clips(clips, folder, params)
-    except FileExistsError:
-        return folder # another process has made the same clips meanwhile
+    with holding(folder, wait=True): # another process may be making the same clips
+        if not (folder/'manifest.json').exists():
+            write_clips(clips, folder, params)
+    return folder
 
 # %% ../../nbs/library/4_handworld/49a_generate.ipynb #38ee79b4
 def draw_again(

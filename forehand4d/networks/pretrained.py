@@ -83,7 +83,7 @@ def _load_checkpoint(path:str|Path)->object: # file → its content
     return content
 
 # %% ../../nbs/library/3_networks/33_pretrained.ipynb #b99a238e
-_WRAPPED = re.compile(r'^(?:module\.|_orig_mod\.)+') # put before names by DDP and torch.compile
+_WRAPPED = re.compile(r'^(?:module\.|_orig_mod\.|_fsdp_wrapped_module\.)+') # by wrappers
 
 def _plain_weights(
     name:str, # of the tensor
@@ -91,6 +91,10 @@ def _plain_weights(
     path, # file
 )->Tensor: # half precision as float32
     "A tensor that a network can be filled with"
+    if tensor.layout != torch.strided or tensor.is_complex() or tensor.is_quantized:
+        kind = f'{tensor.dtype} ({tensor.layout})'.replace('torch.', '')
+        raise ValueError(f'{path}: {name} is {kind}, expected plain numbers: '
+                         'save it again as dense float32')
     if not tensor.is_floating_point():
         return tensor
     if tensor.dtype != torch.float32:

@@ -7,6 +7,7 @@ __all__ = ['REACH', 'ROUNDING', 'import_official', 'official_model', 'load_offic
 
 # %% ../../nbs/library/5_released/54_checkpoints.ipynb #a05199be
 import json
+from contextlib import contextmanager
 from pathlib import Path
 import torch
 from torch import Tensor
@@ -209,6 +210,27 @@ def _own_memory(tensor:Tensor)->Tensor: # perhaps a part of another → contiguo
     "A tensor that can be written"
     return tensor.clone() if tensor.storage_offset() else tensor.contiguous()
 
+@contextmanager
+def _of_file(path:str|Path): # that is read inside
+    "Name the file in whatever goes wrong"
+    try:
+        yield
+    except Exception as error:
+        if str(path) in str(error) and isinstance(error, (ValueError, OSError)):
+            raise
+        lines = str(error).splitlines() or [type(error).__name__]
+        raise ValueError(f'{path}: {lines[0]}') from None
+
+def _read_official(
+    path:str|Path, # the authors' `.ckpt`
+    **kwargs, # what the file does not say
+)->tuple: # as `_convert_official`
+    "Read and convert a released checkpoint"
+    state = read_state(path)
+    with _of_file(path):
+        return _convert_official(state, **kwargs)
+
+# %% ../../nbs/library/5_released/54_checkpoints.ipynb #696a3b69
 def import_official(
     path:str|Path, # the authors' `.ckpt`
     out:str|Path, # folder to write; refused if it holds a model already
@@ -219,7 +241,7 @@ def import_official(
     out = Path(out)
     if (out/'model.safetensors').exists():
         raise FileExistsError(f'{out}/model.safetensors exists; delete it or choose another folder')
-    cfg, state, report = _convert_official(read_state(path), **kwargs)
+    cfg, state, report = _read_official(path, **kwargs)
     with torch.device('meta'):
         config = LegacyModel(cfg).config()
     out.mkdir(parents=True, exist_ok=True)
@@ -248,12 +270,14 @@ def load_official(
     if path.is_dir() or path.suffix == '.safetensors':
         file = path/'model.safetensors' if path.is_dir() else path
         state, config = read_weights(file, 'official')
-        model = official_model(config)
+        with _of_file(file):
+            model = official_model(config)
     else:
-        cfg, state, _ = _convert_official(read_state(path), **kwargs)
+        cfg, state, _ = _read_official(path, **kwargs)
         with torch.device('meta'):
             model = LegacyModel(cfg)
-    model.load_state_dict(state, assign=True)
+    with _of_file(path):
+        model.load_state_dict(state, assign=True)
     return model.eval()
 
 # %% ../../nbs/library/5_released/54_checkpoints.ipynb #c8aad5b8
@@ -269,7 +293,8 @@ def load_hamer_backbone(
 )->HamerBackbone: # image (B, 3, 224, 224) normalised → (B, C, 16, 12)
     "The backbone of HaMeR's checkpoint"
     state = read_state(path, 'backbone.')
-    with torch.device('meta'):
-        vit = HamerBackbone(**vitpose_shape(state), crop=True)
-    fill_weights(vit.net, vitpose_state(state), path, assign=True)
+    with _of_file(path):
+        with torch.device('meta'):
+            vit = HamerBackbone(**vitpose_shape(state), crop=True)
+        fill_weights(vit.net, vitpose_state(state), path, assign=True)
     return vit.eval()

@@ -20,6 +20,7 @@ from ..core.compute import per_row
 from ..core.files import atomic_path, reading
 from ..core.checks import check_config
 from ..runs.record import Run, list_runs
+from .hub import download_weights, is_repository
 
 # %% ../../nbs/library/4_training/44_weights.ipynb #575a3b99
 MOST = 127 # largest number of 8 bits
@@ -150,20 +151,24 @@ def read_weights(
 
 # %% ../../nbs/library/4_training/44_weights.ipynb #f2c2ebdf
 def _find_weights(
-    spec, # None or 'pretrained': what ships; a run, its folder or name, or a file
+    spec, # None or 'pretrained': what ships; a run, its folder or name, a file, or `user/model`
     notebook:str, # notebook whose runs are searched by name
     shipped:str, # file among the package's weights
 )->Path: # `.safetensors`
     "File that somebody means"
     if spec is None or str(spec) == 'pretrained':
         return Path(str(files('forehand4d')/'assets'/'pretrained'/shipped))
-    spec = Path(getattr(spec, 'dir', spec))
+    given = str(getattr(spec, 'dir', spec))
+    spec = Path(given)
     folders = [spec, outputs_root()/notebook/spec, outputs_root()/spec]
     for path in [spec, *(folder/'model.safetensors' for folder in folders)]:
         if path.is_file(): return path
+    if is_repository(given):
+        return download_weights(given)
     raise FileNotFoundError(
         f'no weights at {spec}: expected a .safetensors file, a run folder with '
-        f"model.safetensors, the name of a finished {notebook} run, or 'pretrained'")
+        f"model.safetensors, the name of a finished {notebook} run, user/model of the "
+        "Hugging Face Hub, or 'pretrained'")
 
 # %% ../../nbs/library/4_training/44_weights.ipynb #862d1c0c
 def _fits(

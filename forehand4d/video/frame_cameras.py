@@ -93,6 +93,8 @@ def _opengl_focal(
     focal = frame.get(f'fl_{axis}')
     angle = frame.get(f'camera_angle_{axis}')
     if focal or not angle: return focal or None
+    if not 0 < angle < math.pi:
+        raise ValueError(f'camera_angle_{axis} is {angle}, expected radians from 0 to 3.14')
     return side/2/math.tan(angle/2)
 
 def _opengl_lens(

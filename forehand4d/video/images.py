@@ -38,10 +38,13 @@ def files_of(
     folder = Path(folder)
     if not folder.is_dir():
         raise FileNotFoundError(f'no folder at {folder}: check the name')
-    seen = [path for path in folder.iterdir() if path.is_file() and path.name[:1] != '.']
+    named = [path for path in folder.iterdir() if path.suffix.lower() in suffixes]
+    odd = {path for path in named if not path.is_file()} # folders, pipes, links to nothing
+    seen = [path for path in folder.iterdir() if path.is_file() or path in odd]
+    seen = [path for path in seen if path.name[:1] != '.']
     seen.sort(key=_by_number)
-    wanted = [path for path in seen if path.suffix.lower() in suffixes]
-    others = set(seen) - set(wanted)
+    others = set(seen) - set(named) | odd
+    wanted = [path for path in seen if path not in others]
     return wanted, [path for path in seen if path in others]
 
 # %% ../../nbs/library/5_video/51_images.ipynb #9815b823

@@ -15,6 +15,7 @@ import torch
 from scipy.ndimage import gaussian_filter1d
 from torch import Tensor
 from torch.nn.functional import normalize
+from ..core.checks import Field, check_arrays, read_arrays
 from ..geometry.cameras import intrinsics_from_fov, invert, look_at, project
 from ..geometry.cameras import transform
 from ..geometry.mano import to_mano21
@@ -94,6 +95,9 @@ def _recording(
         up=_unit(up), viewer=_unit(viewer), meta=meta)
 
 # %% ../../nbs/library/5_video/56_recordings.ipynb #bede2c29
+_FARTHEST = 100. # metres; joints beyond are in another unit
+_OF_LEAP = Field(('T', 2, 21, 3), low=-_FARTHEST, high=_FARTHEST, finite=False)
+
 def _leap_names(files:list)->list: # arrays of an .npz → recordings
     "Names with joints and times"
     with_times = {name.removesuffix('__t') for name in files if name.endswith('__t')}
@@ -109,10 +113,12 @@ def load_leap(
     "Leap recordings, at 30 fps: OpenPose order, left hand first, y up, uneven times"
     what = 'an .npz that holds NAME__joints with NAME__t'
     ours = {}
-    with expect('recordings', path, what), np.load(path) as arrays:
-        names = _leap_names(arrays.files)
-        if not names: raise ValueError(f'it holds {arrays.files}')
+    with expect('recordings', path, what):
+        arrays = read_arrays(path, 'recording of a Leap')
+        names = _leap_names(list(arrays))
+        if not names: raise ValueError(f'it holds {[*arrays]}')
         for name in names:
+            check_arrays(arrays, {f'{name}__joints': _OF_LEAP, f'{name}__t': Field(('T',))}, path)
             right_first = arrays[f'{name}__joints'][:, ::-1]
             even = resample(right_first, arrays[f'{name}__t'])
             ours[name] = to_mano21(torch.from_numpy(even), 'openpose21').numpy()
@@ -120,14 +126,18 @@ def load_leap(
         _recording(name, joints, FPS, (0, 1, 0), (0, .7, .7), source='leap', guessed=[0])
         for name, joints in ours.items()]
 
+_OF_TACO = Field(('T', 21, 3), low=-_FARTHEST, high=_FARTHEST, finite=False)
+
 def load_taco(
     path:str|Path, # .npz with joints (T, 21, 3) of one hand in MANO order, camera frame
 )->list[Recording]: # one
     "TACO recording, at 30 fps: MANO joints of one hand; the geometry says which"
     what = 'an .npz that holds joints (T, 21, 3)'
-    with expect('recordings', path, what), np.load(path) as arrays:
-        joints = arrays['joints']
-    whole = joints[np.isfinite(joints).all((1, 2))]
+    with expect('recordings', path, what):
+        arrays = read_arrays(path, 'recording of TACO', ('joints',))
+        joints = check_arrays(arrays, dict(joints=_OF_TACO), path)['joints']
+        whole = joints[np.isfinite(joints).all((1, 2))]
+        if not len(whole): raise ValueError('no frame has all joints')
     side = int(curl(torch.from_numpy(whole)).sum() < 0)
     both = np.full((len(joints), 2, *joints.shape[1:]), np.nan)
     both[:, side] = joints

@@ -16,7 +16,7 @@ import torch
 from scipy.ndimage import median_filter
 from torch import Tensor
 from ..core.paths import outputs_root
-from ..core.files import atomic_path, file_hash, stable_hash
+from ..core.files import atomic_path, file_hash, regular_file, stable_hash
 from ..core.compute import progress
 from ..core.checks import MARK, Field, check_arrays, read_arrays
 from .images import files_of, load_image
@@ -199,6 +199,9 @@ def image_files(
         raise ValueError(
             f'{folder}: {apple[0]} and {len(apple) - 1} more are HEIC images, which are '
             'not read; convert them to JPEG first, e.g. with heif-convert')
+    for path in others:
+        if not path.is_file():
+            regular_file(path, 'image') # says what it is
     if not files: raise FileNotFoundError(f'{folder}: no images in this folder')
     return files
 

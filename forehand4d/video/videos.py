@@ -19,6 +19,7 @@ import imageio_ffmpeg
 import numpy as np
 from ..core.compute import per_row
 from ..core.files import regular_file, size_limit
+from .cut_files import ends_early
 
 # %% ../../nbs/library/5_video/51a_videos.ipynb #ddbd9631
 @dataclass(frozen=True)
@@ -105,10 +106,10 @@ _CUT = (
     'partial file', 'ended prematurely', 'moov atom not found', 'Invalid NAL unit size',
     'Truncat', 'overread', 'stream truncated', 'unspecified pixel format',
     'broken header', 'mandatory atoms', 'error reading header', 'no decoder found for: none',
-    'format of input 0:0 after EOF', 'contradictionary', 'trun sample count')
+    'format of input 0:0 after EOF', 'End of file', 'contradictionary', 'trun sample count')
 _BROKEN = (
-    'Error splitting', 'error while decoding', 'Invalid data', 'corrupt', 'header damaged',
-    'missing picture', 'concealing')
+    'Error splitting', 'error while decoding', 'Invalid data', 'corrupt', 'damaged',
+    'missing picture', 'concealing', 'LZW decode failed', 'ignoring overflow')
 
 def _ffmpeg(
     path:Path, # video
@@ -139,23 +140,13 @@ def _mentions(
 _SILENT = .05, .1 # a video may be shorter than promised: share, seconds
 _WITH_SOUND = .25, 1. # the same where sound may go on after the last picture
 
-def _cut_avi(path:Path)->str: # empty where nothing is lost
-    "What the header of an .avi says that is not there"
-    with path.open('rb') as file:
-        head = file.read(8)
-    whole = 8 + int.from_bytes(head[4:], 'little')
-    there = path.stat().st_size
-    if head[:4] == b'RIFF' and whole < 1 << 31 and there < whole:
-        return f'its header speaks of {whole} bytes, {there} are there'
-    return ''
-
 def _missing(
     path:Path, # file
     said:str, # ffmpeg's messages
     end:float, # seconds of the decoded frames
 )->str: # empty where nothing is lost
     "What is lost by the file's own account"
-    lost = _cut_avi(path)
+    lost = ends_early(path)
     found = re.search(r'Duration: (\d+):(\d+):([\d.]+)', said)
     if lost or not found: return lost
     hours, minutes, seconds = found.groups()

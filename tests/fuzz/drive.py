@@ -8,9 +8,10 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from fuzz import mutate as m
-from fuzz.targets import TARGETS
+from fuzz.others import EVERY
 
-SECONDS, BYTES = 20, 2 << 30  # of a case; of its memory beyond the start
+SECONDS, WAITING = 20, 90  # of a case: of the processor, and of everything
+BYTES = 2 << 30  # of its memory beyond the start
 BAD = ('traceback', 'nameless', 'impossible', 'hang', 'crash', 'memory')
 
 
@@ -67,12 +68,13 @@ def child(target, path, pipe):
     )
     if used:
         resource.setrlimit(resource.RLIMIT_AS, (used + BYTES, used + BYTES))
-    signal.alarm(SECONDS)
+    signal.setitimer(signal.ITIMER_PROF, SECONDS)  # of the processor, which others use, too
+    signal.alarm(WAITING)
     os.write(pipe, pickle.dumps(judge(target, path)))
     os._exit(0)
 
 
-def case(seed, targets=TARGETS):
+def case(seed, targets=EVERY):
     "One case: (target, mutation, outcome, a few words)"
     g = np.random.default_rng(seed)
     target = targets[seed % len(targets)]
@@ -91,8 +93,9 @@ def case(seed, targets=TARGETS):
         _, status = os.waitpid(pid, 0)
     if said:
         return (target.name, how, *pickle.loads(said))
-    if os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGALRM:
-        return target.name, how, 'hang', f'over {SECONDS} s'
+    late = (signal.SIGALRM, signal.SIGPROF)
+    if os.WIFSIGNALED(status) and os.WTERMSIG(status) in late:
+        return target.name, how, 'hang', f'over {SECONDS} s of work or {WAITING} s'
     return target.name, how, 'crash', f'status {status}'
 
 
@@ -103,7 +106,7 @@ def main():
     p.add_argument('--only', default='', help='one target')
     p.add_argument('--show', nargs='*', default=list(BAD), help='outcomes that are listed')
     args = p.parse_args()
-    targets = [t for t in TARGETS if args.only in ('', t.name)]
+    targets = [t for t in EVERY if args.only in ('', t.name)]
     began, count = time.time(), Counter()
     for seed in range(args.seed, args.seed + args.cases):
         name, how, outcome, words = case(seed, targets)
