@@ -7,6 +7,8 @@ __all__ = ['PICTURES', 'TEMPLATE', 'Overlays', 'check_dataset', 'new_dataset']
 
 # %% ../../nbs/library/4_datasets/46_check_download.ipynb #08c38998
 import re
+import warnings
+from contextlib import contextmanager
 from importlib.resources import files
 from pathlib import Path
 import numpy as np, pandas as pd
@@ -50,6 +52,14 @@ def _out_of_bounds(measures:dict)->list[str]: # from `check_sequence`
         said.append(f'{name} is {measures[name]:.3g}, expected {low} to {high}')
     return said
 
+@contextmanager
+def _noting(said:list): # grows by the warnings in the block, such as of what was not downloaded
+    "What adapters say of a download becomes part of what is off"
+    with warnings.catch_warnings(record=True) as heard:
+        warnings.simplefilter('always', UserWarning)
+        yield
+    said += [str(one.message) for one in heard if issubclass(one.category, UserWarning)]
+
 def _shared_names(
     sequences:SequenceList, # of the split
     dataset:tuple, # name, root and split
@@ -62,7 +72,8 @@ def _shared_names(
         if other == split:
             continue
         try:
-            theirs = find_sequences(name, root, other, **options).names
+            with _noting([]):
+                theirs = find_sequences(name, root, other, **options).names
         except (ValueError, OSError):
             continue # not downloaded, or no such split
         both = set(sequences.names) & set(theirs)
@@ -100,13 +111,15 @@ def check_dataset(
     **options, # of `find_sequences`
 )->tuple[pd.DataFrame, list]: # a row of measures a sequence, and what is off
     "Check the labels of a download"
-    sequences = find_sequences(name, root, split, **options)
     overlays = Overlays(pictures)
     rows = {}
     wrong = []
+    with _noting(wrong):
+        sequences = find_sequences(name, root, split, **options)
     for title in progress(_spread(sequences.names, limit), f'{name} {split}'):
         try:
-            s = sequences.load(title)
+            with _noting(wrong):
+                s = sequences.load(title)
             rows[title] = measures = check_sequence(s)
             wrong += [f'{title}: {words}' for words in _out_of_bounds(measures)]
             overlays.draw(s, title, bool(measures['off']))

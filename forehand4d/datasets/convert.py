@@ -13,7 +13,7 @@ from pathlib import Path
 from ..core.paths import data_root
 from ..core.files import file_hash, read_json, stable_hash, write_json
 from ..core.compute import in_processes, progress
-from ..runs.folders import lock_folder, unlock_folder
+from ..runs.folders import holding
 from ..data.clips import Clip, square_image
 from ..data.clip_store import QUALITY, ClipStore, encode_clip, write_clips
 from .sequences import Sequence, SequenceList, read_split
@@ -293,13 +293,9 @@ def convert(
         return out
     jobs = _jobs(find_sequences(name, root, split, **options), name, cutting, parts, root)
     parts.mkdir(parents=True, exist_ok=True)
-    if not lock_folder(out):
-        raise ValueError(f'{out} is being written by another process')
-    try:
+    with holding(out):
         skipped = _run(jobs, f'{name} {split}', workers, damaged)
         counts = {job.name: job.clips() for job in jobs}
         write_clips(_rows(jobs), out, info | dict(skipped=skipped, sequences=counts))
-    finally:
-        unlock_folder(out)
     shutil.rmtree(parts)
     return out

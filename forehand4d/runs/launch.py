@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 from fastcore.xtras import modified_env
 from ..core.paths import data_root, outputs_root, project_root
-from ..core.files import file_hash
+from ..core.files import atomic_path, file_hash
 from .folders import check_name, relative, require_same, set_aside
 from .parameters import check_parameters, find_notebook, notebook_parameters
 from .record import Run
@@ -123,6 +123,25 @@ def _settle(
         os.replace(executed, target)
     return target
 
+# %% ../../nbs/library/2_runs/22_launch.ipynb #a524b09c
+class _Whole:
+    "Reads and writes notebooks for papermill"
+    def read(self, path:str)->str: # executed copy → its text
+        "Text of a notebook"
+        return Path(path).read_text(encoding='utf-8')
+
+    def write(self,
+        text:str, # of a notebook
+        path:str, # executed copy
+    ):
+        "Write a notebook in one step"
+        with atomic_path(path) as part:
+            part.write_text(text, encoding='utf-8')
+
+    def pretty_path(self, path:str)->str: # as messages show it
+        "A path in words"
+        return path
+
 # %% ../../nbs/library/2_runs/22_launch.ipynb #6707f714
 @dataclass
 class _Launch:
@@ -144,6 +163,7 @@ class _Launch:
         "Execute the notebook"
         import papermill
         from papermill.exceptions import PapermillExecutionError
+        papermill.iorw.papermill_io.register(str(executed), _Whole())
         try:
             papermill.execute_notebook(
                 str(self.path), str(executed), parameters=self.params, progress_bar=False,
@@ -151,8 +171,8 @@ class _Launch:
                 stdout_file=self.out, stderr_file=self.err or sys.stderr)
         except PapermillExecutionError as e:
             return e
-        except OSError as e:
-            if e.errno != errno.ENOSPC:
+        except OSError as e: # of `atomic_path`, or of a file that papermill keeps elsewhere
+            if e.errno != errno.ENOSPC or e.filename == str(executed):
                 raise
             says = 'the disk is full: free some space and run the same command again'
             raise OSError(errno.ENOSPC, says, str(executed)) from e

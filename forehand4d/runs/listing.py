@@ -27,7 +27,11 @@ def age_text(
 
 def folder_bytes(folder:Path)->int: # existing folder → bytes
     "Size of all files in a folder"
-    return sum(path.lstat().st_size for path in folder.rglob('*') if not path.is_dir())
+    total = 0
+    for path in folder.rglob('*'):
+        if not path.is_dir():
+            total += path.lstat().st_size
+    return total
 
 def size_text(
     size:float, # bytes
@@ -62,11 +66,12 @@ def run_line(
     age = age_text(since.total_seconds())
     size = size_text(folder_bytes(run.dir))
     state = run_state(run)
-    measured = f'{state:<8}{age:>7} ago{took:>8}{size:>8}'
     said = _metrics_text(run)
     if run.failed:
         said = run.manifest.get('error', '')
-    return f'{measured}  {run.notebook}/{run.name}  {said}'.rstrip()
+    columns = state.ljust(8), age.rjust(7), ' ago', took.rjust(8), size.rjust(8)
+    name = f'{run.notebook}/{run.name}'
+    return '  '.join([''.join(columns), name, said]).rstrip()
 
 def list_lines(
     notebook:str|None=None, # only of this notebook

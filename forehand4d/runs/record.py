@@ -431,7 +431,7 @@ def list_runs(
     if not root.is_dir(): return []
     folders = [path for path in root.iterdir() if path.is_dir()]
     if notebook:
-        folders = [root/notebook]
+        folders = [root/check_name(notebook)]
     found = []
     for folder in folders:
         for path in sorted(folder.glob('*/manifest.json')):

@@ -10,7 +10,7 @@ __all__ = ['PIPELINE', 'METHODS', 'ARTEFACTS', 'FIRST_GUESS', 'RunOf', 'run_of',
 import sys, time
 from dataclasses import dataclass, field, replace
 from datetime import datetime
-from ..core.paths import outputs_root
+from ..core.paths import in_clone, outputs_root
 from ..runs.folders import relative, set_aside
 from ..runs.launch import NotebookError, on_record, run_notebook
 from ..runs.parameters import check_parameters, notebook_parameters
@@ -304,6 +304,14 @@ def _run_step(
         params['image'] = image
     return run_notebook(step.notebook, params, name=step.name, err=out)
 
+def _say_where(
+    out, # where progress goes
+):
+    "Say where records go when there is no clone of the repository that they belong to"
+    if not in_clone():
+        out.write(f'no clone of the repository here: the notebooks of the package run, and '
+                  f'records go to {outputs_root()} (FOREHAND4D_OUTPUTS names another folder)\n')
+
 def _finished_at(
     run:Run, # that is done
 )->float: # seconds
@@ -318,6 +326,7 @@ def run_steps(
 )->tuple[list[Run], dict[str, str]]: # finished runs; why others failed
     "Run what is missing; what is finished is kept, so that it goes on where it stopped"
     out = out or sys.stderr
+    _say_where(out)
     pace, runs, failed = Pace(out, list(steps)), [], {}
     for number, step in enumerate(steps):
         pace.announce(number)

@@ -174,8 +174,9 @@ def _to_pixels(
 )->list: # the same, in pixels
     "Turn shares of the image's sides into pixels"
     points = _points(found)
-    if not len(points) or abs(points).max() > 1.5: return found
-    if points.min() < -.05:
+    shares = (abs(points) <= 1.5).all(-1)
+    if not len(points) or shares.mean() < .5: return found
+    if points.min() < -.05 or not shares.all():
         raise ValueError(
             f'{path}: coordinates from {points.min():.2g} to {points.max():.2g}: expected '
             'pixels of the film, or shares from 0 to 1 (with OpenPose: --keypoint_scale 0)')
