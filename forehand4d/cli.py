@@ -78,6 +78,7 @@ def photos_and_others(
         raise ValueError(f'{asked} holds no {kind} that is read; it holds {names}')
     return tuple(found), skipped
 
+# %% ../nbs/library/8_cli/81_cli.ipynb #97926c72
 @dataclass
 class Forecast:
     """Forecast the motion of the hands in photographs, or from moments of videos

@@ -52,6 +52,7 @@ def _image(
         data = np.frombuffer(next(frames), np.uint8)
         return data.reshape(height, width, 3)
 
+# %% ../../nbs/library/4_datasets/44j_taco.ipynb #c2c0054c
 def _load(
     root:Path, # of the download
     name:str, # TRIPLET/SEQUENCE

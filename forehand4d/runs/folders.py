@@ -110,6 +110,7 @@ def unlock_folder(
     if handle := _locks.pop(folder, None):
         handle.close()
 
+# %% ../../nbs/library/2_runs/20_folders.ipynb #4d7b0619
 def is_held(
     folder:Path, # of a run
 )->bool:

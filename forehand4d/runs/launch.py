@@ -104,6 +104,19 @@ class NotebookError(RuntimeError):
         self.path = path
         self.trace = trace
 
+def _leave_state(
+    folder:str|None, # of the run; None: the notebook never came to `start_run`
+    failed, # papermill's error; None without one
+    rank:int, # of this process
+):
+    "Write into the record what became of a run that is not done"
+    if not folder or rank: return
+    run = Run(folder, writing=True)
+    if failed:
+        run.fail(f'{failed.ename}: {failed.evalue}')
+    else:
+        run.wait()
+
 def _settle(
     executed:Path, # executed copy, where papermill wrote it
     note:Path, # file in which `start_run` noted the status that it found and the folder
@@ -202,15 +215,11 @@ class _Launch:
                 finally:
                     executed = _settle(executed, note)
             noted = note.read_text().split(' ', 1)[1] if note.exists() else None
+        _leave_state(noted, failed, self.rank)
         if failed:
-            error = self.error(failed, executed)
-            if noted and not self.rank:
-                Run(noted, writing=True).fail(f'{failed.ename}: {failed.evalue}')
-            raise error
+            raise self.error(failed, executed)
         if not noted:
             raise ValueError(f'{self.path.name} left no record: it must call start_run')
-        if not self.rank:
-            Run(noted, writing=True).wait() # unless it is done
         return Run(noted)
 
 # %% ../../nbs/library/2_runs/22_launch.ipynb #1161e98d

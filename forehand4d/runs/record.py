@@ -12,41 +12,18 @@ import os
 import sys
 import time
 import warnings
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 from PIL import Image
 from fastcore.basics import patch
 from ..core.paths import outputs_root
-from ..core.files import atomic_path, file_hash, read_json, stable_hash, write_json
-from ..core.files import plain_value
+from ..core.files import atomic_path, file_hash, plain_value, read_json, stable_hash
+from ..core.files import write_json
 from ..core.compute import git_state, software
 from .folders import append_row, check_name, relative, require_same
 from .folders import is_held, lock_folder, set_aside, unlock_folder
-
-# %% ../../nbs/library/2_runs/21_record.ipynb #f8eb517b
-def _now()->str:
-    "Date and time, in UTC"
-    return datetime.now(UTC).isoformat(timespec='seconds')
-
-_KNOWN = dict( # of every manifest
-    run=str, notebook=str, status=str, started=str, parameters=dict, metrics=dict,
-    artifacts=dict, inputs=dict, splits=dict)
-
-def _manifest(path:Path)->dict: # manifest.json → its content
-    "What is on record of a run, checked"
-    found = read_json(path)
-    if not isinstance(found, dict):
-        raise ValueError(f'{path}: expected the manifest of a run, found a {type(found).__name__}')
-    odd = [name for name, kind in _KNOWN.items() if not isinstance(found.get(name), kind)]
-    if odd:
-        raise ValueError(f'{path}: not the manifest of a run: {", ".join(odd)} missing or of the '
-                         'wrong kind; move the folder away')
-    duration = found.get('duration')
-    is_seconds = isinstance(duration, (int, float)) and not isinstance(duration, bool)
-    if duration is not None and not is_seconds:
-        raise ValueError(f'{path}: duration should be seconds, is {duration!r}')
-    return found
+from .manifest import new_manifest, note_launch, now_text, read_manifest
+from .manifest import write_config
 
 # %% ../../nbs/library/2_runs/21_record.ipynb #e1b70ccd
 class Run:
@@ -60,7 +37,7 @@ class Run:
         self.dir = Path(folder)
         self.root = Path(root or self.dir.parent.parent)
         self.writing = writing
-        self.manifest = _manifest(self.dir/'manifest.json') if manifest is None else manifest
+        self.manifest = read_manifest(self.dir/'manifest.json') if manifest is None else manifest
         self._began = time.time()
         self._before = self.manifest.get('duration') or 0. # seconds, before it was resumed
         self._saved = 0.
@@ -89,7 +66,6 @@ class Run:
     def done(self)->bool:
         "Is it finished?"
         return self.manifest['status'] == 'done'
-
     @property
     def failed(self)->bool:
         "Did it end with an error?"
@@ -116,39 +92,6 @@ def _save(self:Run, **changes):
     self._saved = time.time()
 
 # %% ../../nbs/library/2_runs/21_record.ipynb #88cde5b9
-def _note(
-    folder:Path, # of the run
-    old:dict|None, # its manifest, if it was there before
-):
-    "Tell a launcher which folder it is and what was found there"
-    if launched := os.environ.get('FOREHAND4D_LAUNCH'):
-        status = old['status'] if old else 'new'
-        Path(launched).write_text(f'{status} {folder}')
-
-def _new_manifest(
-    notebook:str, # name of the run notebook
-    name:str, # of the run
-    params:dict, # its resolved parameters
-    started:str, # date and time
-)->dict: # manifest
-    "Manifest of a run that begins"
-    return dict(
-        schema=1, notebook=notebook, run=name, parameters=params, seed=params.get('seed'),
-        status='running', started=started, duration=0.,
-        splits={}, inputs={}, artifacts={}, metrics={})
-
-def _write_config(
-    path:Path, # `config.yaml`
-    notebook:str, # name of the run notebook
-    name:str, # of the run
-    params:dict, # its resolved parameters
-):
-    "The resolved configuration, for people and for other programs"
-    import yaml
-    with atomic_path(path) as tmp:
-        content = dict(notebook=notebook, run=name, parameters=params)
-        tmp.write_text(yaml.safe_dump(content, sort_keys=False, allow_unicode=True))
-
 def start_run(
     notebook:str, # name of the run notebook, without suffix
     params:dict, # its resolved parameters; `name` among them is ignored
@@ -163,14 +106,13 @@ def start_run(
     is_first = os.environ.get('RANK', '0') == '0' # of the processes of a distributed run
     # 1. what is there already
     record = folder/'manifest.json'
-    old = _manifest(record) if record.exists() else None
+    old = read_manifest(record) if record.exists() else None
     if old and old['status'] == 'failed' and old['parameters'] != params: # its name is free again
-        if is_first:
-            set_aside(folder)
+        if is_first: set_aside(folder)
         old = None
     if old:
         require_same(folder, root, old['status'], old['parameters'], params)
-    _note(folder, old)
+    note_launch(folder, old)
     if old and old['status'] == 'done':
         return Run(folder, old, root, writing=is_first)
     # 2. the folder is ours
@@ -179,8 +121,8 @@ def start_run(
         raise ValueError(f'{relative(folder, root)} is being written by another process: '
                          'wait for it or choose another name')
     # 3. the record
-    now, state = _now(), git_state()
-    manifest = old or _new_manifest(notebook, name, params, now)
+    now, state = now_text(), git_state()
+    manifest = old or new_manifest(notebook, name, params, now)
     manifest |= dict(state, software=software(), status='running')
     manifest.pop('error', None)
     if old:
@@ -188,8 +130,7 @@ def start_run(
         manifest['resumed'] = old.get('resumed', []) + [again]
     run = Run(folder, manifest, root, writing=is_first)
     run._save()
-    if is_first:
-        _write_config(folder/'config.yaml', notebook, name, params)
+    if is_first: write_config(folder/'config.yaml', notebook, name, params)
     _watch(run)
     return run
 
@@ -405,7 +346,7 @@ def finish(self:Run,
     metrics = plain_value(metrics or {}, array=lambda a: a.tolist())
     self.manifest.pop('error', None) # of a cell that was mended
     write_json(self.dir/'metrics.json', metrics)
-    self._save(metrics=metrics, status='done', finished=_now())
+    self._save(metrics=metrics, status='done', finished=now_text())
     unlock_folder(self.dir)
     return self.metrics
 

@@ -25,7 +25,7 @@ from ..data.batches import Batch
 from ..data.loaders import ClipDataset, loader
 from ..networks.transformer import compile_layers, layers_of
 from .weights import save_weights
-from .watching import Watch, keep_picture, trackers, write_facts
+from .watching import Watch, look, trackers, write_facts
 from .distributed import LossModule, SharedDraws, recompute_contexts
 from .distributed import gather_state, shard_module, state_like
 
@@ -210,21 +210,6 @@ def _save_state(
             torch.save(state, tmp)
 
 # %% ../../nbs/library/4_training/46_loop.ipynb #0fe3ef72
-def _look(
-    session:Session, # its average is looked at
-    done:int, # steps
-)->dict: # for the log
-    "Validation error, and a picture of what the network would forecast"
-    cfg, accelerator = session.cfg, session.accelerator
-    network = session.average
-    error = cfg.watch.error(network, cfg.frames, cfg.image_size, accelerator.autocast)
-    picture = cfg.watch.drawn(network)
-    if picture is not None and session.run.writing:
-        keep_picture(picture, session.run.dir, done)
-        for tracker in accelerator.trackers:
-            tracker.log_images({'samples': picture[None]}, step=done)
-    return {'val': error}
-
 def _loop(
     session:Session, # everything that the training works with
     data:ClipDataset, # training clips
@@ -252,7 +237,7 @@ def _loop(
         done = step + 1
         is_saved = done % cfg.save_every == 0 or done == cfg.steps
         if is_saved and cfg.watch and not rank:
-            row |= _look(session, done)
+            row |= look(session, done)
             seen['val'] = f'{row["val"]:.3f}'
         bar.set_postfix(loss=f'{row["loss"]:.3f}', **seen, refresh=False)
         session.run.log(**row)
@@ -283,14 +268,13 @@ def _start_accelerator(
     has_cuda = torch.cuda.is_available()
     has_bf16 = has_cuda and torch.cuda.is_bf16_supported()
     idle = any('mask_token' in name for name, _ in model.named_parameters()) # DINOv2 has one
-    watched = {'log_with': trackers(), 'project_dir': run.dir} if cfg.watch else {}
+    watched = dict(log_with=trackers(), project_dir=run.dir) if cfg.watch else {}
     accelerator = Accelerator(
         mixed_precision='bf16' if has_bf16 else 'no',
         cpu=not has_cuda,
         kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=idle)],
         **watched)
-    if cfg.watch:
-        accelerator.init_trackers('tensorboard')
+    if cfg.watch: accelerator.init_trackers('tensorboard')
     return accelerator
 
 def _read_state(
@@ -365,8 +349,7 @@ def train(
     if cfg.steps in (start, stop) and accelerator.is_main_process:
         save_weights(whole, run.dir/'model.safetensors')
     accelerator.wait_for_everyone()
-    if cfg.watch:
-        accelerator.end_training()
+    if cfg.watch: accelerator.end_training()
     return whole
 
 # %% ../../nbs/library/4_training/46_loop.ipynb #4031bb33
