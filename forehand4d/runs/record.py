@@ -22,8 +22,8 @@ from ..core.files import write_json
 from ..core.compute import git_state, software
 from .folders import append_row, check_name, relative, require_same
 from .folders import is_held, lock_folder, set_aside, unlock_folder
-from .manifest import new_manifest, note_launch, now_text, read_manifest
-from .manifest import write_config
+from .manifest import input_record, new_manifest, note_launch, now_text
+from .manifest import read_manifest, write_config
 
 # %% ../../nbs/library/2_runs/21_record.ipynb #e1b70ccd
 class Run:
@@ -66,6 +66,7 @@ class Run:
     def done(self)->bool:
         "Is it finished?"
         return self.manifest['status'] == 'done'
+
     @property
     def failed(self)->bool:
         "Did it end with an error?"
@@ -108,7 +109,8 @@ def start_run(
     record = folder/'manifest.json'
     old = read_manifest(record) if record.exists() else None
     if old and old['status'] == 'failed' and old['parameters'] != params: # its name is free again
-        if is_first: set_aside(folder)
+        if is_first:
+            set_aside(folder)
         old = None
     if old:
         require_same(folder, root, old['status'], old['parameters'], params)
@@ -130,7 +132,8 @@ def start_run(
         manifest['resumed'] = old.get('resumed', []) + [again]
     run = Run(folder, manifest, root, writing=is_first)
     run._save()
-    if is_first: write_config(folder/'config.yaml', notebook, name, params)
+    if is_first:
+        write_config(folder/'config.yaml', notebook, name, params)
     _watch(run)
     return run
 
@@ -230,23 +233,6 @@ def log(self:Run, **row): # numbers or short texts; new columns may appear at an
         self._save()
 
 # %% ../../nbs/library/2_runs/21_record.ipynb #f8adb764
-def _input_record(
-    role:str, # what it is used for
-    path:Path, # a folder with a manifest.json, or a file
-    root:Path, # folder of the run records
-)->Path: # file that pins the input
-    "Manifest of a finished input, or the input itself"
-    record = path/'manifest.json' if path.is_dir() else path
-    if not record.exists():
-        raise FileNotFoundError(f'expected a manifest.json or a file as input {role!r}, '
-                                f'found none at {path}')
-    if record.name == 'manifest.json':
-        status = read_json(record).get('status', 'done')
-        if status != 'done':
-            raise ValueError(f'input {role!r} at {relative(path, root)} is {status}: '
-                             'finish that run first')
-    return record
-
 @patch
 def add_input(self:Run,
     role:str, # what it is used for, such as `lifter`
@@ -254,7 +240,7 @@ def add_input(self:Run,
 ):
     "Record what this run is made from"
     path = Path(getattr(source, 'dir', source))
-    record = _input_record(role, path, self.root)
+    record = input_record(role, path, self.root)
     entry = dict(path=relative(path, self.root), sha256=file_hash(record))
     inputs = self.manifest['inputs']
     old = inputs.get(role)
