@@ -139,24 +139,6 @@ class Forecast:
         "Kinds of files that are written"
         return check_formats([name.strip() for name in self.format.split(',') if name.strip()])
 
-    def _check(self):
-        "Raise a ValueError where options contradict each other or a file is not there"
-        self.formats()
-        if not self.images:
-            raise ValueError('forecast needs an image: forehand4d forecast photo.jpg')
-        if self.intrinsics and self.fov:
-            raise ValueError('--intrinsics and --fov say the same: give one of them')
-        if not self.past and not self.at:
-            raise ValueError('--no-past is about moments of a video: give them with --at SECONDS')
-        if self.samples < 1:
-            raise ValueError(f'expected at least one sample, got {self.samples}')
-        there = [path for path in self.images if is_there(path)]
-        if not there:
-            kind = 'video' if self.at else 'image'
-            raise FileNotFoundError(f'no {kind} at {", ".join(self.images)}: check the name')
-        if self.weights and os.sep in self.weights and not os.path.exists(self.weights):
-            raise FileNotFoundError(f'no weights at {self.weights}: check the name')
-
 # %% ../nbs/library/8_cli/81_cli.ipynb #4b78c235
 @patch
 def _forecaster(self:Forecast)->Callable: # called as a loaded forecaster
@@ -169,6 +151,25 @@ def _forecaster(self:Forecast)->Callable: # called as a loaded forecaster
     def forecaster(*images, **given):
         return loaded()(*images, **given)
     return forecaster
+
+@patch
+def _check(self:Forecast):
+    "Raise a ValueError where options contradict each other or a file is not there"
+    self.formats()
+    if not self.images:
+        raise ValueError('forecast needs an image: forehand4d forecast photo.jpg')
+    if self.intrinsics and self.fov:
+        raise ValueError('--intrinsics and --fov say the same: give one of them')
+    if not self.past and not self.at:
+        raise ValueError('--no-past is about moments of a video: give them with --at SECONDS')
+    if self.samples < 1:
+        raise ValueError(f'expected at least one sample, got {self.samples}')
+    there = [path for path in self.images if is_there(path)]
+    if not there:
+        kind = 'video' if self.at else 'image'
+        raise FileNotFoundError(f'no {kind} at {", ".join(self.images)}: check the name')
+    if self.weights and os.sep in self.weights and not os.path.exists(self.weights):
+        raise FileNotFoundError(f'no weights at {self.weights}: check the name')
 
 # %% ../nbs/library/8_cli/81_cli.ipynb #c4977759
 MOST_SHOWN = 12 # files of a run that are listed

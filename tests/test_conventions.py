@@ -455,6 +455,7 @@ def test_imports_are_stated():
         IPython='ipykernel',
         nbformat='papermill',
         rerun='rerun-sdk',
+        yaml='pyyaml',
     )
     optional = {'pytorch3d', 'projectaria_tools'}
     used = set()

@@ -104,6 +104,11 @@ class NotebookError(RuntimeError):
         self.path = path
         self.trace = trace
 
+def _fewer_warnings()->str: # for PYTHONWARNINGS
+    "What is switched off already, and widgets that nobody needs"
+    usual = os.environ.get('PYTHONWARNINGS')
+    return ','.join(filter(None, (usual, 'ignore:IProgress')))
+
 def _leave_state(
     folder:str|None, # of the run; None: the notebook never came to `start_run`
     failed, # papermill's error; None without one
@@ -203,13 +208,11 @@ class _Launch:
 
     def run(self)->Run: # the finished run
         "Execute the notebook and keep the executed copy"
-        usual = os.environ.get('PYTHONWARNINGS')
-        quiet = ','.join(filter(None, (usual, 'ignore:IProgress'))) # widgets that nobody needs
         with tempfile.TemporaryDirectory() as scratch:
             note = Path(scratch)/'note'
             executed = self.copy(Path(scratch))
             executed.parent.mkdir(parents=True, exist_ok=True)
-            with modified_env(FOREHAND4D_LAUNCH=str(note), PYTHONWARNINGS=quiet):
+            with modified_env(FOREHAND4D_LAUNCH=str(note), PYTHONWARNINGS=_fewer_warnings()):
                 try:
                     failed = self.execute(executed)
                 finally:

@@ -333,7 +333,7 @@ def train(
                           optimiser=optimiser, cfg=cfg, run=run)
         began = time.time()
         _loop(session, data, start, stop)
-        if accelerator.is_main_process:
+        if session.is_watched:
             write_facts(accelerator, run.dir, stop - start, time.time() - began)
     if sharded:
         whole.load_state_dict(gather_state(average.state_dict()))
