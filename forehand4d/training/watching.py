@@ -85,7 +85,8 @@ def look(
     if picture is not None and session.run.writing:
         keep_picture(picture, session.run.dir, done)
         for tracker in accelerator.trackers:
-            tracker.log_images({'samples': picture[None]}, step=done)
+            how = {'dataformats': 'NHWC'} if tracker.name == 'tensorboard' else {}
+            tracker.log_images({'samples': picture[None]}, step=done, **how)
     return {'val': error}
 
 # %% ../../nbs/library/4_training/45a_watching.ipynb #d37ed623
