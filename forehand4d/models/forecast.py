@@ -23,7 +23,6 @@ from .forecast_file import json_text, read_npz, write_content, write_npz
 from .gltf import motion_glb
 from .hand_parameters import hand_parameters, refit_motion, smplx_arguments
 from .rerun_log import Logged, log_futures
-from .robot_episodes import Episodes, write_episodes
 
 # %% ../../nbs/library/6_models/68h_forecast.ipynb #9571eb68
 def _no_hands()->Tensor: # (2,) bool
@@ -222,6 +221,7 @@ def to_lerobot(self:Forecast,
     overwrite:bool=False, # may it replace a folder that this program did not make?
 )->Path: # `folder`
     "All samples as the episodes of a LeRobot dataset"
+    from forehand4d.models.robot_episodes import Episodes, write_episodes # brings pandas
     episodes = Episodes(self.motion, self.shares(), self.seen, self.fps, task)
     return write_episodes(folder, episodes, overwrite)
 
