@@ -8,8 +8,9 @@ __all__ = ['Settings', 'Folder', 'Profile', 'Text', 'Degrees', 'FourNumbers', 'B
            'CheckData', 'main']
 
 # %% ../nbs/library/8_cli/81_cli.ipynb #7aba9e61
-import difflib, mimetypes, os, sys, traceback
+import difflib, io, mimetypes, os, sys, traceback
 from collections.abc import Callable
+from contextlib import contextmanager, redirect_stderr
 from dataclasses import dataclass
 from glob import glob
 from functools import lru_cache
@@ -354,6 +355,20 @@ def _checked_command(
         raise ValueError(f'no command {words[0]!r}; {hint}')
     return words
 
+@contextmanager
+def _shown_safely(words:list): # arguments
+    "Escape what strange arguments would do to a terminal where an error repeats them"
+    if all(map(str.isprintable, words)):
+        yield
+        return
+    said = io.StringIO()
+    try:
+        with redirect_stderr(said):
+            yield
+    finally:
+        lines = said.getvalue().split('\n')
+        print(*map(_one_line, lines), sep='\n', end='', file=sys.stderr)
+
 def _report(
     error:Exception, # that a command ended with
     debug:bool, # show where it comes from
@@ -379,8 +394,10 @@ def main(
     debug = '--debug' in given
     words = _split_settings([word for word in given if word != '--debug'])
     try:
-        command = tyro.extras.subcommand_cli_from_dict(
-            COMMANDS, prog='forehand4d', args=_checked_command(words), description=ABOUT)
+        checked = _checked_command(words)
+        with _shown_safely(words):
+            command = tyro.extras.subcommand_cli_from_dict(
+                COMMANDS, prog='forehand4d', args=checked, description=ABOUT)
         return command()
     except KeyboardInterrupt:
         print('\nforehand4d: stopped; the same command goes on from here', file=sys.stderr)

@@ -18,7 +18,7 @@ from PIL import Image
 from fastcore.basics import patch
 from ..core.paths import outputs_root
 from ..core.files import atomic_path, file_hash, read_json, stable_hash, write_json
-from ..core.files import plain_value
+from ..core.files import make_folder, plain_value
 from ..core.compute import git_state, software
 from .folders import append_row, check_name, relative, require_same
 from .folders import lock_folder, unlock_folder
@@ -152,7 +152,7 @@ def start_run(
     if old and old['status'] == 'done':
         return Run(folder, old, root, writing=is_first)
     # 2. the folder is ours
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     if is_first and not lock_folder(folder):
         raise ValueError(f'{relative(folder, root)} is being written by another process: '
                          'wait for it or choose another name')
