@@ -26,6 +26,11 @@ def tolerance(name):
     return (1e-3, 1e-6) if name.startswith(LOOSE) else (1e-5, 1e-6)
 
 
+def is_drawn(name, key):
+    "What a network says after a training: codes and samples may be others, their amounts may not"
+    return name.startswith('training/') and key.split('.')[0] in ('forecast', 'memory')
+
+
 def same_floats(old, new, rtol, atol):
     "Do values, sums and the number of finite values agree?"
     close = np.allclose(old['values'], new['values'], rtol=rtol, atol=atol, equal_nan=True)
@@ -51,7 +56,10 @@ def same(old, new, name, key):
     if BITS:
         return old['sha256'] == new['sha256']
     if old['dtype'].startswith('float'):
-        return same_floats(old, new, *tolerance(name))
+        rtol, atol = tolerance(name)
+        if OTHER_PROCESSOR and is_drawn(name, key):
+            atol = 0.1
+        return same_floats(old, new, rtol, atol)
     if old['dtype'] == 'uint8':
         return same_pixels(old, new)
     return old['sha256'] == new['sha256']

@@ -47,11 +47,14 @@ def test_a_tripod_is_seen_as_one(tmp_path, monkeypatch):
     'more, message',
     [
         (['a.mp4'], 'say which moment of it, such as --at 2.5'),
-        (['a.mp4', '--at', '1'], 'no video at'),
+        (['none.mp4', '--at', '1'], 'no video at'),
         (['a.jpg', '--no-past'], 'give them with --at SECONDS'),
         (['a.mp4', '--at', '1', '--at', '1'], 'would overwrite each other'),
     ],
 )
-def test_moments_that_are_none(more, message, capsys):
+def test_moments_that_are_none(more, message, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / 'a.mp4').touch()
+    (tmp_path / 'a.jpg').touch()
     assert main(['forecast', *more]) == 2
     assert message in capsys.readouterr().err

@@ -261,7 +261,7 @@ def test_wrong_parameter(outputs):
     code, out, err = launch('-m', 'forehand4d', 'run', 'train_lifting', '-p', 'steps', 'many')
     assert (
         code
-        and "forehand4d: parameter steps: expected int, got 'many'" in err
+        and "forehand4d: parameter steps: expected int from 0, got 'many'" in err
         and not outputs.exists()
     )
 

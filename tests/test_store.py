@@ -233,7 +233,7 @@ def test_mixtures_by_name(tmp_path, download, outputs):
         ),
     ):
         open_dataset('h2o')
-    with pytest.raises(ValueError, match="no dataset 'h20': expected one of lab-"):
+    with pytest.raises(ValueError, match="no dataset 'h20'.*did you mean 'h2o'"):
         open_dataset('h20')
     for split in ('train', 'val', 'test'):
         assert small(download, split) == (outputs / 'data' / 'h2o' / split).resolve()

@@ -12,7 +12,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from test_conventions import clone
 
-from forehand4d.runs import launch
+from forehand4d.runs import parameters
 
 ROOT = Path(__file__).resolve().parent.parent
 PROJECT = tomllib.loads((ROOT / 'pyproject.toml').read_text())['project']
@@ -63,9 +63,9 @@ def test_run_notebooks_ship_without_outputs(wheel):
 
 def test_run_finds_the_notebooks_of_the_wheel(wheel, tmp_path, monkeypatch):
     "Without a clone, `run` and `parameters` use what ships; the command is installed"
-    monkeypatch.setattr(launch, 'package_root', lambda: wheel / 'forehand4d')
-    monkeypatch.setattr(launch, 'project_root', lambda: tmp_path)
-    found = launch.notebook_parameters('evaluate_forecast')
+    monkeypatch.setattr(parameters, 'package_root', lambda: wheel / 'forehand4d')
+    monkeypatch.setattr(parameters, 'project_root', lambda: tmp_path)
+    found = parameters.notebook_parameters('evaluate_forecast')
     assert found['profile']['default'] == 'cpu'
     (entries,) = wheel.glob('*.dist-info/entry_points.txt')
     assert 'forehand4d = forehand4d.cli:main' in entries.read_text()
