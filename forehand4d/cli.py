@@ -21,6 +21,7 @@ from typing import Annotated, Literal
 import tyro
 from tyro.conf import Positional, UseAppendAction, arg
 from fastcore.basics import patch
+from .core.files import require_free
 from .core.paths import outputs_root, project_root
 from .runs.launch import NotebookError, check_parameters, notebook_parameters
 from .runs.launch import run_notebook
@@ -188,6 +189,7 @@ class Forecast:
         photos = not self.at and not any(kind.startswith('video') for kind in kinds)
         if photos and len(self.images) == 1 and not os.path.lexists(self.images[0]):
             raise FileNotFoundError(f'no image at {self.images[0]}: check the name')
+        require_free(self.out)
 
 # %% ../nbs/library/8_cli/81_cli.ipynb #4b78c235
 @patch

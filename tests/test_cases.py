@@ -1202,3 +1202,12 @@ def test_errors_of_arguments_leave_the_terminal_alone(capsys):
 def test_settings_that_train_nothing(odd):
     with pytest.raises(ValueError, match='expected a'):
         TrainConfig(**{'steps': 4, 'batch': 2, 'frames': 8} | odd)
+
+
+def test_a_forecast_asks_for_its_folder_first(tmp_path, capsys):
+    (tmp_path / 'out').write_text('mine')
+    (tmp_path / 'a.jpg').write_text('no picture')
+    assert main(['forecast', str(tmp_path / 'a.jpg'), '-o', str(tmp_path / 'out')]) == 2
+    said = capsys.readouterr().err
+    assert 'choose another folder' in said and 'a.jpg' not in said
+    assert (tmp_path / 'out').read_text() == 'mine'
