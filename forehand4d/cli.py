@@ -8,9 +8,8 @@ __all__ = ['Settings', 'Folder', 'Profile', 'Text', 'Degrees', 'FourNumbers', 'B
            'CheckData', 'main']
 
 # %% ../nbs/library/8_cli/81_cli.ipynb #7aba9e61
-import difflib, io, mimetypes, os, sys, traceback
+import difflib, mimetypes, os, sys, traceback
 from collections.abc import Callable
-from contextlib import contextmanager, redirect_stderr
 from dataclasses import dataclass
 from glob import glob
 from functools import lru_cache
@@ -21,6 +20,7 @@ from typing import Annotated, Literal
 import tyro
 from tyro.conf import Positional, UseAppendAction, arg
 from fastcore.basics import patch
+from .core.checks import one_line, shown_safely
 from .core.files import require_free
 from .core.paths import outputs_root, project_root
 from .runs.launch import NotebookError, check_parameters, notebook_parameters
@@ -156,12 +156,12 @@ class Forecast:
         failed = 0
         for job in jobs:
             try:
-                print(job.work())
+                print(*map(one_line, job.work().split('\n')), sep='\n')
             except (ValueError, OSError) as error:
                 if len(jobs) == 1:
                     raise
                 failed += 1
-                print(f'forehand4d: {_one_line(job.what)}: {_one_line(error)}', file=sys.stderr)
+                print(f'forehand4d: {one_line(job.what)}: {one_line(error)}', file=sys.stderr)
         if failed:
             raise ValueError(f'{failed} of {len(jobs)} images could not be used')
         return 0
@@ -328,12 +328,6 @@ COMMANDS = { # name → class of the command
 ABOUT = ('Forecast the 3D motion of both hands from one image. '
          '--debug shows tracebacks, --version the version.')
 
-def _one_line(
-    text, # any
-)->str: # without what moves a terminal's cursor, which names of files may hold
-    "Text of an error"
-    return ''.join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in str(text))
-
 def _split_settings(
     argv:list, # arguments
 )->list: # arguments
@@ -357,20 +351,6 @@ def _checked_command(
         raise ValueError(f'no command {words[0]!r}; {hint}')
     return words
 
-@contextmanager
-def _shown_safely(words:list): # arguments
-    "Escape what strange arguments would do to a terminal where an error repeats them"
-    if all(map(str.isprintable, words)):
-        yield
-        return
-    said = io.StringIO()
-    try:
-        with redirect_stderr(said):
-            yield
-    finally:
-        lines = said.getvalue().split('\n')
-        print(*map(_one_line, lines), sep='\n', end='', file=sys.stderr)
-
 def _report(
     error:Exception, # that a command ended with
     debug:bool, # show where it comes from
@@ -380,7 +360,7 @@ def _report(
         sys.stderr.write(getattr(error, 'trace', '') + '\n' + traceback.format_exc())
     text = error.args[0] if isinstance(error, KeyError) else error
     if not isinstance(error, NotebookError):
-        text = _one_line(text)
+        text = one_line(text)
     clear = '\r\x1b[K' if sys.stderr.isatty() else ''
     print(f'{clear}forehand4d: {text}', file=sys.stderr)
 
@@ -397,7 +377,7 @@ def main(
     words = _split_settings([word for word in given if word != '--debug'])
     try:
         checked = _checked_command(words)
-        with _shown_safely(words):
+        with shown_safely(words):
             command = tyro.extras.subcommand_cli_from_dict(
                 COMMANDS, prog='forehand4d', args=checked, description=ABOUT)
         return command()

@@ -1211,3 +1211,18 @@ def test_a_forecast_asks_for_its_folder_first(tmp_path, capsys):
     said = capsys.readouterr().err
     assert 'choose another folder' in said and 'a.jpg' not in said
     assert (tmp_path / 'out').read_text() == 'mine'
+
+
+def test_results_are_named_without_control_characters(monkeypatch, tmp_path, capsys):
+    from forehand4d.cli import Forecast
+
+    class Job:
+        what = 'a\x1b[31m'
+
+        def work(self):
+            return 'a\x1b[31m/a.html\n  b\x1b[2J.png'
+
+    monkeypatch.setattr(Forecast, 'jobs', lambda self: [Job()])
+    Image.new('RGB', (4, 4)).save(tmp_path / 'a.png')
+    assert main(['forecast', str(tmp_path / 'a.png'), '-o', str(tmp_path / 'out')]) == 0
+    assert capsys.readouterr().out == 'a\\x1b[31m/a.html\n  b\\x1b[2J.png\n'
