@@ -4,12 +4,12 @@ PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3.14 python3 p
 BIN := $(CURDIR)/.venv/bin
 export PATH := $(BIN):$(PATH)
 
-.PHONY: help install demo paper test readme book lab clean
+.PHONY: help install demo paper app test readme book lab lock wheel clean
 
 help: ## this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 16
 
-install: ## make .venv and install the pinned dependencies
+install: ## make .venv and install the locked dependencies
 	@test -n "$(PYTHON)" || { echo 'Python 3.11 or newer, with venv, is needed (on Debian and Ubuntu: apt install python3-venv)' >&2; exit 2; }
 	@$(PYTHON) tools/install.py
 
@@ -33,9 +33,18 @@ readme: install ## README.md from nbs/index.ipynb
 book: install ## the notebooks as a site with search and API: outputs/book/html/index.html
 	@python tools/book.py
 
+app: install ## a page in the browser: photographs and videos in, futures out
+	@forehand4d app
+
 lab: install ## JupyterLab; it opens the repository, so that pictures and links work
 	@jupyter lab --notebook-dir . nbs/index.ipynb
 
+lock: ## locks/ from the ranges of pyproject.toml; needs uv
+	@$(PYTHON) tools/lock.py
+
+wheel: install ## dist/: what `pip install` takes
+	@python -m build
+
 clean: ## remove .venv and caches; runs in outputs/ stay
-	@rm -rf .venv build *.egg-info .pytest_cache _proc _docs
+	@rm -rf .venv build dist *.egg-info .pytest_cache _proc _docs
 	@find forehand4d nbs tests tools -name __pycache__ -o -name .ipynb_checkpoints | xargs rm -rf

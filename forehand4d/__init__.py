@@ -9,8 +9,10 @@ if _TYPE_CHECKING: # what editors and type checkers read; nothing is imported wh
     from forehand4d.fitting.refinement import refine as refine
     from forehand4d.geometry.hand_models import load_hand as load_hand
     from forehand4d.geometry.hand_models import open_hand as open_hand
+    from forehand4d.handworld.export import export_handworld as export_handworld
     from forehand4d.models.forecasting import load_forecaster as load_forecaster
     from forehand4d.models.lifting import load_lifter as load_lifter
+    from forehand4d.models.sharing import push_to_hub as push_to_hub
     from forehand4d.released.checkpoints import load_hamer_backbone as load_hamer_backbone
     from forehand4d.released.checkpoints import load_official as load_official
     from forehand4d.video.footage import film_sequence as film_sequence
@@ -23,8 +25,10 @@ _HOMES = { # public name → module that defines it; loaded when it is asked for
     'load_official': 'released.checkpoints',
     'load_hamer_backbone': 'released.checkpoints',
     'open_dataset': 'catalogue',
+    'export_handworld': 'handworld.export',
     'load_forecaster': 'models.forecasting',
     'load_lifter': 'models.lifting',
+    'push_to_hub': 'models.sharing',
     'refine': 'fitting.refinement',
     'track_video': 'video.tracks',
     'film_sequence': 'video.footage',

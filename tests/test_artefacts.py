@@ -223,7 +223,7 @@ def test_study_is_a_graph_in_order(profile):
 
 
 def test_study_asks_for_what_notebooks_take():
-    from forehand4d.runs.launch import check_parameters
+    from forehand4d.runs.parameters import check_parameters
 
     for s in study('tiny', 2):
         if (ROOT / 'nbs' / f'{s.notebook}.ipynb').exists():
@@ -233,7 +233,7 @@ def test_study_asks_for_what_notebooks_take():
 def finished(step, made):
     "A run of the study as if it had been done, with its inputs"
     import nbformat
-    from forehand4d.runs.launch import check_parameters, find_notebook
+    from forehand4d.runs.parameters import check_parameters, find_notebook
 
     run = start_run(step.notebook, dict(profile='tiny', seed=step.params.get('seed', 0)), step.name)
     for n in set(step.needs) & set(made):

@@ -933,9 +933,6 @@ def forecast(tmp_path, capsys, monkeypatch):
     from forehand4d.models import photo as module
 
     monkeypatch.setattr(module, 'overlay_forecast', lambda *a, **k: Figure())
-    monkeypatch.setattr(
-        module, 'interactive_html', lambda motion, path, *a, **k: path.write_text('<html>')
-    )
     weights = tmp_path / 'weights.safetensors'
     save_weights(build_forecaster(profile('tiny')), weights)
 

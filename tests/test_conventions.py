@@ -185,7 +185,8 @@ def test_module(path):
             assert node.end_lineno - node.lineno < 60, (
                 f'{node.name} has {node.end_lineno - node.lineno + 1} lines'
             )
-        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and path.stem != 'cli':
+        is_command = path.stem.startswith('cli')
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and not is_command:
             assert node.func.id != 'print', 'print in a module'
         if isinstance(node, ast.ExceptHandler):
             assert node.type is not None, 'bare except'
@@ -276,7 +277,8 @@ def test_run_notebook(path):
 @each_run
 def test_parameters_are_seen(path):
     "papermill and the launcher find the parameters"
-    from forehand4d.runs.launch import check_parameters, notebook_parameters
+    from forehand4d.runs.parameters import cast, check_parameters
+    from forehand4d.runs.parameters import notebook_parameters, parameter_type
 
     known = notebook_parameters(path)
     cell = next(c for c in cells(path) if 'parameters' in c['metadata'].get('tags', []))
@@ -285,7 +287,16 @@ def test_parameters_are_seen(path):
     )
     assert check_parameters(path, {}) == {k: p['default'] for k, p in known.items()}
     for k, p in known.items():
-        assert type(p['default']).__name__ == p['type'] or p['type'] == 'float', f'{k}: {p}'
+        kind = parameter_type(path, p['type'])
+        assert kind is not object, f'{k}: {p["type"]} is not imported'
+        assert cast(k, kind, p['default']) == p['default']
+
+
+@each_run
+def test_parameters_are_checked(path):
+    "The cell behind the parameters checks them, whoever set them"
+    at = next(i for i, c in enumerate(cells(path)) if 'parameters' in c['metadata'].get('tags', []))
+    assert source(cells(path)[at + 1]) == f"check_cell('{path.stem}', globals())"
 
 
 def outside():
@@ -412,11 +423,17 @@ def stated():
         + [d for e in p['optional-dependencies'].values() for d in e]
         + PROJECT['tool']['forehand4d']['no-deps']
     )
-    return dict(re.fullmatch(r'([\w.-]+)==([\w.]+)', d).groups() for d in every)
+    return {re.match(r'[\w.-]+', d)[0] for d in every}
+
+
+def locked():
+    "Exact versions of what is installed"
+    lock = (ROOT / 'locks' / 'suite.txt').read_text()
+    return dict(re.findall(r'^([\w.-]+)==([\w.]+)', lock, flags=re.M))
 
 
 def test_versions_agree():
-    versions = stated()
+    versions = locked()
     alias = dict(pytorch='torch')
     for item in yaml.safe_load((ROOT / 'environment.yml').read_text())['dependencies']:
         name, _, version = item.partition('=') if isinstance(item, str) else ('', '', '')
@@ -437,6 +454,8 @@ def test_imports_are_stated():
         imageio_ffmpeg='imageio-ffmpeg',
         IPython='ipykernel',
         nbformat='papermill',
+        rerun='rerun-sdk',
+        yaml='pyyaml',
     )
     optional = {'pytorch3d', 'projectaria_tools'}
     used = set()

@@ -7,7 +7,7 @@ from forehand4d.core.paths import project_root
 from forehand4d.video.recordings import Spoil, load_leap, measured, recording_clip, spoiled
 from forehand4d.fitting.procedure import PROCEDURES, procedure
 from forehand4d.models.imputation import impute
-from forehand4d.runs.launch import notebook_parameters
+from forehand4d.runs.parameters import notebook_parameters
 from forehand4d.models.lifting import FitChoice, load_lifter
 from forehand4d.evaluation.metrics import clip_means, motion_metrics
 

@@ -22,6 +22,8 @@ NAMES = (
     'refine',
     'track_video',
     'film_sequence',
+    'push_to_hub',
+    'export_handworld',
 )
 PACKAGE = Path(forehand4d.__file__).resolve().parent
 

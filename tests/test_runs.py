@@ -4,7 +4,7 @@ import errno, json, os, signal, subprocess, sys
 from pathlib import Path
 import numpy as np, pytest, torch
 from forehand4d.core.files import atomic_path, read_json, write_json
-from forehand4d.runs.record import Run, find_run, list_runs, start_run
+from forehand4d.runs.record import Run, find_run, list_runs, run_state, start_run
 
 
 def hidden(folder):
@@ -298,10 +298,16 @@ def test_launcher(outputs, tmp_path, monkeypatch):
         'ZeroDivisionError' in (outputs / 'broken' / 'a' / 'run.ipynb').read_text()
         and not Run(outputs / 'broken' / 'a').done
     )
-    with pytest.raises(ValueError, match='steps: 3 there, 5 here'):
-        run_notebook(broken, dict(steps=5), name='a')
+    failed = Run(outputs / 'broken' / 'a')
+    assert run_state(failed) == 'failed'
+    assert failed.manifest['error'] == 'ZeroDivisionError: division by zero'
     toy(tmp_path, 'broken')
-    assert run_notebook(broken, name='a').done, 'a run that failed is resumed'
+    assert run_notebook(broken, dict(steps=5), name='a').metrics == dict(steps=5), (
+        'the name of a run that failed can be used again'
+    )
+    assert len(list((outputs / 'old' / 'broken').iterdir())) == 1, 'what failed is kept aside'
+    with pytest.raises(ValueError, match='steps: 5 there, 3 here'):
+        run_notebook(broken, name='a')
 
 
 def test_command_line(outputs, tmp_path):
@@ -330,5 +336,5 @@ def test_command_line(outputs, tmp_path):
         assert (
             code == 2 and len(err.strip().splitlines()) == 1 and err.startswith('forehand4d: ')
         ), err
-    assert cli('runs')[1].split()[-1] == 'toy/a'
+    assert [word for word in cli('runs')[1].split() if '/' in word] == ['toy/a']
     assert cli('--help')[0] == 0 and cli()[0] == 2

@@ -3,7 +3,7 @@
 
 The site is outputs/book/html/index.html. Nothing is executed: pages show the outputs that the
 notebooks store. Jupyter Book lives in an environment of its own, because it asks for an older
-Markdown parser than the suite has; its versions are the `docs` of pyproject.toml.
+Markdown parser than the suite has; its versions are those of locks/book.txt.
 """
 
 import ast
@@ -15,7 +15,6 @@ import re
 import shutil
 import subprocess
 import sys
-import tomllib
 import venv
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
@@ -313,13 +312,12 @@ def write_api(path: Path):  # a module, from the root
 
 
 def pins() -> list:
-    "The versions that pyproject.toml states"
-    project = tomllib.loads((ROOT / 'pyproject.toml').read_text())['project']
-    return project['optional-dependencies']['docs']
+    "The versions that the lock states"
+    return (ROOT / 'locks' / 'book.txt').read_text().splitlines()
 
 
 def environment() -> Path:  # folder of its programs
-    "An environment with Jupyter Book in it, made where it is missing or states other versions"
+    "An environment with Jupyter Book in it, made where it is missing or has other versions"
     folder = BOOK / 'venv'
     stamp = folder / 'installed'
     state = hashlib.sha256('\n'.join(pins()).encode()).hexdigest()

@@ -188,7 +188,10 @@ def deliver(
     *arguments,  # of `work`
 ):
     "What runs in the process of a notebook"
-    pipe.send(work(*arguments))
+    own = sys.modules['__mp_main__']
+    report = work(*arguments)
+    sys.modules['__mp_main__'] = own  # a notebook that imports `multiprocess` replaces it
+    pipe.send(report)
 
 
 def apart(

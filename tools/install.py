@@ -1,12 +1,12 @@
 #!/usr/bin/env python3
 """Install the suite into .venv (or, with --here, into this Python).
 
-There is nothing to do when it is already there. The versions are those of pyproject.toml.
+There is nothing to do when it is already there. The versions are those of locks/suite.txt.
 torch comes first and, on a Linux machine without an NVIDIA GPU, as its CPU build:
 the usual one brings several gigabytes of CUDA. Needs nothing but Python >= 3.11.
 """
 
-import hashlib, platform, shutil, subprocess, sys, time
+import hashlib, platform, re, shutil, subprocess, sys, time
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -21,13 +21,14 @@ if sys.version_info < (3, 11):  # noqa: UP036, tells a user of an older Python
 import tomllib
 
 project = tomllib.loads((ROOT / 'pyproject.toml').read_text())
-torch, *_ = [d for d in project['project']['dependencies'] if d.startswith('torch==')]
+lock = ROOT / 'locks' / 'suite.txt'
+torch = re.search(r'^torch==[\w.]+', lock.read_text(), flags=re.M)[0]
 venv = Path(sys.prefix) if HERE else ROOT / '.venv'
 python = Path(sys.executable) if HERE else venv / 'bin' / 'python'
 stamp = venv / '.forehand4d-installed'
 statement = [
     project['project'].get(k) for k in ('dependencies', 'optional-dependencies', 'scripts')
-] + [project['tool']['forehand4d']]
+] + [project['tool']['forehand4d'], lock.read_text()]
 wanted = hashlib.sha256(repr((statement, str(ROOT), sys.version_info[:2])).encode()).hexdigest()
 
 
@@ -90,7 +91,8 @@ def main():
     print(f'install: {torch}', flush=True)
     need(install_torch(), 'torch')
     print('install: everything else, two or three minutes', flush=True)
-    need(pip('--quiet', '--progress-bar', 'on', '-e', f'{ROOT}[dev,detector]'), 'the suite')
+    how = ('--quiet', '--progress-bar', 'on', '--constraint', str(lock))
+    need(pip(*how, '-e', f'{ROOT}[app,dev,detector]'), 'the suite')
     for wheel in project['tool']['forehand4d']['no-deps']:
         if not pip('--quiet', '--no-deps', wheel):
             print(

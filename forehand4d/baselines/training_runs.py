@@ -13,8 +13,9 @@ from torch import Tensor, nn
 from ..core.paths import in_test
 from ..geometry.motion import HandMotion
 from ..data.batches import Batch, batch_motion, collate
-from ..data.loaders import ClipDataset
+from ..data.loaders import ClipDataset, require_motion
 from ..catalogue import profile_dataset
+from ..runs.choices import Count, Phase, ProfileName, Rate, check_fields
 from ..runs.profiles import Profile
 from ..runs.profiles import profile as profile_named
 from ..runs.profiles import profile_of_run
@@ -29,15 +30,18 @@ from .latentact import LatentAct, build_latentact, latentact_model
 @dataclass(frozen=True)
 class BaselineParams:
     "Parameters of `train_hands` and `train_infiller`"
-    profile: str = 'cpu' # size: tiny, cpu, gpu or paper
+    profile: ProfileName = 'cpu' # size: tiny, cpu, gpu or paper
     datasets: str = 'lab' # training sources with hand parameters, joined by +
-    steps: int = 0 # optimiser steps; 0: those of the lifting model in this profile
-    batch: int = 0 # clips per step; 0: the profile's
-    lr: float = 0.0 # peak learning rate; 0: the profile's
-    clips: int = 0 # training clips of each domain; 0: the profile's
-    seed: int = 0 # seeds every generator
+    steps: Count = 0 # optimiser steps; 0: those of the lifting model in this profile
+    batch: Count = 0 # clips per step; 0: the profile's
+    lr: Rate = 0.0 # peak learning rate; 0: the profile's
+    clips: Count = 0 # training clips of each domain; 0: the profile's
+    seed: Count = 0 # seeds every generator
     smoke: bool = False # a few steps on a few clips, to see whether it runs
     images: bool = True # does the network look at images?
+
+    def __post_init__(self):
+        check_fields(self)
 
     def sizes(self)->Profile:
         "The profile, tiny in a test"
@@ -70,8 +74,10 @@ class BaselineParams:
     def data(self)->ClipDataset:
         "The training clips"
         count = self.clips or None
-        return profile_dataset(
+        clips = profile_dataset(
             self.datasets, 'train', self.sizes(), n=count, image=self.images)
+        require_motion(clips)
+        return clips
 
 # %% ../../nbs/library/7_baselines/78_training_runs.ipynb #ebfe8b5c
 def note_clips(
@@ -163,24 +169,23 @@ def find_run_for(
 @dataclass(frozen=True)
 class LatentActParams:
     "Parameters of `train_latentact`"
-    profile: str = 'cpu' # size: tiny, cpu, gpu or paper
-    phase: str = 'codebook' # codebook, then predictor
+    profile: ProfileName = 'cpu' # size: tiny, cpu, gpu or paper
+    phase: Phase = 'codebook' # codebook, then predictor
     datasets: str = 'lab' # training sources with labels, joined by +
     imputed: str = '' # run of impute_labels; empty: the latest, if there is one; or 'none'
     codebook: str = '' # predictor: run of the phase codebook; empty: the latest
     init: str = '' # predictor: run with its backbone; empty: the latest static one; or 'none'
-    steps: int = 0 # optimiser steps; 0: the profile's
-    batch: int = 0 # clips per step; 0: the profile's
-    lr: float = 0.0 # peak learning rate; 0: the profile's
-    clips: int = 0 # training clips of each domain; 0: the profile's
-    slow: float = 1.0 # learning rate of the backbone as a share of the others'
-    workers: int = 0 # processes that decode clips
-    seed: int = 0 # seeds every generator
+    steps: Count = 0 # optimiser steps; 0: the profile's
+    batch: Count = 0 # clips per step; 0: the profile's
+    lr: Rate = 0.0 # peak learning rate; 0: the profile's
+    clips: Count = 0 # training clips of each domain; 0: the profile's
+    slow: Rate = 1.0 # learning rate of the backbone as a share of the others'
+    workers: Count = 0 # processes that decode clips
+    seed: Count = 0 # seeds every generator
     smoke: bool = False # a few steps on a few clips, to see whether it runs
 
     def __post_init__(self):
-        if self.phase not in ('codebook', 'predictor'):
-            raise ValueError(f"phase must be 'codebook' or 'predictor', got {self.phase!r}")
+        check_fields(self)
 
     @property
     def predicts(self)->bool:
@@ -230,9 +235,11 @@ class LatentActPlan:
     def data(self)->ClipDataset:
         "The training clips"
         params = self.params
-        return profile_dataset(
+        clips = profile_dataset(
             self.mixture(), 'train', params.sizes(),
             n=params.clips or None, image=params.predicts)
+        require_motion(clips)
+        return clips
 
     def record(self)->dict:
         "Resolved parameters, which name the run"

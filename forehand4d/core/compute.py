@@ -17,6 +17,7 @@ from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
 from pathlib import Path
 from unittest import mock
 from tqdm import tqdm
@@ -91,7 +92,20 @@ def progress(
         shape = dict(dynamic_ncols=True)
     else:
         shape = dict(ncols=100, nrows=30, mininterval=0.5)
-    return tqdm(*args, **{'disable': in_test(), **shape, **kwargs})
+    if _has_widgets():
+        from tqdm.notebook import tqdm as bar
+        shape = {}
+    else:
+        bar = tqdm
+    return bar(*args, **{'disable': in_test(), **shape, **kwargs})
+
+def _has_widgets()->bool:
+    "Is a person looking at a notebook, and can it show real bars?"
+    ipython = sys.modules.get('IPython')
+    shell = ipython and ipython.get_ipython()
+    in_jupyter = type(shell).__name__ == 'ZMQInteractiveShell'
+    is_launched = 'FOREHAND4D_LAUNCH' in os.environ # its bars go to a terminal
+    return in_jupyter and not is_launched and find_spec('ipywidgets') is not None
 
 # %% ../../nbs/library/1_core/13_compute.ipynb #f89d7868
 def in_processes(

@@ -21,7 +21,8 @@ from .windows import windows
 
 # %% ../../nbs/library/4_datasets/45_convert.ipynb #d549bd18
 DATASETS = ( # modules of `forehand4d.datasets`
-    'arctic', 'h2o', 'h2o3d', 'dexycb', 'hot3d', 'assemblyhands', 'holoassist', 'egoexo4d', 'epic')
+    'arctic', 'h2o', 'h2o3d', 'dexycb', 'hot3d', 'assemblyhands', 'holoassist', 'egoexo4d', 'epic',
+    'taco')
 
 def _reader(name:str)->Callable: # one of `DATASETS` → its function `sequences`
     "The adapter of a dataset"

@@ -55,7 +55,8 @@ def draw_panel(
 ):
     "An image in a thin frame"
     ax.imshow(image, interpolation='lanczos')
-    ax.set(xticks=[], yticks=[])
+    ax.xaxis.set_visible(False)
+    ax.yaxis.set_visible(False)
     for side in ax.spines.values():
         side.set_color('.8')
     if title:
@@ -147,6 +148,7 @@ def overlay_forecast(
     K, # (3, 3) intrinsics of the image
     valid=None, # (S, T, 2) or (T, 2) bool
     fps:float|None=None, # for the time in the key
+    panel:int=PANEL, # pixels, longer side of an image at most
     **detected, # `keypoints` and `keypoints_valid` of `Detected`
 )->Figure: # closed; a notebook shows it once
     "Samples of a forecast on the input image and from a second view"
@@ -154,12 +156,12 @@ def overlay_forecast(
     if np.shape(K) != (3, 3):
         raise ValueError('expected K (3, 3), the intrinsics of the input image, '
                          f'got {tuple(np.shape(K))}')
-    small, small_K = fit_picture(image, K, PANEL)
+    small, small_K = fit_picture(image, K, panel)
     plain = side_ground(small)
     S, T = seen.shape[:2]
     fig, axes = _columns(S + 1, small, plain)
     drawn, title = Detected(**detected).draw(image)
-    draw_panel(axes[0, 0], fit_picture(drawn, K, PANEL)[0], title)
+    draw_panel(axes[0, 0], fit_picture(drawn, K, panel)[0], title)
     seconds = None if fps is None else (T - 1)/fps
     samples = [(points[s], seen[s], f'sample {s + 1}') for s in range(S)]
     draw_two_views(axes, TwoViews(small, small_K, plain, seconds), samples)

@@ -14,7 +14,6 @@ import numpy as np
 import torch
 from PIL import Image, ImageDraw
 from torch import Tensor
-from trimesh.creation import icosphere
 from .scenes import Mesh
 from .render import check_image, overlay
 from ..geometry.cameras import intrinsics_from_fov, look_at, project, transform
@@ -48,6 +47,7 @@ def _capsules(
     radius:float=.006, # metres
 )->tuple: # vertices (V, 3), faces (F, 3)
     "A capsule along each bone of a hand"
+    from trimesh.creation import icosphere # takes a second; hands with a mesh do without
     ball = icosphere(1)
     joints = np.asarray(joints, dtype=np.float64)
     ends = joints[np.array(BONES)]

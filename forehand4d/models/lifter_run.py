@@ -12,6 +12,8 @@ from torch import Tensor
 from ..data.batches import batch_motion, collate
 from ..data.loaders import ClipDataset
 from .lifter import Lifter
+from ..runs.choices import AtLeastOne, Conditions, Count, Layout, ProfileName, Rate
+from ..runs.choices import check_fields
 from ..runs.profiles import Profile
 from ..runs.profiles import profile_of_run
 from ..training.augment import augment_lifting
@@ -21,20 +23,23 @@ from ..training.loop import TrainConfig
 @dataclass(frozen=True)
 class TrainLifting:
     "Parameters of a training run of the lifting model"
-    profile: str = 'cpu' # size: tiny, cpu, gpu or paper
+    profile: ProfileName = 'cpu' # size: tiny, cpu, gpu or paper
     datasets: str = 'lab' # training sources with hand parameters, joined by +
-    conditions: str = 'kps+extrinsics+plucker+kpe' # what L is told, joined by +
-    layout: str = 'fused' # how conditions enter; or concatenated
+    conditions: Conditions = 'kps+extrinsics+plucker+kpe' # what L is told, joined by +
+    layout: Layout = 'fused' # how conditions enter; or concatenated
     init: str = '' # weights to start from; empty: from scratch
-    steps: int = 0 # optimiser steps; 0: the profile's
-    batch: int = 0 # clips per step; 0: the profile's
-    lr: float = 0.0 # peak learning rate; 0: the profile's
-    clips: int = 0 # training clips of each domain; 0: the profile's
+    steps: Count = 0 # optimiser steps; 0: the profile's
+    batch: Count = 0 # clips per step; 0: the profile's
+    lr: Rate = 0.0 # peak learning rate; 0: the profile's
+    clips: Count = 0 # training clips of each domain; 0: the profile's
     compile: bool = False # let torch.compile fuse the transformer layers
     checkpoint: bool = False # compute activations again for the backward pass
-    accumulate: int = 1 # pieces of a step that a process works on one after the other
-    seed: int = 0 # seeds every generator
+    accumulate: AtLeastOne = 1 # pieces of a step that a process works on one after the other
+    seed: Count = 0 # seeds every generator
     smoke: bool = False # a few steps on a few clips, to see whether it runs
+
+    def __post_init__(self):
+        check_fields(self)
 
     def sizes(self)->Profile:
         "The profile, tiny in a test"

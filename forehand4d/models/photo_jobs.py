@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from ..core.checks import distinct_names
+from ..core.checks import USUAL, distinct_names
 from .photo import ForecastOptions, Results, forecast_moment, forecast_photo
 from .photo import moment_name
 from ..video.images import VIDEO_SUFFIXES, files_of
@@ -21,6 +21,7 @@ class Place:
     "Where results of photographs go"
     folder: Path # made where it is not there
     overwrite: bool = False # replace files that this program did not make
+    formats: tuple = USUAL # kinds of files
 
 @dataclass(frozen=True)
 class Job:
@@ -75,7 +76,7 @@ def photo_jobs(
     told = options.intrinsics, options.fov, options.samples, options.seed, options.detect
     jobs = []
     for path, name in zip(photos, distinct_names(photos), strict=True):
-        results = Results(place.folder, name, place.overwrite)
+        results = Results(place.folder, name, place.overwrite, place.formats)
         work = partial(forecast_photo, path, results, forecaster, *told)
         jobs.append(Job(str(path), name, work))
     return check_names(jobs)
@@ -90,7 +91,7 @@ def moment_jobs(
     "A job for each moment of each video"
     jobs = []
     for video, second in moments:
-        results = Results(place.folder, overwrite=place.overwrite)
+        results = Results(place.folder, '', place.overwrite, place.formats)
         work = partial(forecast_moment, video, second, results, forecaster, options)
         jobs.append(Job(f'{video} at {second:g} s', moment_name(video, second), work))
     return check_names(jobs)

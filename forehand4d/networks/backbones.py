@@ -95,8 +95,10 @@ class SmallViT(Backbone):
             nn.Conv2d(96, dim, 3, 2, 1),
             _Residual(dim),
             _Residual(dim))
-        table = torch.randn(1, dim, *self.grid(size))
-        self.pos = nn.Parameter(table*0.02)
+        table = torch.empty(1, dim, *self.grid(size))
+        if not table.is_meta: # arithmetic there takes three seconds to import
+            table.normal_().mul_(0.02)
+        self.pos = nn.Parameter(table)
         self.blocks = nn.ModuleList([Block(dim, ff) for _ in range(layers)])
         self.norm = nn.LayerNorm(dim)
 

@@ -4,18 +4,18 @@
 
 # %% auto #0
 __all__ = ['PIPELINE', 'METHODS', 'ARTEFACTS', 'FIRST_GUESS', 'RunOf', 'run_of', 'Step', 'plan', 'study', 'with_needs',
-           'how_to_get', 'state', 'list_unfinished', 'clock_text', 'Pace', 'run_steps']
+           'how_to_get', 'state', 'clock_text', 'Pace', 'run_steps']
 
 # %% ../../nbs/library/7_study/73_plan.ipynb #84e7e1df
-import shutil, sys, time
+import sys, time
 from dataclasses import dataclass, field, replace
 from datetime import datetime
-from pathlib import Path
-from ..core.paths import outputs_root
-from ..runs.launch import NotebookError, check_parameters, notebook_parameters
-from ..runs.launch import on_record, run_notebook
+from ..core.paths import in_clone, outputs_root
+from ..runs.folders import relative, set_aside
+from ..runs.launch import NotebookError, on_record, run_notebook
+from ..runs.parameters import check_parameters, notebook_parameters
 from ..runs.profiles import profile as get_profile
-from ..runs.record import Run, lock_folder, relative, unlock_folder
+from ..runs.record import Run, run_state
 
 # %% ../../nbs/library/7_study/73_plan.ipynb #93fe4167
 @dataclass(frozen=True)
@@ -226,7 +226,7 @@ def how_to_get(
 # %% ../../nbs/library/7_study/73_plan.ipynb #142db91c
 def state(
     step:Step, # with a label
-)->str: # done, running, stopped, missing or out of date
+)->str: # done, running, stopped, failed, waiting, missing or out of date
     "What became of a step"
     folder = outputs_root()/step.notebook/step.name
     if not (folder/'manifest.json').exists():
@@ -236,16 +236,7 @@ def state(
         run = on_record(folder, params)
     except ValueError:
         return 'out of date'
-    return 'done' if run else list_unfinished(folder)
-
-def list_unfinished(
-    folder:Path, # of a run that is not done
-)->str: # running or stopped
-    "Whether it is being worked on"
-    if not lock_folder(folder):
-        return 'running'
-    unlock_folder(folder)
-    return 'stopped'
+    return 'done' if run else run_state(Run(folder))
 
 # %% ../../nbs/library/7_study/73_plan.ipynb #74813e19
 def clock_text(
@@ -295,14 +286,6 @@ class Pace:
         self.expected += 60*step.minutes
 
 # %% ../../nbs/library/7_study/73_plan.ipynb #3245aac8
-def _put_away(
-    step:Step, # whose run is out of date
-    now:int, # seconds
-):
-    "Move a run to `outputs/old`"
-    old = outputs_root()/'old'/step.notebook/f'{step.name}-{now}'
-    shutil.move(outputs_root()/step.notebook/step.name, old)
-
 def _run_step(
     step:Step, # of the study
     image:str, # photograph or folder of them; empty: none
@@ -315,11 +298,19 @@ def _run_step(
     if lost:
         raise ValueError(f'needs {", ".join(lost)}, which failed')
     if renew and step.label and state(step) == 'out of date':
-        _put_away(step, int(time.time()))
+        set_aside(outputs_root()/step.notebook/step.name)
     params = dict(step.params)
     if image and 'image' in notebook_parameters(step.notebook):
         params['image'] = image
     return run_notebook(step.notebook, params, name=step.name, err=out)
+
+def _say_where(
+    out, # where progress goes
+):
+    "Say where records go when there is no clone of the repository that they belong to"
+    if not in_clone():
+        out.write(f'no clone of the repository here: the notebooks of the package run, and '
+                  f'records go to {outputs_root()} (FOREHAND4D_OUTPUTS names another folder)\n')
 
 def _finished_at(
     run:Run, # that is done
@@ -335,6 +326,7 @@ def run_steps(
 )->tuple[list[Run], dict[str, str]]: # finished runs; why others failed
     "Run what is missing; what is finished is kept, so that it goes on where it stopped"
     out = out or sys.stderr
+    _say_where(out)
     pace, runs, failed = Pace(out, list(steps)), [], {}
     for number, step in enumerate(steps):
         pace.announce(number)

@@ -79,9 +79,9 @@ def _text_images(path:Path)->Iterator: # images.txt → name, number of the came
         if _lists_points(line): continue
         image = _IMAGE.fullmatch(line)
         if not image:
-            raise ValueError(
-                f'{path.name} holds the line {line[:80]!r}, expected an image (number, pose of '
-                '7 numbers, camera, name) or points of 3 numbers each')
+            raise ValueError(f'{path.name} holds the line {line[:80]!r}, '
+                             'expected an image (number, '
+                             'pose of 7 numbers, camera, name) or points of 3 numbers each')
         pose, camera, name = image.groups()
         yield name, int(camera), tuple(map(float, pose.split()))
 

@@ -45,10 +45,25 @@ def _by_side(content:dict)->dict: # of one image → probability of a right hand
         for key, right in sides if isinstance(content.get(key), dict)}
     return nested or {right: content[key] for key, right in _SIDED.items() if key in content}
 
+def _of_network(content:dict)->dict: # what HaMeR or WiLoR hands out, or another table → our names
+    "A table with the names of HaMeR's and WiLoR's outputs replaced by ours"
+    if 'wilor_preds' in content: # WiLoR: a dict a hand, its keypoints in pixels of the image
+        seen = content['wilor_preds']
+        if 'pred_keypoints_2d' in seen:
+            return {'is_right': content['is_right'], 'joints2d': seen['pred_keypoints_2d']}
+        content = {**seen, 'right': content['is_right']}
+    if 'pred_keypoints_3d' not in content: return content
+    right = np.asarray(content['right' if 'right' in content else 'is_right'], float).ravel()
+    joints = np.array(content['pred_keypoints_3d'], float).reshape(len(right), -1, 3)
+    joints[..., 0] *= (2*right - 1)[:, None] # a left hand was seen as a mirrored right one
+    return {'is_right': right, 'joints3d': joints, 'cam_t': content['pred_cam_t_full'],
+            'focal': content['scaled_focal_length']}
+
 def _tables(content)->list: # what a file says of one image → tables
     "Tables of one image"
     if isinstance(content, list):
         return [table for part in content for table in _tables(part)]
+    content = _of_network(content)
     if 'people' in content: return _tables(content['people'])
     hands = _by_side(content)
     if hands:
@@ -212,6 +227,8 @@ def _entries(path:Path)->dict: # name of a frame → its file, or its tables
     if path.suffix not in _READERS:
         raise ValueError(f'expected a folder or a file of {", ".join(_READERS)}')
     content = _READERS[path.suffix](path)
+    if isinstance(content, list): # an entry a frame, in order
+        return {f'{number:06d}': entry for number, entry in enumerate(content)}
     if not isinstance(content, dict):
         raise ValueError(f'expected names and values, found a {type(content).__name__}')
     return _of_coco(content) or _by_frame(content)
