@@ -114,7 +114,7 @@ class Forecast:
         failed = 0
         for job in jobs:
             try:
-                print(*map(one_line, job.work().split('\n')), sep='\n')
+                print(*map(one_line, str(job.work()).split('\n')), sep='\n')
             except (ValueError, OSError) as error:
                 if len(jobs) == 1:
                     raise

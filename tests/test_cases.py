@@ -1177,7 +1177,7 @@ def test_datasets_are_bounded(tmp_path):
     refused('bomb.npy', read_npy, tmp_path / 'bomb.npy', says='FOREHAND4D_MAX_BYTES')
 
 
-@pytest.mark.parametrize('way', ['out', 'out/below', 'nowhere'])
+@pytest.mark.parametrize('way', ['out', 'out/below', 'nowhere', 'new/../out'])
 def test_a_file_in_the_way_of_a_folder(tmp_path, way):
     (tmp_path / 'out').write_text('mine')
     (tmp_path / 'nowhere').symlink_to(tmp_path / 'gone')
@@ -1213,11 +1213,13 @@ def test_a_forecast_asks_for_its_folder_first(tmp_path, capsys):
 def test_results_are_named_without_control_characters(monkeypatch, tmp_path, capsys):
     from forehand4d.cli import Forecast
 
+    class Result:
+        def __str__(self):
+            return 'a\x1b[31m/a.html\n  b\x1b[2J.png'
+
     class Job:
         what = 'a\x1b[31m'
-
-        def work(self):
-            return 'a\x1b[31m/a.html\n  b\x1b[2J.png'
+        work = Result
 
     monkeypatch.setattr(Forecast, 'jobs', lambda self: [Job()])
     Image.new('RGB', (4, 4)).save(tmp_path / 'a.png')

@@ -161,7 +161,7 @@ def require_free(
 )->Path: # `path`
     "Refuse a folder that has a file in its way; nothing is made"
     path = Path(path)
-    for place in (path, *path.parents):
+    for place in (path, *path.parents, path.resolve()):
         if os.path.lexists(place) and not place.is_dir():
             raise ValueError(f'{path}: expected a folder for results, and there is a file or a '
                              f'dead link in its way, {place}: choose another folder')
