@@ -7,9 +7,8 @@ __all__ = ['Folder', 'Profile', 'Degrees', 'Formats', 'FourNumbers', 'MOST_SHOWN
            'photos_and_others', 'Forecast', 'Paper', 'Demo', 'ImportOfficial', 'CheckData', 'NewDataset', 'main']
 
 # %% ../nbs/library/8_cli/81_cli.ipynb #7aba9e61
-import difflib, io, os, sys, traceback
+import difflib, os, sys, traceback
 from collections.abc import Callable
-from contextlib import contextmanager, redirect_stderr
 from dataclasses import dataclass
 from glob import glob, has_magic
 from functools import lru_cache
@@ -21,7 +20,8 @@ import tyro
 from tyro.conf import Positional, UseAppendAction, arg
 from fastcore.basics import patch
 from .app import App
-from .core.checks import USUAL, check_formats
+from .core.checks import USUAL, check_formats, one_line, shown_safely
+from .core.files import require_free
 from .core.paths import in_clone, outputs_root, project_root
 from .runs.launch import NotebookError
 from .runs.record import relative
@@ -109,17 +109,17 @@ class Forecast:
         self._check()
         self.images, skipped = photos_and_others(self.images, bool(self.at))
         for path in skipped:
-            print(f'skipped, no picture that is read: {_one_line(path)}', file=sys.stderr)
+            print(f'skipped, no picture that is read: {one_line(path)}', file=sys.stderr)
         jobs = self.jobs()
         failed = 0
         for job in jobs:
             try:
-                print(job.work())
+                print(*map(one_line, str(job.work()).split('\n')), sep='\n')
             except (ValueError, OSError) as error:
                 if len(jobs) == 1:
                     raise
                 failed += 1
-                print(f'forehand4d: {_one_line(job.what)}: {_one_line(error)}', file=sys.stderr)
+                print(f'forehand4d: {one_line(job.what)}: {one_line(error)}', file=sys.stderr)
         if failed:
             raise ValueError(f'{failed} of {len(jobs)} images could not be used')
         return 0
@@ -171,6 +171,7 @@ def _check(self:Forecast):
         raise FileNotFoundError(f'no {kind} at {", ".join(self.images)}: check the name')
     if self.weights and os.sep in self.weights and not os.path.exists(self.weights):
         raise FileNotFoundError(f'no weights at {self.weights}: check the name')
+    require_free(self.out)
 
 # %% ../nbs/library/8_cli/81_cli.ipynb #c4977759
 MOST_SHOWN = 12 # files of a run that are listed
@@ -322,12 +323,6 @@ COMMANDS = { # name → class of the command
 ABOUT = ('Forecast the 3D motion of both hands from one image. '
          '--debug shows tracebacks, --version the version.')
 
-def _one_line(
-    text, # any
-)->str: # without what moves a terminal's cursor, which names of files may hold
-    "Text of an error"
-    return ''.join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in str(text))
-
 def _split_settings(
     argv:list, # arguments
 )->list: # arguments
@@ -351,20 +346,6 @@ def _checked_command(
         raise ValueError(f'no command {words[0]!r}; {hint}')
     return words
 
-@contextmanager
-def _shown_safely(words:list): # arguments
-    "Escape what strange arguments would do to a terminal where an error repeats them"
-    if all(map(str.isprintable, words)):
-        yield
-        return
-    said = io.StringIO()
-    try:
-        with redirect_stderr(said):
-            yield
-    finally:
-        lines = said.getvalue().split('\n')
-        print(*map(_one_line, lines), sep='\n', end='', file=sys.stderr)
-
 def _report(
     error:Exception, # that a command ended with
     debug:bool, # show where it comes from
@@ -374,7 +355,7 @@ def _report(
         sys.stderr.write(getattr(error, 'trace', '') + '\n' + traceback.format_exc())
     text = error.args[0] if isinstance(error, KeyError) else error
     if not isinstance(error, NotebookError):
-        text = _one_line(text)
+        text = one_line(text)
     clear = '\r\x1b[K' if sys.stderr.isatty() else ''
     print(f'{clear}forehand4d: {text}', file=sys.stderr)
 
@@ -391,7 +372,7 @@ def main(
     words = _split_settings([word for word in given if word != '--debug'])
     try:
         checked = _checked_command(words)
-        with _shown_safely(words):
+        with shown_safely(words):
             command = tyro.extras.subcommand_cli_from_dict(
                 COMMANDS, prog='forehand4d', args=checked, description=ABOUT)
         return command()

@@ -1178,7 +1178,7 @@ def test_datasets_are_bounded(tmp_path):
     refused('bomb.npy', read_npy, tmp_path / 'bomb.npy', says='FOREHAND4D_MAX_BYTES')
 
 
-@pytest.mark.parametrize('way', ['out', 'out/below', 'nowhere'])
+@pytest.mark.parametrize('way', ['out', 'out/below', 'nowhere', 'new/../out'])
 def test_a_file_in_the_way_of_a_folder(tmp_path, way):
     (tmp_path / 'out').write_text('mine')
     (tmp_path / 'nowhere').symlink_to(tmp_path / 'gone')
@@ -1200,3 +1200,29 @@ def test_errors_of_arguments_leave_the_terminal_alone(capsys):
 def test_settings_that_train_nothing(odd):
     with pytest.raises(ValueError, match='expected a'):
         TrainConfig(**{'steps': 4, 'batch': 2, 'frames': 8} | odd)
+
+
+def test_a_forecast_asks_for_its_folder_first(tmp_path, capsys):
+    (tmp_path / 'out').write_text('mine')
+    (tmp_path / 'a.jpg').write_text('no picture')
+    assert main(['forecast', str(tmp_path / 'a.jpg'), '-o', str(tmp_path / 'out')]) == 2
+    said = capsys.readouterr().err
+    assert 'choose another folder' in said and 'a.jpg' not in said
+    assert (tmp_path / 'out').read_text() == 'mine'
+
+
+def test_results_are_named_without_control_characters(monkeypatch, tmp_path, capsys):
+    from forehand4d.cli import Forecast
+
+    class Result:
+        def __str__(self):
+            return 'a\x1b[31m/a.html\n  b\x1b[2J.png'
+
+    class Job:
+        what = 'a\x1b[31m'
+        work = Result
+
+    monkeypatch.setattr(Forecast, 'jobs', lambda self: [Job()])
+    Image.new('RGB', (4, 4)).save(tmp_path / 'a.png')
+    assert main(['forecast', str(tmp_path / 'a.png'), '-o', str(tmp_path / 'out')]) == 0
+    assert capsys.readouterr().out == 'a\\x1b[31m/a.html\n  b\\x1b[2J.png\n'

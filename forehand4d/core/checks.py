@@ -4,13 +4,16 @@
 
 # %% auto #0
 __all__ = ['LARGEST', 'MARK', 'FORMATS', 'USUAL', 'ENDS', 'read_arrays', 'Field', 'check_arrays', 'check_config', 'made_here',
-           'check_output', 'check_formats', 'sign', 'distinct_names']
+           'check_output', 'check_formats', 'sign', 'distinct_names', 'one_line', 'shown_safely']
 
 # %% ../../nbs/library/1_core/15_checks.ipynb #102178fc
 import difflib
+import io
 import math
 import re
+import sys
 import zipfile
+from contextlib import contextmanager, redirect_stderr
 from dataclasses import MISSING, dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -296,3 +299,26 @@ def distinct_names(
             count += 1
         names.append(name)
     return names
+
+# %% ../../nbs/library/1_core/15_checks.ipynb #98e486d5
+def one_line(
+    text:Any, # of an error, or a name of a file
+)->str: # without what moves a terminal's cursor
+    "Text with its control characters written out"
+    return ''.join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in str(text))
+
+@contextmanager
+def shown_safely(
+    words:list, # arguments of a command
+):
+    "Write out control characters of arguments where an error inside the block repeats them"
+    if all(map(str.isprintable, words)):
+        yield
+        return
+    said = io.StringIO()
+    try:
+        with redirect_stderr(said):
+            yield
+    finally:
+        lines = said.getvalue().split('\n')
+        print(*map(one_line, lines), sep='\n', end='', file=sys.stderr)

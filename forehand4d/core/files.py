@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['LONGEST_STEM', 'NEARLY_FULL', 'BLOCK', 'LIMITS', 'NOT_DAMAGE', 'plain_value', 'stable_hash', 'file_hash',
-           'process_space', 'make_folder', 'atomic_path', 'write_json', 'size_limit', 'within', 'regular_file',
-           'reading', 'read_json']
+           'process_space', 'require_free', 'make_folder', 'atomic_path', 'write_json', 'size_limit', 'within',
+           'regular_file', 'reading', 'read_json']
 
 # %% ../../nbs/library/1_core/12_files.ipynb #ec1a95b0
 import dataclasses
@@ -156,16 +156,23 @@ def _disk_full(
     return isinstance(error, Exception) and free < NEARLY_FULL
 
 # %% ../../nbs/library/1_core/12_files.ipynb #b726fb4f
+def require_free(
+    path:str|Path, # folder that is going to be made, or is there already
+)->Path: # `path`
+    "Refuse a folder that has a file in its way; nothing is made"
+    path = Path(path)
+    for place in (path, *path.parents, path.resolve()):
+        if os.path.lexists(place) and not place.is_dir():
+            raise ValueError(f'{path}: expected a folder for results, and there is a file or a '
+                             f'dead link in its way, {place}: choose another folder')
+    return path
+
 def make_folder(
     path:str|Path, # may be there already
 )->Path: # `path`
     "Make a folder and those around it; a file in its way is named"
-    path = Path(path)
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-    except (FileExistsError, NotADirectoryError):
-        raise ValueError(f'{path}: expected a folder for results, and there is a file or a dead '
-                         'link in its way: choose another folder') from None
+    path = require_free(path)
+    path.mkdir(parents=True, exist_ok=True)
     return path
 
 @contextmanager
