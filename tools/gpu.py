@@ -21,10 +21,11 @@ WORK = ROOT / 'tools' / 'gpu_work.py'
 RUN = 'gpu'  # name of the training's record
 MADE = Path('outputs') / 'train_forecast' / RUN  # where that record lies
 FASTER = 0.8  # share of the time for training that its steps are planned to take
+MARK = '\npytestmark = pytest.mark.gpu'  # in files whose tests need a GPU
 LARGE = ('.safetensors', '.pt', '.lock')  # stays on the machine; weights come back by themselves
 
 
-class Stopped(Exception):
+class StoppedError(Exception):
     "Somebody ends the whole script"
 
 
@@ -232,8 +233,11 @@ def train(session):
 def run_tests(session):
     "Tests that are marked gpu"
     marked = [
-        str(path) for path in (ROOT / 'tests').glob('test_*.py') if 'mark.gpu' in path.read_text()
+        str(path) for path in (ROOT / 'tests').glob('test_*.py') if MARK in path.read_text()
     ]
+    if not marked:
+        session.note(Result('tests', 'skipped', 0.0, 'no test is marked gpu'))
+        return
     usual = [sys.executable, '-m', 'pytest', '-q', '-p', 'no:cacheprovider', '-m', 'gpu']
     session.step('tests', [*usual, *sorted(marked)])
 
@@ -285,7 +289,7 @@ def pack(session):
 
 def stop(*_):
     "A signal to end"
-    raise Stopped
+    raise StoppedError
 
 
 def arguments():
@@ -325,7 +329,7 @@ def main():
         if session.read('check').get('device') != 'cuda':
             session.sizes = ON_CPU
         all_steps(session, asked.init)
-    except Stopped:
+    except StoppedError:
         session.note(Result('stopped', 'stopped', 0.0, 'by a signal'))
     pack(session)
     print((session.out / 'summary.txt').read_text(), end='')

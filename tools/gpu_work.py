@@ -16,9 +16,22 @@ from pathlib import Path
 from gpu import MADE, read, write
 
 NEEDED = (  # what the steps import
-    'torch numpy pandas diffusers transformers accelerate datasets safetensors fastcore '
-    'papermill ipykernel matplotlib tyro pytest trimesh'
-).split()
+    'torch',
+    'numpy',
+    'pandas',
+    'diffusers',
+    'transformers',
+    'accelerate',
+    'datasets',
+    'safetensors',
+    'fastcore',
+    'papermill',
+    'ipykernel',
+    'matplotlib',
+    'tyro',
+    'pytest',
+    'trimesh',
+)
 PROBE = 8  # clips a core, to see how quickly they are made
 PLANNED = 0.75  # share of the time that clips are planned to take
 PACED = 24  # steps that are timed
@@ -130,7 +143,8 @@ def clips(folder, seconds):
 def read_wish(folder):
     "Domains and number of clips: those of a training to be continued, else what gpu.py wishes"
     chosen = read(folder, 'training')
-    return read(folder, 'wish') | {name: chosen[name] for name in ('datasets', 'clips') if name in chosen}
+    kept = {name: chosen[name] for name in ('datasets', 'clips') if name in chosen}
+    return read(folder, 'wish') | kept
 
 
 # ---- speed
@@ -183,7 +197,10 @@ def planned(folder):
     from forehand4d.models.forecast_run import ForecastParams, forecast_run
     from forehand4d.models.forecast_run import planned_model, training_clips
 
-    chosen = read(folder, 'clips')['for_training'] | read(folder, 'training')
+    made = read(folder, 'clips')
+    if not made:
+        sys.exit('no clips were made: see logs/clips.txt')
+    chosen = made['for_training'] | read(folder, 'training')
     chosen.pop('watch')
     plan = forecast_run(ForecastParams(**chosen))
     data = training_clips(plan)
