@@ -38,11 +38,12 @@ class Sizes:
     most_clips: int  # of each domain
     datasets: str  # domains, joined by +
     watch: int  # validation clips of each domain
+    paced: int  # steps that are timed before the training is planned
     few_cores: bool = False  # clips are decoded in the training's own process
 
 
-ON_GPU = Sizes(600, 128, 20_000, 'lab+free', 4)
-ON_CPU = Sizes(110, 4, 16, 'lab-pour', 0, True)
+ON_GPU = Sizes(600, 128, 20_000, 'lab+free', 4, 24)
+ON_CPU = Sizes(110, 4, 16, 'lab-pour', 0, 4, True)
 
 # shares of the whole; what a step leaves goes to those after it, the training takes all the rest
 SHARES = {'check': 0.2, 'clips': 0.25, 'bench': 0.25, 'tests': 0.15, 'pace': 0.2}

@@ -34,8 +34,7 @@ NEEDED = (  # what the steps import
 )
 PROBE = 8  # clips a core, to see how quickly they are made
 PLANNED = 0.75  # share of the time that clips are planned to take
-PACED = 24  # steps that are timed
-WARM = 4  # of these, that do not count
+WARM = 6  # of so many steps that are timed, the first does not count
 NOTEBOOK = 10  # seconds that a notebook takes to start, beside what is measured here
 
 
@@ -226,7 +225,7 @@ class Clock:
 
     def step_seconds(self):
         "Of a step, once the first ones are over"
-        timed = self.moments[WARM:]
+        timed = self.moments[1 + len(self.moments) // WARM :]
         return (timed[-1] - timed[0]) / (len(timed) - 1)
 
 
@@ -238,7 +237,7 @@ def pace(folder, seconds):
     plan, data, model = planned(folder)
     scratch = Path(tempfile.mkdtemp(dir=folder))
     clock = Clock(scratch)
-    train(model, data, replace(plan.training, steps=PACED), clock)
+    train(model, data, replace(plan.training, steps=read(folder, 'wish')['paced']), clock)
     shutil.rmtree(scratch)
     each = clock.step_seconds()
     start = clock.moments[0] - began + NOTEBOOK
