@@ -7,8 +7,9 @@ __all__ = ['Folder', 'Profile', 'Degrees', 'Formats', 'FourNumbers', 'MOST_SHOWN
            'photos_and_others', 'Forecast', 'Paper', 'Demo', 'ImportOfficial', 'CheckData', 'NewDataset', 'main']
 
 # %% ../nbs/library/8_cli/81_cli.ipynb #7aba9e61
-import difflib, os, sys, traceback
+import difflib, io, os, sys, traceback
 from collections.abc import Callable
+from contextlib import contextmanager, redirect_stderr
 from dataclasses import dataclass
 from glob import glob, has_magic
 from functools import lru_cache
@@ -350,6 +351,20 @@ def _checked_command(
         raise ValueError(f'no command {words[0]!r}; {hint}')
     return words
 
+@contextmanager
+def _shown_safely(words:list): # arguments
+    "Escape what strange arguments would do to a terminal where an error repeats them"
+    if all(map(str.isprintable, words)):
+        yield
+        return
+    said = io.StringIO()
+    try:
+        with redirect_stderr(said):
+            yield
+    finally:
+        lines = said.getvalue().split('\n')
+        print(*map(_one_line, lines), sep='\n', end='', file=sys.stderr)
+
 def _report(
     error:Exception, # that a command ended with
     debug:bool, # show where it comes from
@@ -375,8 +390,10 @@ def main(
     debug = '--debug' in given
     words = _split_settings([word for word in given if word != '--debug'])
     try:
-        command = tyro.extras.subcommand_cli_from_dict(
-            COMMANDS, prog='forehand4d', args=_checked_command(words), description=ABOUT)
+        checked = _checked_command(words)
+        with _shown_safely(words):
+            command = tyro.extras.subcommand_cli_from_dict(
+                COMMANDS, prog='forehand4d', args=checked, description=ABOUT)
         return command()
     except KeyboardInterrupt:
         print('\nforehand4d: stopped; the same command goes on from here', file=sys.stderr)

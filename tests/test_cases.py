@@ -11,8 +11,9 @@ from PIL import Image
 from forehand4d.networks.pretrained import read_state
 from forehand4d.cli import main
 from forehand4d.core.paths import project_root
-from forehand4d.core.files import atomic_path
+from forehand4d.core.files import atomic_path, make_folder
 from forehand4d.data.clip_store import ClipStore
+from forehand4d.datasets.sequences import read_image, read_npy
 from forehand4d.video.footage import film_sequence
 from forehand4d.video.frame_cameras import read_cameras
 from forehand4d.video.hand_files import read_hands
@@ -28,6 +29,7 @@ from forehand4d.models.lifting import load_lifter
 from forehand4d.core.pickles import read_pickle
 from forehand4d.runs.profiles import profile
 from forehand4d.runs.record import list_runs, start_run
+from forehand4d.training.loop import TrainConfig
 from forehand4d.training.weights import save_weights
 from fuzz.targets import clip_store
 
@@ -1098,3 +1100,102 @@ def test_the_package_is_a_command(tmp_path):
         env=os.environ | dict(FOREHAND4D_OUTPUTS=str(tmp_path)),
     )
     assert done.returncode == 0 and done.stdout.startswith('no runs in')
+
+
+# ---- cameras of frames: lines that are lost, names that come twice
+
+
+def colmap_model(folder, cameras='1 PINHOLE 64 48 50 50 32 24\n', images=''):
+    folder.mkdir(exist_ok=True)
+    (folder / 'cameras.txt').write_text(cameras)
+    (folder / 'images.txt').write_text(images)
+    return folder
+
+
+POSED = ['1 1 0 0 0 0 0 0 1 0000.png\n1.5 2.5 -1\n', '2 1 0 0 0 0 0 1 1 0001.png\n\n']
+
+
+@pytest.mark.parametrize(
+    'line',
+    [
+        '2 1 0 nan 0 0 0 1 1 0001.png',
+        '2 1 0 0 0 0 1 1 0001.png',
+        '2 1 0 x 0 0 0 1 1 0001.png',
+        '1.5 2.5',
+    ],
+)
+def test_no_line_of_colmap_is_passed_over(tmp_path, line):
+    names = ['0000.png', '0001.png']
+    good = colmap_model(tmp_path / 'good', images=''.join(POSED))
+    assert read_cameras(good, names, (64, 48)).cam_from_world.isfinite().all()
+    bad = colmap_model(tmp_path / 'bad', images=POSED[0] + line + '\n')
+    refused('bad', read_cameras, bad, names, (64, 48), says=f'images.txt holds the line {line!r}')
+
+
+def test_names_that_come_twice(tmp_path):
+    names = ['0000.png', '0001.png']
+    again = POSED[0].replace('0 1 0000', '7 1 0000')
+    model = colmap_model(tmp_path / 'images', images=''.join(POSED) + again)
+    refused('images', read_cameras, model, names, (64, 48), says='image 0000.png is there twice')
+    lens = '1 PINHOLE 64 48 50 50 32 24\n1 PINHOLE 64 48 90 90 32 24\n'
+    model = colmap_model(tmp_path / 'lenses', lens, ''.join(POSED))
+    refused('lenses', read_cameras, model, names, (64, 48), says='camera 1 is there twice')
+    frame = dict(file_path='0000.png', transform_matrix=np.eye(4).tolist())
+    path = tmp_path / 'transforms.json'
+    path.write_text(json.dumps(dict(fl_x=50, frames=[frame, frame])))
+    refused(path, read_cameras, path, names, (64, 48), says='frame 0000.png is there twice')
+
+
+@pytest.mark.parametrize('value', [True, '50', [50], None])
+@pytest.mark.parametrize('key', ['fl_x', 'camera_angle_y', 'cx', 'k1', 'w'])
+def test_lenses_are_stated_in_numbers(tmp_path, key, value):
+    frame = dict(file_path='0000.png', transform_matrix=np.eye(4).tolist())
+    path = tmp_path / 'transforms.json'
+    path.write_text(json.dumps({'fl_x': 50, 'frames': [frame], key: value}))
+    refused(path, read_cameras, path, ['0000.png'], (64, 48), says=f'{key} is {value!r}')
+
+
+def test_a_pose_ends_with_0_0_0_1(tmp_path):
+    K = np.array([[50.0, 0, 31.5], [0, 50, 23.5], [0, 0, 1]])
+    pose = np.diag([1.0, 1, 1, 2])
+    np.savez(tmp_path / 'cameras.npz', intrinsics=K, cam_from_world=pose)
+    path = tmp_path / 'cameras.npz'
+    refused(path, read_cameras, path, ['0000.png'], (64, 48), says='no rotation and translation')
+
+
+# ---- sizes of datasets' files, places of results, settings
+
+
+def test_datasets_are_bounded(tmp_path):
+    image = [tmp_path / 'wall.png']
+    for width, says in ((52000, 'FOREHAND4D_MAX_PIXELS'), (62000, 'exceeds limit')):
+        Image.new('1', (width, 3000)).save(tmp_path / 'wall.png')
+        refused('wall.png', read_image, image, (width, 3000), 0, says=says)
+    with (tmp_path / 'bomb.npy').open('wb') as file:
+        head = dict(descr='|u1', fortran_order=False, shape=(5 * 10**9,))
+        np.lib.format.write_array_header_1_0(file, head)
+    refused('bomb.npy', read_npy, tmp_path / 'bomb.npy', says='FOREHAND4D_MAX_BYTES')
+
+
+@pytest.mark.parametrize('way', ['out', 'out/below', 'nowhere'])
+def test_a_file_in_the_way_of_a_folder(tmp_path, way):
+    (tmp_path / 'out').write_text('mine')
+    (tmp_path / 'nowhere').symlink_to(tmp_path / 'gone')
+    refused(Path(way).name, make_folder, tmp_path / way, says='choose another folder')
+    assert (tmp_path / 'out').read_text() == 'mine' and not (tmp_path / 'gone').exists()
+
+
+def test_errors_of_arguments_leave_the_terminal_alone(capsys):
+    with pytest.raises(SystemExit):
+        main(['import-official', 'a.ckpt', '--odd\x1b[31m'])
+    said = ''.join(capsys.readouterr())
+    assert '\\x1b[31m' in said and '\x1b' not in said
+
+
+@pytest.mark.parametrize(
+    'odd',
+    [dict(steps=-1), dict(steps=0), dict(batch=-2), dict(lr=float('nan')), dict(lr=-1.0)],
+)
+def test_settings_that_train_nothing(odd):
+    with pytest.raises(ValueError, match='expected a'):
+        TrainConfig(**{'steps': 4, 'batch': 2, 'frames': 8} | odd)

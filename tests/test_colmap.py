@@ -248,9 +248,9 @@ def test_what_nerfstudio_writes(tmp_path):
     'lens, says',
     [
         (dict(), 'neither fl_x nor camera_angle_x is there, nor those of y'),
-        (dict(camera_angle_x='wide'), 'TypeError'),
-        (dict(camera_angle_x=-1.0), 'focal lengths'),
-        (dict(camera_angle_y=math.pi), 'focal lengths'),
+        (dict(camera_angle_x='wide'), "camera_angle_x is 'wide', expected a number"),
+        (dict(camera_angle_x=-1.0), 'expected radians'),
+        (dict(camera_angle_y=math.pi), 'expected radians'),
         (dict(fl_x=500, camera_model='OPENCV_FISHEYE'), 'camera model OPENCV_FISHEYE'),
         (dict(fl_x=500, is_fisheye=True), 'camera model fisheye'),
         (dict(fl_x=500, k4=0.1), 'camera model fisheye'),

@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['LONGEST_STEM', 'NEARLY_FULL', 'BLOCK', 'LIMITS', 'NOT_DAMAGE', 'plain_value', 'stable_hash', 'file_hash',
-           'process_space', 'atomic_path', 'write_json', 'size_limit', 'within', 'regular_file', 'reading', 'read_json']
+           'process_space', 'make_folder', 'atomic_path', 'write_json', 'size_limit', 'within', 'regular_file',
+           'reading', 'read_json']
 
 # %% ../../nbs/library/1_core/12_files.ipynb #ec1a95b0
 import dataclasses
@@ -155,11 +156,23 @@ def _disk_full(
     return isinstance(error, Exception) and free < NEARLY_FULL
 
 # %% ../../nbs/library/1_core/12_files.ipynb #b726fb4f
+def make_folder(
+    path:str|Path, # may be there already
+)->Path: # `path`
+    "Make a folder and those around it; a file in its way is named"
+    path = Path(path)
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError):
+        raise ValueError(f'{path}: expected a folder for results, and there is a file or a dead '
+                         'link in its way: choose another folder') from None
+    return path
+
 @contextmanager
 def atomic_path(path:str|Path): # file or folder to be written
     "Yield a temporary path; it becomes `path` on success and vanishes on failure"
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path.parent)
     if not os.access(path.parent, os.W_OK): # also where a whole file system is read-only
         says = 'nothing may be written here: choose another folder, or make this one writable'
         raise PermissionError(errno.EACCES, says, str(path))
@@ -258,7 +271,8 @@ def regular_file(
         raise FileNotFoundError(f'{path}: no such {kind}') from None
     except ValueError:
         raise ValueError(f'{str(path)!r} cannot be the name of a {kind}') from None
-    expected = f'{path}: expected a {kind}, got'
+    article = 'an' if kind[0] in 'aeiou' else 'a'
+    expected = f'{path}: expected {article} {kind}, got'
     if stat.S_ISDIR(mode):
         raise ValueError(f'{expected} a folder')
     if not stat.S_ISREG(mode):

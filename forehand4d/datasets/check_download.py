@@ -15,6 +15,7 @@ import numpy as np, pandas as pd
 from PIL import Image
 from ..core.files import atomic_path
 from ..core.compute import progress
+from ..core.files import make_folder
 from ..data.clip_store import QUALITY
 from ..drawing.overlays import draw_keypoints
 from .sequences import Sequence, SequenceList
@@ -98,7 +99,7 @@ class Overlays:
         self.drawn[off] += 1
         if self.folder is None or s.image is None or self.drawn[off] > PICTURES:
             return
-        Path(self.folder).mkdir(parents=True, exist_ok=True)
+        make_folder(self.folder)
         file = f'{"off-" if off else ""}{name.replace("/", "_")}.jpg'
         Image.fromarray(_overlay(s)).save(Path(self.folder)/file, quality=QUALITY)
 

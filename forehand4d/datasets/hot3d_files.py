@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np, pandas as pd, torch
 from scipy.spatial.transform import Rotation
 from torch import Tensor
-from ..core.files import read_json
+from ..core.files import read_json, within
 from ..geometry.rotations import aa_to_mat, mat_to_aa
 from ..geometry.cameras import make_T, transform
 from .sequences import expect, read_image
@@ -316,7 +316,9 @@ class Archive:
 
     def json(self, name:str)->object: # of a member
         "What a member says"
-        return json.load(self.tar.extractfile(self.members[name]))
+        member = self.members[name]
+        within('JSON', member.size, name)
+        return json.load(self.tar.extractfile(member))
 
     def instant(self,
         name:str, # of the frame, as "000003"

@@ -8,6 +8,7 @@ __all__ = ['Sequence', 'SequenceList', 'toy_sequence', 'expect', 'read_npy', 're
 
 # %% ../../nbs/library/4_datasets/41_sequences.ipynb #5bf28777
 import io
+import math
 import warnings
 from collections.abc import Callable
 from contextlib import contextmanager
@@ -17,6 +18,7 @@ from pathlib import Path
 import numpy as np, torch
 from PIL import Image
 from torch import Tensor
+from ..core.files import within
 from ..core.pickles import plain_data, read_pickle
 from ..geometry.cameras import intrinsics_from_fov, look_at, make_T, project, transform
 from ..geometry.hand_models import hand_pair
@@ -152,7 +154,8 @@ def read_npy(path:str|Path): # `.npy` → array, or the object that it holds
         read_header = {
             1: np.lib.format.read_array_header_1_0,
             2: np.lib.format.read_array_header_2_0}[major]
-        *_, dtype = read_header(file)
+        shape, _, dtype = read_header(file)
+        within('BYTES', math.prod(shape)*dtype.itemsize, path)
         data = plain_data(file) if dtype.hasobject else np.load(path, allow_pickle=False)
         return data.item() if data.shape == () else data
 
@@ -274,6 +277,9 @@ def _image_bytes(
         archive.seek(first)
         return path, archive.read(count)
 
+# what Pillow raises for images that are cut off, garbled or enormous
+_DAMAGE = (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError)
+
 def read_image(
     files:list, # image file of each row, or (archive, first byte, bytes)
     size:tuple, # width and height it must have
@@ -284,15 +290,17 @@ def read_image(
     path = file[0] if isinstance(file, tuple) else file
     try:
         _, data = _image_bytes(file, row)
-        image = np.asarray(Image.open(io.BytesIO(data)).convert('RGB'))
+        image = Image.open(io.BytesIO(data))
+        within('PIXELS', image.width*image.height, path)
+        pixels = np.asarray(image.convert('RGB'))
     except FileNotFoundError:
         raise
-    except (OSError, SyntaxError, ValueError, EOFError) as error:
+    except _DAMAGE as error:
         raise ValueError(f'{path}: damaged image ({error})') from None
-    height, width = image.shape[:2]
-    if (width, height) != tuple(size):
+    if image.size != tuple(size):
+        width, height = image.size
         raise ValueError(f'{path}: {width}x{height} pixels, expected {size[0]}x{size[1]}')
-    return image
+    return pixels
 
 # %% ../../nbs/library/4_datasets/41_sequences.ipynb #8cf4258c
 def _turned_image(

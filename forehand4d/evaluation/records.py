@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 import numpy as np, pandas as pd, torch
 from torch import Tensor
+from ..core.checks import read_arrays
 from ..core.files import atomic_path, read_json, write_json
 from ..data.clips import Clip
 from .scoring import KEYS
@@ -120,13 +121,12 @@ def _as_sample(fields:dict)->SampleClip: # name → value; of a motion: its part
 def _load_samples(path:Path)->list: # npz file → `SampleClip`s
     "Read clips for figures"
     clips = {}
-    with np.load(path, allow_pickle=False) as stored:
-        for key in stored.files:
-            index, whole = key.split('/')
-            name, _, part = whole.partition('.')
-            fields = clips.setdefault(int(index), {})
-            place = fields.setdefault(name, {}) if part else fields
-            place[part or name] = _restored(name, stored[key])
+    for key, array in read_arrays(path, 'file of clips for figures').items():
+        index, whole = key.split('/')
+        name, _, part = whole.partition('.')
+        fields = clips.setdefault(int(index), {})
+        place = fields.setdefault(name, {}) if part else fields
+        place[part or name] = _restored(name, array)
     return [_as_sample(clips[index]) for index in sorted(clips)]
 
 # %% ../../nbs/library/4_evaluation/45_records.ipynb #99620ceb

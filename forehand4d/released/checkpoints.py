@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 from safetensors.torch import save_file
-from ..core.files import atomic_path, file_hash, write_json
+from ..core.files import atomic_path, file_hash, make_folder, write_json
 from ..networks.backbones import VitPose
 from ..networks.pretrained import read_state, vitpose_shape, vitpose_state, fill_weights
 from ..networks.denoiser import sinusoid
@@ -244,7 +244,7 @@ def import_official(
     cfg, state, report = _read_official(path, **kwargs)
     with torch.device('meta'):
         config = LegacyModel(cfg).config()
-    out.mkdir(parents=True, exist_ok=True)
+    make_folder(out)
     tensors = {name: _own_memory(tensor) for name, tensor in state.items()}
     with atomic_path(out/'model.safetensors') as tmp:
         save_file(tensors, str(tmp), {'config': json.dumps(config)})

@@ -15,6 +15,7 @@ import shutil
 import time
 from contextlib import contextmanager
 from pathlib import Path
+from ..core.files import make_folder
 from ..core.paths import data_root, outputs_root, project_root
 
 # %% ../../nbs/library/2_runs/20_folders.ipynb #cec52212
@@ -126,8 +127,7 @@ def holding(
     wait:bool=False, # for another process to leave it; False: refuse
 ): # yields the folder
     "Hold a folder inside the block; it is let go at the end, if nobody around the block holds it"
-    folder = Path(folder).resolve()
-    folder.mkdir(parents=True, exist_ok=True)
+    folder = make_folder(Path(folder).resolve())
     is_inner = folder in _locks
     while not lock_folder(folder):
         if not wait:

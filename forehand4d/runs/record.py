@@ -17,8 +17,8 @@ from typing import Any
 from PIL import Image
 from fastcore.basics import patch
 from ..core.paths import outputs_root
-from ..core.files import atomic_path, file_hash, plain_value, read_json, stable_hash
-from ..core.files import write_json
+from ..core.files import atomic_path, file_hash, make_folder, plain_value, read_json
+from ..core.files import stable_hash, write_json
 from ..core.compute import git_state, software
 from .folders import append_row, check_name, relative, require_same
 from .folders import is_held, lock_folder, set_aside, unlock_folder
@@ -118,7 +118,7 @@ def start_run(
     if old and old['status'] == 'done':
         return Run(folder, old, root, writing=is_first)
     # 2. the folder is ours
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     if is_first and not lock_folder(folder):
         raise ValueError(f'{relative(folder, root)} is being written by another process: '
                          'wait for it or choose another name')

@@ -47,6 +47,15 @@ class TrainConfig:
     seed: int = 0 # seed of everything random
     watch: Watch|None = None # what is looked at with every checkpoint
 
+    def __post_init__(self):
+        "Refuse settings with which nothing would be trained"
+        for name in ('steps', 'batch', 'frames', 'accumulate', 'save_every'):
+            value = getattr(self, name)
+            if value < 1:
+                raise ValueError(f'{name} is {value}, expected a whole number from 1 on')
+        if not (math.isfinite(self.lr) and self.lr >= 0):
+            raise ValueError(f'lr is {self.lr}, expected a learning rate from 0 on')
+
 # %% ../../nbs/library/4_training/46_loop.ipynb #6d79e781
 WARM_STEPS = 50 # longest warm-up
 LAST_RATE = 0.02 # learning rate at the end, as a share of its peak

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import BinaryIO
 import numpy as np
 from ..core.files import regular_file
+from .frame_names import named_once
 
 # %% ../../nbs/library/5_video/54aa_colmap.ipynb #5ad40589
 # lens models: how many focal lengths, how many numbers of distortion
@@ -65,22 +66,24 @@ def _text_lines(path:Path)->list: # file of COLMAP
     lines = regular_file(path, 'text file of COLMAP').read_text().splitlines()
     return [line for line in lines if line.strip() and line.strip()[0] != '#']
 
-def _text_lenses(path:Path)->dict: # cameras.txt → number of a camera → `ColmapLens`
+def _text_lenses(path:Path)->Iterator: # cameras.txt → number of the camera, `ColmapLens`
     "Lenses of a model in text"
-    lenses = {}
     for line in _text_lines(path):
         camera, model, width, height, *numbers = line.split()
         size = float(width), float(height)
-        lenses[int(camera)] = ColmapLens(model, size, tuple(map(float, numbers)))
-    return lenses
+        yield int(camera), ColmapLens(model, size, tuple(map(float, numbers)))
 
 def _text_images(path:Path)->Iterator: # images.txt → name, number of the camera, pose
     "Images of a model in text"
     for line in _text_lines(path):
-        image = None if _lists_points(line) else _IMAGE.fullmatch(line)
-        if image:
-            pose, camera, name = image.groups()
-            yield name, int(camera), tuple(map(float, pose.split()))
+        if _lists_points(line): continue
+        image = _IMAGE.fullmatch(line)
+        if not image:
+            raise ValueError(f'{path.name} holds the line {line[:80]!r}, '
+                             'expected an image (number, '
+                             'pose of 7 numbers, camera, name) or points of 3 numbers each')
+        pose, camera, name = image.groups()
+        yield name, int(camera), tuple(map(float, pose.split()))
 
 # %% ../../nbs/library/5_video/54aa_colmap.ipynb #1131393e
 @dataclass
@@ -152,16 +155,14 @@ def _model_name(number:int)->str: # of a lens model
     known = 0 <= number < len(_MODEL_NAMES)
     return _MODEL_NAMES[number] if known else f'number {number}'
 
-def _binary_lenses(path:Path)->dict: # cameras.bin → number of a camera → `ColmapLens`
+def _binary_lenses(path:Path)->Iterator: # cameras.bin → number of the camera, `ColmapLens`
     "Lenses of a binary model"
-    lenses = {}
     with _open_binary(path) as binary:
         for _ in range(binary.count('cameras', _CAMERA_BYTES)):
             camera, number, width, height = binary.take('iiQQ')
             model = _model_name(number)
             numbers = binary.take(f'{lens_numbers(model)}d')
-            lenses[camera] = ColmapLens(model, (float(width), float(height)), numbers)
-    return lenses
+            yield camera, ColmapLens(model, (float(width), float(height)), numbers)
 
 def _binary_images(path:Path)->Iterator: # images.bin → name, number of the camera, pose
     "Images of a binary model"
@@ -191,6 +192,7 @@ def read_colmap(
     else:
         lenses = _text_lenses(folder/'cameras.txt')
         images = _text_images(folder/'images.txt')
+    lenses = named_once(lenses, 'camera')
     for lens in lenses.values():
         _check_lens(lens)
     found = []

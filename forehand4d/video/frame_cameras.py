@@ -18,7 +18,7 @@ from ..core.checks import read_arrays
 from ..geometry.cameras import intrinsics_from_fov, resize_intrinsics
 from ..datasets.sequences import expect
 from ..datasets.epic import read_campose
-from .frame_names import match_frames
+from .frame_names import match_frames, named_once
 from .colmap import LENS_MODELS, ColmapLens, lens_numbers, read_colmap
 
 # %% ../../nbs/library/5_video/54b_frame_cameras.ipynb #c7e62a0d
@@ -79,11 +79,23 @@ def _quaternion_pose(
 
 def _colmap(folder:Path)->dict: # folder with two files → name of the image → `FrameCamera`
     "Cameras of a model of COLMAP"
-    return {
-        image.name: replace(_lens_camera(image.lens), pose=_quaternion_pose(image.pose))
-        for image in read_colmap(folder)}
+    pairs = (
+        (image.name, replace(_lens_camera(image.lens), pose=_quaternion_pose(image.pose)))
+        for image in read_colmap(folder))
+    return named_once(pairs, 'image')
 
 # %% ../../nbs/library/5_video/54b_frame_cameras.ipynb #44fdb547
+_LENS_KEYS = (
+    'w', 'h', 'fl_x', 'fl_y', 'camera_angle_x', 'camera_angle_y', 'cx', 'cy',
+    'k1', 'k2', 'k3', 'p1', 'p2')
+
+def _check_numbers(frame:dict): # keys of the file and of the frame
+    "Refuse a lens that is stated in anything but numbers"
+    for key in _LENS_KEYS:
+        value = frame.get(key, 0)
+        if isinstance(value, bool) or not isinstance(value, (int, float)):
+            raise ValueError(f'{key} is {value!r:.80}, expected a number')
+
 def _opengl_focal(
     frame:dict, # keys of the file and of the frame
     axis:str, # "x" or "y"
@@ -101,6 +113,7 @@ def _opengl_lens(
     frame:dict, # keys of the file and of the frame
 )->FrameCamera: # without a pose
     "Lens of a frame of transforms.json"
+    _check_numbers(frame)
     width, height = frame['w'], frame['h']
     fx = _opengl_focal(frame, 'x', width)
     fy = _opengl_focal(frame, 'y', height)
@@ -166,7 +179,8 @@ def _of_json(
         raise ValueError(f'expected names and values, found a {type(content).__name__}')
     if 'frames' in content:
         shared = {'w': size[0], 'h': size[1]} | content
-        return {frame['file_path']: _opengl(shared | frame) for frame in content['frames']}
+        pairs = ((frame['file_path'], _opengl(shared | frame)) for frame in content['frames'])
+        return named_once(pairs, 'frame')
     K, dist, whole, ids, poses, _ = read_campose(path)
     arrays = {'intrinsics': K, 'cam_from_world': poses, 'dist': dist}
     return _of_arrays(arrays, [str(number) for number in ids], whole)
@@ -231,6 +245,8 @@ def _check_poses(
             f'{path}: cameras of {width:g}x{height:g} pixels, the film has {size[0]}x{size[1]}')
     R = cameras.pose[known, :3, :3]
     off = (R@R.mT - torch.eye(3)).abs().max()
+    last = cameras.pose[known, 3] - torch.tensor([0., 0., 0., 1.])
+    off = max(off, last.abs().max())
     if (torch.linalg.det(R) < 0).any() or off > _ROUNDING:
         raise ValueError(f'{path}: some poses are no rotation and translation')
 

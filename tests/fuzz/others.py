@@ -11,6 +11,7 @@ from importlib import import_module
 from pathlib import Path
 import numpy as np
 import torch
+from fuzz.cameras import CAMERAS
 from fuzz import mutate as m
 from fuzz.targets import TARGETS, Target, cameras_colmap, finite, hand_model
 from fuzz.targets import hands_npz, lifter, no_film, no_lifter, of_film, picture, run_record
@@ -405,4 +406,4 @@ OTHERS = [
     Target('hamer-rows', hand_results('hamer'), results_of('hamer'), no_hands, (m.arrays,) * 4),
     Target('hawor', hand_results('hawor'), results_of('hawor'), no_hands, (m.arrays,) * 4),
 ]
-EVERY = [*TARGETS, *OTHERS]
+EVERY = [*TARGETS, *OTHERS, *CAMERAS]
