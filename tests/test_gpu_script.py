@@ -80,6 +80,10 @@ def test_limits_add_up_to_the_whole(session):
     assert session.limit('train') == pytest.approx(100 - session.kept, abs=SOON)
 
 
+def test_the_training_always_has_time():
+    assert sum(gpu.SHARES.values()) + gpu.KEPT < 0.85
+
+
 def fake_training(session, monkeypatch, **planned):
     "What `train` would start"
     started = []
