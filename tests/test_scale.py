@@ -174,7 +174,7 @@ def test_shared_weights(folder):
 
 
 def test_pieces(folder):
-    """Pieces with different numbers of valid values weigh clips otherwise, so their loss is another;
+    """Pieces with different numbers of valid values weigh clips otherwise: their loss is another.
     `test_even_pieces` holds that it is the same where they are alike"""
     names = 'lifting-whole', 'lifting-pieces'
     whole, pieces = (Run(folder / 'scale' / n).log_rows()[0] for n in names)
