@@ -321,4 +321,4 @@ def shown_safely(
             yield
     finally:
         lines = said.getvalue().split('\n')
-        print(*map(one_line, lines), sep='\n', end='', file=sys.stderr)
+        sys.stderr.write('\n'.join(map(one_line, lines)))
