@@ -277,7 +277,8 @@ LIFTERS = { # by sorted conditions
     'extrinsics+kpe+kps': 'lifting-kpe',
     'kps+plucker': 'lifting-plucker'}
 DEFAULTS = dict( # of the parameters that name a method
-    method=None, stage=1, supervision='3d', aux='', imputed='', layout='fused', phase='')
+    method=None, stage=1, supervision='3d', aux='', imputed='', layout='fused', phase='',
+    configuration='ours')
 
 def _lifter_id(
     conditions:str, # joined by +
@@ -303,6 +304,10 @@ def method_id(params:dict)->str: # of a training run, from its manifest → id o
     "Name of the method that a run has trained"
     full = DEFAULTS | params
     method = full['method']
+    if full['configuration'] != 'ours':
+        rest = {name: value for name, value in params.items() if name != 'configuration'}
+        usual = 'lifting' if 'conditions' in full else method_id(rest)
+        return f'{full["configuration"]}-{usual}'
     if 'conditions' in full:
         return _lifter_id(full['conditions'], full['layout'])
     if full['phase'] == 'predictor' or method == 'latentact':

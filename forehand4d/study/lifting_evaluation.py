@@ -23,7 +23,9 @@ from ..fitting.procedure import fit_tracks, procedure
 from ..fitting.refinement import RefineConfig, observe, refine_batch
 from ..runs.record import list_runs
 from ..training.weights import pick_weights
+from ..released.networks import LegacyModel
 from ..video.recordings import Spoil, spoiled
+from .forecast_evaluation import name_of_weights
 
 # %% ../../nbs/library/7_study/78b_lifting_evaluation.ipynb #c768158f
 def find_lifters(
@@ -39,7 +41,8 @@ def find_lifters(
     found = {}
     for name in names:
         path, run = pick_weights(name, 'train_lifting', 'lifter.safetensors')
-        found[method_id(run.params) if run else 'lifting'] = Trained(path, run)
+        method = method_id(run.params) if run else name_of_weights(path, 'lifting')
+        found[method] = Trained(path, run)
     return found
 
 # %% ../../nbs/library/7_study/78b_lifting_evaluation.ipynb #27572fcc
@@ -83,9 +86,11 @@ def _draw(
 )->list[HandMotion]: # (B, T) each
     "Lift a batch several times"
     motions = []
+    shapes = batch.betas if isinstance(model, LegacyModel) else None
     for draw in range(count):
         motions.append(model.lift(
             *track_of(batch),
+            betas=shapes,
             real=batch.real,
             steps=settings.steps,
             seed=settings.seed + DRAW*draw + first))

@@ -259,6 +259,8 @@ def build_table(
         if found:
             filled.append(found)
             lines += _our_lines(found, spec, columns)
+        elif row.optional:
+            continue
         else:
             command = how_to_get(sources.profile, row.step)
             lines.append(Line('missing', row.label, 'not run', command=command))

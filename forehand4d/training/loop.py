@@ -277,7 +277,8 @@ def _start_accelerator(
     from accelerate import Accelerator, DistributedDataParallelKwargs
     has_cuda = torch.cuda.is_available()
     has_bf16 = has_cuda and torch.cuda.is_bf16_supported()
-    idle = any('mask_token' in name for name, _ in model.named_parameters()) # DINOv2 has one
+    names = [name for name, _ in model.named_parameters()]
+    idle = getattr(model, 'has_idle', False) or any('mask_token' in name for name in names)
     watched = dict(log_with=trackers(), project_dir=run.dir) if cfg.watch else {}
     accelerator = Accelerator(
         mixed_precision='bf16' if has_bf16 else 'no',
