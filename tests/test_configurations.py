@@ -1,7 +1,6 @@
 """Configurations `paper` and `released`: a step equals its re-assembly from PyTorch's parts, they
 train, go on to the bit, forecast and get rows; the page of differences says what the code does"""
 
-import json
 import math
 import os
 import subprocess
@@ -33,6 +32,9 @@ from forehand4d.released.learning import LegacyLearner, build_learner, draw_step
 from forehand4d.runs.configurations import CONFIGURATIONS, OURS, configuration, differences_page
 from forehand4d.runs.profiles import profile
 from forehand4d.runs.record import start_run
+from forehand4d.study.paper import TABLE1, TABLE3, TABLE4, TABLE5
+from forehand4d.study.sources import collect
+from forehand4d.study.tables import build_table
 from forehand4d.training.augment import DetectorNoise
 from forehand4d.training.loop import TrainConfig, train
 from forehand4d.training.weights import save_weights
@@ -446,29 +448,22 @@ def test_page_is_up_to_date():
 @pytest.mark.parametrize('what', ('forecast', 'lifting'))
 def test_official_weights_get_rows(what, tmp_path):
     "`forehand4d run evaluate_…` scores imported weights, and the tables show them"
-    import_official(OFFICIAL / f'{what}_official.ckpt', tmp_path / 'official')
+    import_official(OFFICIAL / f'{what}_official.ckpt', tmp_path / 'official', frames=32)
     env = os.environ | dict(FOREHAND4D_OUTPUTS=str(tmp_path / 'out'), OMP_NUM_THREADS='1')
-    notebook = 'evaluate_forecast' if what == 'forecast' else 'evaluate_lifting'
-    tables = ('table3_forecasting', 'table4_diversity', 'table5_2d_supervision')
-    method, metric = 'authors-forecasting', ('wild-joints', 'lab-pour')
-    if what == 'lifting':
-        tables, method = ('table1_lifting',), 'authors-lifting'
-
-    def run(*args):
-        done = subprocess.run(
-            [sys.executable, '-m', 'forehand4d', 'run', *args],
-            env=env, cwd=ROOT, capture_output=True, text=True,
-        )  # fmt: skip
-        assert done.returncode == 0, done.stderr[-3000:]
-
     weights = str(tmp_path / 'official' / 'model.safetensors')
-    given = ['profile', 'tiny', 'runs', weights, 'datasets', 'lab-pour+wild-joints', 'clips', '2']
-    given += ['floors', 'false'] + (['hard', 'false'] if what == 'lifting' else [])
-    pairs = zip(given[::2], given[1::2], strict=True)
-    run(notebook, *(x for pair in pairs for x in ('-p', *pair)))
-    for name in tables:
-        run(name, '-p', 'profile', 'tiny', '-p', 'unclean', 'true')
-        [found] = (tmp_path / 'out' / name).rglob(f'{name}.json')
-        lines = json.loads(found.read_text())['lines']
-        rows = [row for row in lines if row['kind'] == 'ours' and 'authors' in row['label']]
-        assert rows and any(row['value'] is not None for row in rows), (name, method, metric)
+    given = dict(profile='tiny', runs=weights, datasets='lab-pour+wild-joints', clips='2')
+    given |= dict(floors='false', samples='2')
+    notebook, specs = 'evaluate_forecast', (TABLE3, TABLE4, TABLE5)
+    if what == 'lifting':
+        notebook, specs = 'evaluate_lifting', (TABLE1,)
+    flags = [word for pair in given.items() for word in ('-p', *pair)]
+    done = subprocess.run(
+        [sys.executable, '-m', 'forehand4d', 'run', notebook, *flags],
+        env=env, cwd=ROOT, capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-3000:]
+    sources = collect(notebook, 'tiny', tmp_path / 'out')
+    for spec in specs:
+        table = build_table(spec, sources)
+        rows = [line for line in table.lines if 'authors' in line.label]
+        assert rows and all(any(line.cells) for line in rows), spec.name
