@@ -21,8 +21,8 @@ from ..drawing.overlays import draw_motion, points_of
 from ..networks.conditioning import LEGACY_SIDE
 from ..released.examples import released_image
 from ..released.learning import LegacyLearner, build_learner
-from ..runs.choices import AtLeastOne, ConfigurationName, Count, Method, ProfileName, Rate
-from ..runs.choices import SideHead, Stage, Supervision, check_fields
+from ..runs.choices import AtLeastOne, ConfigurationName, Count, Method, ProfileName
+from ..runs.choices import Rate, SideHead, Stage, Supervision, check_fields
 from ..runs.configurations import configuration
 from ..runs.profiles import Profile, profile
 from ..runs.record import Run, relative
@@ -179,7 +179,8 @@ def forecast_run(
 
 # %% ../../nbs/library/6_models/68a_forecast_run.ipynb #f730d284
 USUAL = dict(
-    configuration='ours', imputed='', supervision='3d', aux='', backbone='', backbone_weights='', shape={}, slow=1.0)
+    configuration='ours', imputed='', supervision='3d', aux='', backbone='',
+    backbone_weights='', shape={}, slow=1.0)
 
 def record_of(
     plan:RunPlan, # of a run

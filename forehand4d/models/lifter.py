@@ -212,10 +212,14 @@ def build_lifter(
     kinds:tuple=LIFTING_KINDS, # conditions
     seed:int=0, # of the initial weights and the statistics
     layout:str='fused', # how conditions enter, see `Denoiser`
-    init:str|Path|None=None, # weights to start from; their wrist statistics stay
-    views:str='random', # cameras that it is trained with: random, recorded or both
+    **start, # `init`: weights to start from, whose wrist statistics stay; `views`: random
+    # cameras (the default), recorded ones or both
 )->Lifter: # ready to be trained
     "Lifting model of a profile"
+    init = start.pop('init', None)
+    views = start.pop('views', 'random')
+    if start:
+        raise TypeError(f'unknown settings {", ".join(start)}: expected init and views')
     cfg = LifterConfig(**sizes_of(p), kinds=tuple(kinds), layout=layout)
     if data is not None:
         cfg = replace(cfg, hand_id=data.hand_id or cfg.hand_id)

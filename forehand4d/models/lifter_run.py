@@ -8,6 +8,7 @@ __all__ = ['TrainLifting', 'told_tracks', 'token_count']
 # %% ../../nbs/library/6_models/61a_lifter_run.ipynb #1a3d871f
 from dataclasses import dataclass
 import torch
+from fastcore.basics import patch
 from torch import Tensor
 from ..data.batches import batch_motion, collate
 from ..data.loaders import ClipDataset
@@ -85,35 +86,38 @@ class TrainLifting:
             accumulate=self.accumulate,
             seed=self.seed)
 
-    def record(self)->dict:
-        "Resolved parameters, which name the run"
-        sizes, cfg = self.sizes(), self.training()
-        resolved = dict(
-            profile=sizes.name,
-            datasets=self.datasets,
-            conditions='+'.join(self.kinds()),
-            layout=self.layout,
-            steps=cfg.steps,
-            batch=cfg.batch,
-            lr=cfg.lr,
-            clips=self.clips or sizes.lab_clips,
-            seed=self.seed)
-        changed = dict(init='', configuration='ours', views='random')
-        for name, usual in changed.items():
-            if getattr(self, name) != usual:
-                resolved[name] = getattr(self, name)
-        return resolved
+# %% ../../nbs/library/6_models/61a_lifter_run.ipynb #732ec052
+@patch
+def record(self:TrainLifting)->dict:
+    "Resolved parameters, which name the run"
+    sizes, cfg = self.sizes(), self.training()
+    resolved = dict(
+        profile=sizes.name,
+        datasets=self.datasets,
+        conditions='+'.join(self.kinds()),
+        layout=self.layout,
+        steps=cfg.steps,
+        batch=cfg.batch,
+        lr=cfg.lr,
+        clips=self.clips or sizes.lab_clips,
+        seed=self.seed)
+    changed = dict(init='', configuration='ours', views='random')
+    for name, usual in changed.items():
+        if getattr(self, name) != usual:
+            resolved[name] = getattr(self, name)
+    return resolved
 
-    def model(self,
-        data:ClipDataset, # training clips
-        weights=None, # to start from
-    )->Lifter|LegacyLearner: # ready to be trained
-        "The network of this run"
-        sizes = self.sizes()
-        if self.how.is_legacy:
-            return build_learner(self.how, 'lifting', sizes, data, weights, self.seed)
-        shape = (self.kinds(), self.seed, self.layout)
-        return build_lifter(sizes, data, *shape, weights, self.views)
+@patch
+def model(self:TrainLifting,
+    data:ClipDataset, # training clips
+    weights=None, # to start from
+)->Lifter|LegacyLearner: # ready to be trained
+    "The network of this run"
+    sizes = self.sizes()
+    if self.how.is_legacy:
+        return build_learner(self.how, 'lifting', sizes, data, weights, self.seed)
+    shape = (self.kinds(), self.seed, self.layout)
+    return build_lifter(sizes, data, *shape, init=weights, views=self.views)
 
 # %% ../../nbs/library/6_models/61a_lifter_run.ipynb #a56e585e
 def told_tracks(

@@ -7,7 +7,7 @@ __all__ = ['ENOUGH', 'future_of', 'released_image', 'Truth', 'channels_of', 'zoo
            'lifting_example']
 
 # %% ../../nbs/library/5_released/55_examples.ipynb #72929a87
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 import torch
 import torch.nn.functional as F
 from torch import Tensor

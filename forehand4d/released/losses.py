@@ -31,10 +31,14 @@ def each_hand_mean(
 )->Tensor: # scalar, the sum of both hands
     "One mean for each hand, over all clips and frames at once"
     missing = values.dim() - mask.dim()
-    weights = mask.to(values).view(*mask.shape, *[1]*missing).expand_as(values)
-    over = [axis for axis in range(values.dim()) if axis != 2]
+    weights = mask.to(values)
+    weights = weights.view(*mask.shape, *[1]*missing)
+    weights = weights.expand_as(values)
+    over = [0, 1, *range(3, values.dim())]
     total = (values*weights).sum(over)
-    return (total/(weights.sum(over) + TINY)).sum()
+    count = weights.sum(over)
+    mean = total/(count + TINY)
+    return mean.sum()
 
 # %% ../../nbs/library/5_released/56_losses.ipynb #61f42ee2
 def channel_terms(
@@ -49,15 +53,25 @@ def channel_terms(
         'pose': rotations[..., 6:],
         'transl': squares[..., 192:].unflatten(-1, (2, 3))}
     there = truth.real.to(squares)
-    frames = there.sum(1)[:, None]
+    frames = there.sum(1, keepdim=True)
+    there = there[..., None, None]
     terms = {}
     for name, errors in groups.items():
-        total = (errors*there[..., None, None]).sum((1, 3))
-        of_clip = total/(errors.shape[-1]*frames + TINY)*truth.known
-        terms[name] = of_clip.mean(0).sum()
+        channels = errors.shape[-1]
+        total = (errors*there).sum((1, 3))
+        mean = total/(channels*frames + TINY)
+        of_clips = mean*truth.known
+        terms[name] = of_clips.mean(0).sum()
     return terms
 
 # %% ../../nbs/library/5_released/56_losses.ipynb #3a1772da
+def _matrices(
+    channels:Tensor, # (B, T, 198)
+)->Tensor: # (B, T, 2, 16, 3, 3)
+    "Rotations of channels"
+    pose = channels[..., :192]
+    return sixd_to_mat(pose.unflatten(-1, (2, 16, 6)))
+
 def geometric_terms(
     answer:Tensor, # (B, T, 198) predicted clean channels
     motion:HandMotion, # (B, T) that they mean
@@ -67,13 +81,16 @@ def geometric_terms(
 )->dict: # cam_t, kp3d, v3d, rotmat
     "Errors in space of a predicted motion"
     metres = answer.new_tensor(cfg.std)
-    off = (answer - truth.channels)[..., 192:].unflatten(-1, (2, 3))*metres
-    joints = about_wrist(motion.joints()) - about_wrist(truth.joints)
-    points, true = motion.vertices(), truth.motion.vertices()
-    surface = (points - points[..., :1, :]) - (true - true[..., :1, :])
-    pose, right = (x[..., :192].unflatten(-1, (2, 16, 6)) for x in (answer, truth.channels))
-    turned = sixd_to_mat(pose) - sixd_to_mat(right)
-    on_surface = truth.hand & truth.joint[..., LITTLE_TIP]
+    off = answer - truth.channels
+    off = off[..., 192:].unflatten(-1, (2, 3))
+    off = off*metres
+    joints = about_wrist(motion.joints())
+    joints = joints - about_wrist(truth.joints)
+    surface = about_wrist(motion.vertices()) # about the first vertex
+    surface = surface - about_wrist(truth.motion.vertices())
+    turned = _matrices(answer) - _matrices(truth.channels)
+    tip = truth.joint[..., LITTLE_TIP]
+    on_surface = truth.hand & tip
     return {
         'cam_t': cam_weight*each_hand_mean(off**2, truth.hand),
         'kp3d': each_hand_mean(joints**2, truth.joint),
@@ -88,9 +105,11 @@ def image_term(
     counts:Tensor|None=None, # (B,) bool: clips that count; all without it
 )->Tensor: # scalar
     "Keypoints of a predicted motion in the crop"
-    points = transform(truth.cam[:, :, None], motion.joints())
+    cameras = truth.cam[:, :, None]
+    points = transform(cameras, motion.joints())
     flat = torch.einsum('btij,bthnj->bthni', truth.K, points)
-    px = flat[..., :2]/(flat[..., 2:] + NEAR)
+    depth = flat[..., 2:] + NEAR
+    px = flat[..., :2]/depth
     found = 2*px/LEGACY_SIDE - 1
     compare = F.mse_loss if squared else F.smooth_l1_loss
     errors = compare(found, truth.pixels, reduction='none')
@@ -108,6 +127,9 @@ def noise_term(
     "Squared error of the noise"
     squares = (answer - noise)**2
     rotations = squares[..., :192].unflatten(-1, (2, 96))
-    of_hands = torch.cat([rotations, squares[..., 192:].unflatten(-1, (2, 3))], -1)
-    there = truth.real[..., None] & truth.known[:, None] & truth.motion.valid
+    places = squares[..., 192:].unflatten(-1, (2, 3))
+    of_hands = torch.cat([rotations, places], -1)
+    real = truth.real[..., None]
+    known = truth.known[:, None]
+    there = truth.motion.valid & real & known
     return masked_mean(of_hands, there)

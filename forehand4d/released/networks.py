@@ -171,22 +171,6 @@ class LegacyModel(nn.Module):
         tokens = torch.cat(parts, 1)
         return tokens if keep is None else tokens*keep[..., None]
 
-    def hidden(self,
-        real:Tensor|None, # (B, T) bool, false on padding
-        tokens:int, # N, of the conditions
-    )->Tensor|None: # (B, tokens in all) bool; None where all may be looked at
-        "Padding, where it is hidden"
-        if real is None or not self.cfg.padding:
-            return None
-        batch, frames = real.shape
-        groups = tokens//frames if self.cfg.kind == 'lifting' else 0
-        seen = torch.ones(batch, 1 + tokens, dtype=torch.bool, device=real.device)
-        if groups:
-            seen[:, 1:] = real.repeat(1, groups)
-        if self.cfg.kind == 'regressor':
-            return ~torch.cat([real, seen[:, 1:]], 1)
-        return ~torch.cat([seen, real], 1)
-
     def forward(self,
         xt:Tensor, # (B, T, 198) noisy motion, `legacy198`
         t:Tensor, # (B,) diffusion step
@@ -198,6 +182,24 @@ class LegacyModel(nn.Module):
         if self.cfg.kind == 'regressor':
             return self.net.regress(tokens, xt.shape[1], self.cfg.answer, hidden)
         return self.net(xt, t, tokens, hidden)
+
+# %% ../../nbs/library/5_released/52_networks.ipynb #2f63b1e2
+@patch
+def hidden(self:LegacyModel,
+    real:Tensor|None, # (B, T) bool, false on padding
+    tokens:int, # N, of the conditions
+)->Tensor|None: # (B, tokens in all) bool; None where all may be looked at
+    "Padding, where it is hidden"
+    cfg = self.cfg
+    if real is None or not cfg.padding:
+        return None
+    batch, frames = real.shape
+    seen = torch.ones(batch, 1 + tokens, dtype=torch.bool, device=real.device)
+    if cfg.kind == 'lifting':
+        seen[:, 1:] = real.repeat(1, tokens//frames)
+    if cfg.kind == 'regressor':
+        return ~torch.cat([real, seen[:, 1:]], 1)
+    return ~torch.cat([seen, real], 1)
 
 # %% ../../nbs/library/5_released/52_networks.ipynb #d9b508b2
 @patch
@@ -379,6 +381,7 @@ def lift(self:LegacyModel,
     motion = self.draw(self.tokens(told), betas, present, LegacySettings.of(how))
     return motion.slice(0, length)
 
+# %% ../../nbs/library/5_released/52_networks.ipynb #4d6f7474
 @patch
 def told_track(self:LegacyModel,
     keypoints2d:Tensor, # (B, T, 2, 21, 2) pixels

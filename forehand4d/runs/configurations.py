@@ -7,7 +7,7 @@ __all__ = ['OURS', 'RELEASED', 'PAPER', 'CONFIGURATIONS', 'REASONS', 'DEPARTURES
            'differences', 'Departure', 'differences_page']
 
 # %% ../../nbs/library/2_runs/24_configurations.ipynb #e4383ace
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 from fastcore.docments import docments
 
@@ -143,6 +143,10 @@ REASONS = { # field → why ours differs, what changes it alone
     'drop_group': ('guidance, and subsets of conditions at run time', 'shape of train_forecast'),
     'dropout': ('L has random cameras enough', _ALL),
     'drop_path': ('', 'shape of train_forecast'),
+}
+
+# %% ../../nbs/library/2_runs/24_configurations.ipynb #d295ac7f
+REASONS |= { # the same of learning and of sampling
     'loss': ('joints are what is scored; 21 joints cost a hundredth of 778 vertices', _ALL),
     'by_signal': ('out of pure noise the mean comes back, whose joints mean little', _ALL),
     'scale': ('the code adds its sum to what it sums; with Adam only clipping notices', _ALL),
@@ -173,6 +177,7 @@ REASONS = { # field → why ours differs, what changes it alone
                   'procedure of impute_labels'),
 }
 
+# %% ../../nbs/library/2_runs/24_configurations.ipynb #43f74edc
 def _values(
     one:Configuration, # any
 )->dict: # field → value, those of the recipe too

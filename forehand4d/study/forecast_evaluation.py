@@ -58,7 +58,8 @@ def _name_of(
 )->str:
     "Name of the method"
     named = name_of_weights(path, '') if run is None else ''
-    if named: return named
+    if named:
+        return named
     is_diffusion = run is None or run.params.get('method') == 'diffusion'
     if guidance != 1 and is_diffusion:
         return 'forecast-guided'
@@ -110,7 +111,9 @@ def put_on_hands(
     "Put the angles of released networks on the hands of the clips"
     notes = []
     for method, model in models.items():
-        if not isinstance(model, LegacyModel) or hand_id in (None, model.cfg.hand_id): continue
+        theirs = isinstance(model, LegacyModel)
+        if not theirs or hand_id in (None, model.cfg.hand_id):
+            continue
         notes.append(f'{method}: angles learned on {model.cfg.hand_id}, put on {hand_id}')
         model.with_hand(hand_id)
     return notes
