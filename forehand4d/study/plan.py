@@ -159,6 +159,7 @@ ARTEFACTS = (
     plan('figure7_comparison', minutes=0.3, demo=True, unclean=True),
     plan('figure8_error_over_time', minutes=0.2, demo=True, unclean=True),
     plan('table6_real_video', minutes=0.2, unclean=True),
+    plan('table7_distributions', minutes=0.2, demo=True, unclean=True),
     plan('figure9_real_video', minutes=0.2, unclean=True),
     plan('claims', minutes=0.2, demo=True, unclean=True),
     plan('reproduce', minutes=0.2, demo=True),
