@@ -116,6 +116,7 @@ def forecast_all(
         results[method] = ask(method, told, **extra)
     if informed:
         results['forecast-hands'] = ask(informed, 'present')
+    if informed and any(clip.past is not None for clip in test.clips):
         results['forecast-past'] = ask(informed, 'past')
     return results
 
