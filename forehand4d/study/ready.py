@@ -66,6 +66,7 @@ def _hand_problem(
     data:DataRoles, # that names a hand model
 )->str: # empty where there is none
     "What is wrong with the hand model"
+    hand_pair.cache_clear() # of another folder, perhaps
     try:
         hand_pair(data.hands)
     except (ValueError, OSError) as error:

@@ -37,8 +37,8 @@ class Table:
     lines: tuple[Line, ...] # top to bottom
     notes: tuple[str, ...] # printed below
     sources: tuple[Source, ...] = () # runs that are quoted
-    heads: tuple[str, ...] = () # of the columns; as they are called without them
     summary: pd.DataFrame = field(default_factory=pd.DataFrame) # every average behind it
+    heads: tuple[str, ...] = () # of the columns; as they are called without them
 
     @property
     def columns(self)->list[tuple[str, str]]: # (group, metric)
