@@ -10,6 +10,7 @@ import os, sys
 from dataclasses import dataclass
 from glob import glob
 from typing import Literal
+from fastcore.basics import patch
 from .core.paths import in_clone, project_root
 from .cli_runs import Text, shown_files
 
@@ -48,6 +49,7 @@ def _gigabytes(
     clips = size if name == 'dexycb' else size/params['frames'] # DexYCB: one a sequence
     return clips*clip_bytes(params['frames'])/1e9
 
+# %% ../nbs/library/8_cli/80b_cli_study.ipynb #a318c1ea
 def cost_rows(
     steps:list, # of the study
     profile:str, # name
@@ -67,6 +69,7 @@ def cost_rows(
         rows.append(Row(step.key, state(step) if step.label else 'made anew', **facts))
     return rows
 
+# %% ../nbs/library/8_cli/80b_cli_study.ipynb #5e1147c6
 def cost_lines(
     rows:list, # `Row`s
     processes:int, # GPUs that share a batch
@@ -103,6 +106,7 @@ def _photos(
             return os.path.relpath(found[0])
     return ''
 
+# %% ../nbs/library/8_cli/80b_cli_study.ipynb #b60b9ad4
 @dataclass
 class Paper:
     """Do every run behind all tables and figures; goes on where it stopped
@@ -164,38 +168,42 @@ class Paper:
                 check_ready(data, tuple(dict.fromkeys(sum((step.roles for step in steps), ()))))
             return self._show(steps, data) if self.dry_run else self._run(steps)
 
-    def _show(self,
-        steps:list, # of the study
-        data, # `DataRoles`; None: HandWorld
-    )->int: # exit code
-        "Say what would be done; exit code 1 where it cannot be"
-        from forehand4d.study.ready import missing_data
-        print(*cost_lines(cost_rows(steps, self.profile, self.processes), self.processes),
-              sep='\n')
-        roles = dict.fromkeys(sum((step.roles for step in steps), ()))
-        missing = missing_data(data, tuple(roles)) if data else []
-        if missing:
-            print('before that:', *(f'  {problem}' for problem in missing), sep='\n')
-        return int(bool(missing))
+# %% ../nbs/library/8_cli/80b_cli_study.ipynb #99da0ca4
+@patch
+def _show(self:Paper,
+    steps:list, # of the study
+    data, # `DataRoles`; None: HandWorld
+)->int: # exit code
+    "Say what would be done; exit code 1 where it cannot be"
+    from forehand4d.study.ready import missing_data
+    print(*cost_lines(cost_rows(steps, self.profile, self.processes), self.processes),
+          sep='\n')
+    roles = dict.fromkeys(sum((step.roles for step in steps), ()))
+    missing = missing_data(data, tuple(roles)) if data else []
+    if missing:
+        print('before that:', *(f'  {problem}' for problem in missing), sep='\n')
+    return int(bool(missing))
 
-    def _run(self,
-        steps:list, # of the study
-    )->int: # exit code
-        "Run steps and say what came of them"
-        from forehand4d.study.plan import run_steps
-        photos = _photos(self.photos)
-        runs, failed = run_steps(steps, photos, self.renew, processes=self.processes)
-        print('\nTables, figures and forecasts:')
-        labelled = {step.notebook for step in steps if step.label}
-        for run in runs:
-            links = shown_files(run)
-            if run.notebook not in labelled and links:
-                listed = [f'    {path}' for path in links[:MOST_SHOWN]]
-                print(f'  {run.notebook}', *listed, sep='\n')
-        for key, why in failed.items():
-            print(f'forehand4d: {key} failed: {why}', file=sys.stderr)
-        return int(bool(failed))
+@patch
+def _run(self:Paper,
+    steps:list, # of the study
+)->int: # exit code
+    "Run steps and say what came of them"
+    from forehand4d.study.plan import run_steps
+    photos = _photos(self.photos)
+    runs, failed = run_steps(steps, photos, self.renew, processes=self.processes)
+    print('\nTables, figures and forecasts:')
+    labelled = {step.notebook for step in steps if step.label}
+    for run in runs:
+        links = shown_files(run)
+        if run.notebook not in labelled and links:
+            listed = [f'    {path}' for path in links[:MOST_SHOWN]]
+            print(f'  {run.notebook}', *listed, sep='\n')
+    for key, why in failed.items():
+        print(f'forehand4d: {key} failed: {why}', file=sys.stderr)
+    return int(bool(failed))
 
+# %% ../nbs/library/8_cli/80b_cli_study.ipynb #4db1ae3b
 @dataclass
 class Demo(Paper):
     """Run the main pipeline in miniature; goes on where it stopped

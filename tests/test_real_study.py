@@ -5,6 +5,9 @@ import json, os
 import pytest
 from miniatures import ROLES, WRITERS, describe, write_all
 from forehand4d.cli import main
+from forehand4d.runs.parameters import check_parameters
+from forehand4d.study.plan import study
+from forehand4d.study.roles import read_roles
 
 PLACES = ('FOREHAND4D_OUTPUTS', 'FOREHAND4D_DATA', 'FOREHAND4D_MANO')
 STEPS = (
@@ -66,6 +69,16 @@ def test_a_role_that_is_left_out(trees, capsys):
     assert paper(capsys, '--data', path, '--dry-run', '--only', 'train_lifting/lift')[0] == 0
 
 
+def test_steps_ask_for_what_notebooks_take(trees):
+    data = read_roles(trees)
+    steps = study('paper', data=data)
+    for step in steps:
+        check_parameters(step.notebook, step.params)
+    named = {value for step in steps for value in step.params.values()}
+    assert data.mixture('lab') in named and data.mixture('test') in named
+    assert not named & {'lab', 'wild', 'lab+wild+zero'}  # domains of HandWorld
+
+
 def test_profile_paper_needs_data(capsys):
     assert main(['paper', '--profile', 'paper']) == 2
     assert 'forehand4d paper --write-data my-data.toml' in capsys.readouterr().err
@@ -97,7 +110,7 @@ def test_selected_steps(trees, capsys, monkeypatch):
         assert 'HandWorld' not in table and 'procedural' not in table
     hint = 'forehand4d paper --profile tiny --data mini.toml --only evaluate_forecast/main'
     assert f'not run: `{hint}`' in table3
-    assert 'Left out, as these data do not have what they need: ForeHand4D, 3D + true' in table3
+    assert 'Left out, as these data do not have what is needed: ForeHand4D, 3D + true' in table3
     assert (study / 'paper/figure8_error_over_time-tiny.png').is_file()
 
     code, text = paper(capsys, '--data', 'mini.toml', '--only', *STEPS[:3])

@@ -109,11 +109,12 @@ def _look(
             'the first; save its output there and name the folder (saved)')
     if model is None:
         raise settings.missing('train_hands')
-    frames = range(0, clip.length, settings.every)
+    frames = range(0, min(clip.length, settings.frames), settings.every)
     pictures = draw(clip, frames)
     began = time.time()
     motion = predict_frames(model, clip, frames, pictures)
-    return motion, time.time() - began
+    spent = time.time() - began
+    return motion.slice(0, settings.frames).pad(settings.frames), spent
 
 def hamer_motions(
     model, # estimator of hands, or None

@@ -234,6 +234,7 @@ def _in_study(
     needs = tuple(dict.fromkeys((*step.needs, *needs)))
     return replace(step, params=params, label=label, needs=needs, roles=roles)
 
+# %% ../../nbs/library/7_study/73_plan.ipynb #a5f2335e
 def study(
     profile:str='cpu', # size
     seeds:int=0, # repetitions; 0: three at gpu and paper, one below

@@ -8,6 +8,7 @@ __all__ = ['HANDWORLD', 'UNIT_NOTES', 'INTERVALS', 'data_label', 'table_notes']
 # %% ../../nbs/library/7_study/73a_table_notes.ipynb #2997017d
 from ..evaluation.records import Budget
 from ..evaluation.scoring import ROLES
+from ..runs.profiles import profile as get_profile
 from .paper import REAL, RELEASED_SPLITS, TableSpec
 from .roles import DataRoles, current_data
 from .sources import Sources, budget_statement
@@ -32,7 +33,9 @@ def _amount(
     "A split and how much of it was evaluated"
     part = f'{name}:{facts["split"]}'
     clips, every = facts['clips'], facts['of']
-    return f'{part} ({clips} of {every} clips)' if clips < every else f'{part} ({clips} clips)'
+    if clips < every:
+        return f'{part} ({clips} of {every} clips)'
+    return f'{part} ({clips} clip{"s" if clips > 1 else ""})'
 
 def _measured_on(
     group:str, # column
@@ -58,6 +61,7 @@ def _other_splits(sources:Sources)->str: # empty where there is none
         said.append(f'Windows are our own, not those of the authors: {", ".join(own)}.')
     return ' '.join(said)
 
+# %% ../../nbs/library/7_study/73a_table_notes.ipynb #4b9e6d6f
 def _kind_of_data(
     quoted:tuple, # `Source`s
     data:DataRoles|None, # None: HandWorld, or datasets that were evaluated one by one
@@ -74,10 +78,29 @@ def _kind_of_data(
         return 'The paper measured on real data, we on real and on procedural data (see Data).'
     return 'Both measured on real data.'
 
-def _of_study(data:DataRoles)->list[str]: # sentences
+def _of_study(
+    data:DataRoles, # description
+    most:int, # training clips of each dataset; 0: all
+)->str:
     "What is the same for all rows of a study on described data"
-    return [f'Trained on {data.mixture("lab")}, with imputed labels on {data.mixture("wild")}; '
-            'what needs no training (mean, nearest) is taken from the same labelled clips.']
+    share = f' (at most {most} clips of each)' if most else ''
+    return (f'Trained on {data.mixture("lab")}{share}, with imputed labels on '
+            f'{data.mixture("wild")}; what needs no training (mean, nearest) is taken from the '
+            'same labelled clips.')
+
+def _of_models(
+    filled:list, # `Filled` rows
+    quoted:tuple, # `Source`s
+)->list[str]: # sentences
+    "What models were told of recorded clips"
+    said = []
+    if any(source.run.params.get('known_shape') for source in quoted):
+        said.append('Models that can be told the shape of a hand are given the labelled one, as '
+                    'the released code does, and the mean shape where there is none.')
+    if any(each.row.label.startswith('Told') for each in filled):
+        said.append('Rows that are told the present or the past know them of clips with hand '
+                    'parameters, and of other clips the keypoints of the image alone.')
+    return said
 
 # %% ../../nbs/library/7_study/73a_table_notes.ipynb #6db7fd3a
 UNIT_NOTES = {
@@ -131,10 +154,8 @@ def table_notes(
     if other := _other_splits(sources):
         notes.append(other)
     if described:
-        notes += _of_study(described)
-    if any(source.run.params.get('known_shape') for source in quoted):
-        notes.append('Models that can be told the shape of a hand are given the labelled one, as '
-                     'the released code does, and the mean shape where there is none.')
+        most = get_profile(sources.profile).lab_clips
+        notes += [_of_study(described, most), *_of_models(filled, quoted)]
     if budgets:
         notes.append('Budgets are of the last stage of training, which starts from the weights '
                      'of the one before.')

@@ -196,18 +196,22 @@ def _known_groups(groups)->tuple[str, ...]: # columns, those of the paper where 
         raise ValueError(f'expected groups out of {expected} or a dataset, got {unknown}')
     return groups
 
-def _is_impossible(
+# %% ../../nbs/library/7_study/74_tables.ipynb #00b53c8c
+def _why_left_out(
     row:Row, # that nothing is on record about
     sources:Sources, # runs to read
-)->bool: # False: nobody has run it
-    "Does a study on real data lack what a row needs?"
+)->str: # empty: nobody has run it
+    "Why a row of a study on real data cannot be filled"
     data = current_data()
     if data is None:
-        return False
+        return ''
     steps = {step.key: step for step in study(sources.profile, data=data)}
     step = steps.get(row.step)
+    if step is None:
+        return 'these data do not have what is needed'
     done = [(source.run.notebook, source.run.name) for source in sources.found]
-    return step is None or (step.notebook, step.name) in done
+    is_done = (step.notebook, step.name) in done
+    return f'{step.key} did not measure it at this profile or on these clips' if is_done else ''
 
 def build_table(
     spec:TableSpec, # rows and columns
@@ -220,14 +224,14 @@ def build_table(
     columns = [(group, metric) for group in groups for metric in spec.metrics]
     lines = []
     filled = []
-    left_out = []
+    left_out = {} # why → rows
     for row in spec.rows:
         found = _fill(row, spec, sources, protocol)
         if found:
             filled.append(found)
             lines += _our_lines(found, spec, columns)
-        elif _is_impossible(row, sources):
-            left_out.append(row.label)
+        elif why := _why_left_out(row, sources):
+            left_out.setdefault(why, []).append(row.label)
             continue
         else:
             command = how_to_get(sources.profile, row.step)
@@ -236,9 +240,7 @@ def build_table(
             lines.append(_paper_line(row, spec, columns))
     quoted = tuple(dict.fromkeys(source for each in filled for source in each.pool))
     notes = table_notes(spec, filled, quoted, groups, sources, protocol)
-    if left_out:
-        notes.insert(3, f'Left out, as these data do not have what they need: '
-                        f'{", ".join(left_out)}.')
+    notes += [f'Left out, as {why}: {", ".join(rows)}.' for why, rows in left_out.items()]
     heads = tuple(map(sources.heading, groups))
     parts = [each.summary.assign(run=' '.join(source.path for source in each.pool))
              for each in filled]
