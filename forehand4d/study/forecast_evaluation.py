@@ -13,6 +13,7 @@ from torch import Tensor
 from ..geometry.motion import HandMotion
 from ..geometry.motion_vector import MotionStats, encode198, fit_stats
 from ..data.batches import batch_motion, collate
+from ..data.clips import Clip
 from ..evaluation.comparison import Trained, count_parameters, first_clips
 from ..evaluation.records import Budget, sample_clip
 from ..evaluation.scoring import ROLES, Targets, method_id, stack_targets
@@ -98,6 +99,13 @@ def forecast_test(
     return ForecastTest(clips, targets, truth, stats, tuple(shown))
 
 # %% ../../nbs/library/7_study/78a_forecast_evaluation.ipynb #0d0c5bec
+def _has_past(clip:Clip)->bool:
+    "Is there a hand whose present is labelled and that was seen before?"
+    if clip.past is None or clip.motion is None:
+        return False
+    before = clip.past.valid2d.flatten(2).any(-1).any(0) # of each hand
+    return bool((before & clip.motion.valid[0]).any())
+
 def forecast_all(
     models:dict, # method → network
     informed:str, # method that is also told more; empty: none
@@ -118,6 +126,7 @@ def forecast_all(
         results[method] = ask(method, told, **extra)
     if informed:
         results['forecast-hands'] = ask(informed, 'present')
+    if informed and any(map(_has_past, test.clips)):
         results['forecast-past'] = ask(informed, 'past')
     return results
 
