@@ -54,6 +54,7 @@ class LiftSettings:
     seed: int = 0 # seed of the first draw of the first batch
     refine: RefineConfig = field(default_factory=RefineConfig) # settings of the refinement
     batch: int = 64 # clips at a time
+    known_shape: bool = False # give the labelled shape of the hands, zero where there is none
 
 @dataclass(frozen=True)
 class Lifted:
@@ -87,6 +88,7 @@ def _draw(
         motions.append(model.lift(
             *track_of(batch),
             real=batch.real,
+            betas=batch.betas if settings.known_shape else None,
             steps=settings.steps,
             seed=settings.seed + DRAW*draw + first))
     return motions
