@@ -178,7 +178,7 @@ def _check_shard(
     if odd:
         raise ValueError(f'{path}: a shard has no {", ".join(odd)}; {_AGAIN}')
     file = shard['file']
-    if Path(file).name != file:
+    if Path(file).name != file or not file.isprintable():
         raise ValueError(f'{path}: a shard {file!r} lies outside of the folder; {_AGAIN}')
     if not 0 < shard['clips'] < MOST_CLIPS:
         raise ValueError(f'{path}: {file} with {shard["clips"]} clips; {_AGAIN}')
