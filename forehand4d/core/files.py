@@ -325,6 +325,7 @@ def _reason(error:Exception)->str: # that came up while reading
         return 'it holds objects that are not read'
     return lines[0]
 
+# %% ../../nbs/library/1_core/12_files.ipynb #eb46e223
 def text_file(
     path:str|Path, # file that is going to be read
     kind:str='text file', # what it should be

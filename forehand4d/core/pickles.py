@@ -319,6 +319,7 @@ def _containers(file)->int: # stream → bytes in memory, or a bit more than are
 
 def check_stream(file): # opened for reading bytes; is left where it was
     "Refuse a stream of so many empty lists that they would fill the memory"
+    _left.set(size_limit('BYTES'))
     start = file.tell()
     asked = 0
     while part := file.read(1 << 20):
@@ -330,7 +331,6 @@ def check_stream(file): # opened for reading bytes; is left where it was
 
 def plain_data(file): # opened for reading bytes
     "What the pickle in an open file holds; raises whatever a damaged stream provokes"
-    _left.set(size_limit('BYTES'))
     check_stream(file)
     return _unwrap(_Reader(file).load(), {})
 

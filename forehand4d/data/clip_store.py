@@ -116,8 +116,8 @@ def decode_clip(
     tensors = {name: _array(row, name, copy) for name in CLIP_TENSORS}
     return Clip(
         dataset=row['dataset'], sequence=row['sequence'], fps=row['fps'], **tensors,
-        labels=row['labels'], motion=motion, image=pixels, meta=parse_json(row['meta'], 'its notes'),
-        past=past)
+        labels=row['labels'], motion=motion, image=pixels, past=past,
+        meta=parse_json(row['meta'], 'its notes'))
 
 # %% ../../nbs/library/3_data/32_clip_store.ipynb #790818b0
 def _write_shard(

@@ -55,13 +55,12 @@ def _code_cells(path:Path)->tuple[str, list]: # notebook → parameters, all cod
     parameters = ''
     everything = []
     with reading(path, 'notebook'):
-        cells = read_json(path)['cells']
-    for cell in cells:
-        if cell['cell_type'] != 'code': continue
-        source = ''.join(cell['source'])
-        everything.append(source)
-        if 'parameters' in cell['metadata'].get('tags', []):
-            parameters = source
+        for cell in read_json(path)['cells']:
+            if cell['cell_type'] != 'code': continue
+            source = ''.join(cell['source'])
+            everything.append(source)
+            if 'parameters' in cell['metadata'].get('tags', []):
+                parameters = source
     return parameters, everything
 
 def _comments(source:str)->dict: # code → line number → comment

@@ -210,6 +210,7 @@ def _as_matrix(K)->Tensor: # (3, 3), or fx, fy, cx, cy, or their text → (3, 3)
             f'expected intrinsics (3, 3) or fx,fy,cx,cy, got {tuple(given.shape)}')
     return given
 
+# %% ../../nbs/library/5_video/51_images.ipynb #494c5c7a
 _LONGEST, _SHORTEST = 60, .05 # focal length, in longer sides of the image
 _STRETCHED = 2 # largest ratio of the focal lengths along x and y
 _SKEWED = .01 # largest skew, in focal lengths
@@ -243,6 +244,7 @@ def focal_problem(
                 f'{max(ratio.max(), 1/ratio.min()):.3g}')
     return ''
 
+# %% ../../nbs/library/5_video/51_images.ipynb #6d4678c6
 def _given_intrinsics(
     given, # (3, 3), or fx, fy, cx, cy, or their text
     width:int, # of the image, pixels
