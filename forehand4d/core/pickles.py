@@ -307,23 +307,24 @@ class _Reader(pickle.Unpickler):
         raise pickle.UnpicklingError(f'refused persistent reference {pid!r}')
 
 # %% ../../nbs/library/1_core/14_pickles.ipynb #a63594d6
-_EMPTY = {b']': 72, b'}': 80, b'\x8f': 240} # one byte that makes a container → its memory
+_CONTAINERS = (b']', b'}', b'\x8f') # codes of one byte that make a list, a table and a set
 
 def _containers(file)->int: # stream → bytes in memory, or a bit more than are allowed
-    "What the empty containers of a stream take; slow, and only asked where there may be many"
+    "What the containers of a stream take; slow, and only asked where there may be many"
     asked = 0
     for code, _, _ in pickletools.genops(file):
-        asked += _EMPTY.get(code.code.encode('latin1'), 0)
+        if code.code.encode('latin1') in _CONTAINERS:
+            asked += _OBJECT
         if asked > _left.get(): break
     return asked
 
 def check_stream(file): # opened for reading bytes; is left where it was
-    "Refuse a stream of so many empty lists that they would fill the memory"
+    "Refuse a stream of so many lists that they would fill the memory"
     _left.set(size_limit('BYTES'))
     start = file.tell()
     asked = 0
     while part := file.read(1 << 20):
-        asked += sum(part.count(sign)*each for sign, each in _EMPTY.items())
+        asked += _OBJECT*sum(map(part.count, _CONTAINERS))
     file.seek(start)
     if asked > _left.get(): # arrays may hold these signs, too
         _ask(_containers(file))
