@@ -10,7 +10,6 @@ import pickle
 from collections import OrderedDict
 from pathlib import Path
 import numpy as np
-from scipy import sparse
 from .files import reading, size_limit, within
 
 # %% ../../nbs/library/1_core/14_pickles.ipynb #cd813666
@@ -60,6 +59,7 @@ def _dense_matrix(
     state:dict, # of scipy's matrix
 )->np.ndarray:
     "A sparse matrix, written out"
+    from scipy import sparse # half a second, and hands of our own have none
     parts = tuple(_unwrap(state[name]) for name in ('data', 'indices', 'indptr'))
     shape = _unwrap(state.get('_shape', state.get('shape')))
     rows, columns = shape
