@@ -160,6 +160,26 @@ class _Whole:
         "A path in words"
         return path
 
+# %% ../../nbs/library/2_runs/22_launch.ipynb #fb021917
+_TO_START = 300 # seconds that a kernel may take
+
+def _kernel_problem(
+    error:Exception, # of nbclient or jupyter_client
+)->Exception: # to be raised in its place; the same where it is about something else
+    "One line on a kernel that is not there, does not start, or died"
+    from jupyter_client.kernelspec import NoSuchKernel
+    from nbclient.exceptions import DeadKernelError
+    if isinstance(error, NoSuchKernel):
+        return ValueError(f'notebooks run in the Jupyter kernel {error.name}, which is not '
+                          'installed: python -m pip install ipykernel')
+    if isinstance(error, DeadKernelError):
+        return OSError('the kernel of the notebook died, as it does where memory runs out: '
+                       'choose a smaller batch or profile and run the same command again')
+    if "Kernel didn't respond" in str(error):
+        return TimeoutError(f'the kernel of the notebook did not start within {_TO_START} s: '
+                            'run the same command again when the machine is less busy')
+    return error
+
 # %% ../../nbs/library/2_runs/22_launch.ipynb #6707f714
 @dataclass
 class _Launch:
@@ -186,9 +206,12 @@ class _Launch:
             papermill.execute_notebook(
                 str(self.path), str(executed), parameters=self.params, progress_bar=False,
                 coalesce_streams=True, extra_arguments=['--log-level=50'],
+                start_timeout=_TO_START,
                 stdout_file=self.out, stderr_file=self.err or sys.stderr)
         except PapermillExecutionError as e:
             return e
+        except (KeyError, RuntimeError) as e:
+            raise _kernel_problem(e) from e
         except OSError as e: # of `atomic_path`, or of a file that papermill keeps elsewhere
             if e.errno != errno.ENOSPC or e.filename == str(executed):
                 raise

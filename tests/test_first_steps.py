@@ -1,0 +1,85 @@
+"""What a newcomer waits for: commands that only answer import nothing heavy, a forecast only its own"""
+
+import json, subprocess, sys
+
+import pytest
+
+HEAVY = {
+    'torch',
+    'scipy',
+    'pandas',
+    'matplotlib',
+    'cv2',
+    'mediapipe',
+    'papermill',
+    'transformers',
+    'diffusers',
+    'datasets',
+}
+NEVER_IN_A_FORECAST = {
+    'torch._dynamo',  # the compiler: three seconds, and all optimisers of torch bring it
+    'scipy',
+    'pandas',
+    'transformers',
+    'diffusers',
+    'datasets',
+    'papermill',
+}
+SHOW = "import json, sys; print('MODULES', json.dumps(sorted(sys.modules)))"
+
+
+def modules_after(code, folder):
+    "Modules that a program has imported at its end, and what it said"
+    command = [sys.executable, '-c', f'{code}\n{SHOW}']
+    done = subprocess.run(command, capture_output=True, text=True, cwd=folder)
+    assert 'MODULES' in done.stdout, done.stderr
+    return set(json.loads(done.stdout.rpartition('MODULES ')[2])), done.stdout + done.stderr
+
+
+@pytest.mark.parametrize(
+    ('words', 'answer'),
+    [
+        (['--help'], 'forecast'),
+        (['forecast', '--help'], '--viewer'),
+        (['forecast', 'nothing.jpg'], 'no image at nothing.jpg: check the name'),
+        (['forecast', '.', '--format', 'pgn'], 'did you mean png?'),
+        (['runs'], 'no runs in'),
+        (['forcast', 'a.jpg'], 'did you mean forecast?'),
+        (['run', 'train_forcast'], 'did you mean'),
+    ],
+    ids=str,
+)
+def test_answers_import_nothing_heavy(words, answer, tmp_path, monkeypatch):
+    monkeypatch.setenv('FOREHAND4D_OUTPUTS', str(tmp_path / 'outputs'))
+    code = f"""
+from forehand4d.cli import main
+try:
+    main({words!r})
+except SystemExit:
+    pass"""
+    found, said = modules_after(code, tmp_path)
+    assert answer in said
+    assert not HEAVY & found
+
+
+def test_a_forecast_imports_no_more_than_it_needs(tmp_path):
+    "The fit of the present is where torch's compiler came in"
+    code = """
+import torch
+import forehand4d.models.photo
+from forehand4d.fitting.search import search_hands
+seen = torch.zeros(1, 2, 21, 2), torch.ones(1, 2, 21), torch.eye(4)[None]
+search_hands(*seen, steps=1)"""
+    found, _ = modules_after(code, tmp_path)
+    assert 'torch' in found
+    assert not NEVER_IN_A_FORECAST & found
+
+
+def test_rerun_is_asked_for_before_anything_is_computed(tmp_path, monkeypatch, capsys):
+    from forehand4d import cli
+
+    (tmp_path / 'photo.jpg').touch()
+    monkeypatch.setattr(cli, 'find_spec', lambda name: None)
+    for asked in (['--viewer', 'rerun'], ['--format', 'rrd']):
+        assert cli.main(['forecast', str(tmp_path / 'photo.jpg'), *asked]) == 2
+        assert 'pip install "forehand4d[rerun]"' in capsys.readouterr().err
