@@ -1,4 +1,4 @@
-"""What a newcomer waits for: commands that only answer import nothing heavy, a forecast only its own"""
+"""What a newcomer waits for: what only answers imports nothing heavy, a forecast only its own"""
 
 import json, subprocess, sys
 

@@ -3,11 +3,12 @@
 
 python tools/walk.py photo.jpg video.mp4
 
-Clones the commit that is checked out into an empty folder, copies each command of the README there, and notes
-how long it takes, what it costs and how its output begins. It needs nothing but Python and git.
+Clones the commit that is checked out into an empty folder, copies each command of the README
+there, and notes how long it takes, what it costs and how its output begins. Needs Python and git.
 """
 
-import argparse, os, platform, re, resource, shutil, signal, subprocess, sys, tempfile, time
+import argparse, os, platform, re, resource, shutil
+import signal, subprocess, sys, tempfile, time
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
@@ -127,11 +128,12 @@ def page(steps, skipped, commit):
         '',
         '> Each command of the README, copied into an empty folder, with a stopwatch',
         '',
-        f'Written by `python tools/walk.py photo.jpg video.mp4` on {date.today()}, commit `{commit}`,',
-        f'on {os.cpu_count()} cores ({platform.machine()}, {platform.system()}), '
-        f'Python {platform.python_version()}, without a GPU of its own.',
-        'The load is that of the whole machine when the command began: other work ran beside it, so wall time says '
-        'what that machine was busy with, CPU time what the command costs.',
+        'Written by `python tools/walk.py photo.jpg video.mp4` '
+        f'on {date.today()}, commit `{commit}`, on {os.cpu_count()} cores '
+        f'({platform.machine()}, {platform.system()}), Python {platform.python_version()}.',
+        'The load is that of the whole machine when a command began. Where it is larger than',
+        'the number of cores, other work ran beside the walk: wall time then says how busy the',
+        'machine was, CPU time what the command costs.',
         '',
         '| command | wall, s | CPU, s | load | exit |',
         '|---|--:|--:|--:|--:|',
@@ -144,7 +146,8 @@ def page(steps, skipped, commit):
     lines += [f'- `{command}` {why}' for command, why in skipped]
     lines += ['', '## What one sees', '']
     for step in steps:
-        lines += ['```', *(f'$ {line}' for line in step.command.splitlines()), step.output, '```', '']
+        typed = [f'$ {line}' for line in step.command.splitlines()]
+        lines += ['```', *typed, step.output, '```', '']
     return '\n'.join(lines)
 
 
@@ -164,7 +167,8 @@ def main():
         for name in clean:
             del os.environ[name]
         subprocess.run(['git', 'clone', '--quiet', ROOT, folder], check=True)
-        commit = subprocess.check_output(['git', 'rev-parse', '--short', 'HEAD'], cwd=folder, text=True).strip()
+        ask = ['git', 'rev-parse', '--short', 'HEAD']
+        commit = subprocess.check_output(ask, cwd=folder, text=True).strip()
         shutil.copyfile(asked.photo, folder / 'photo.jpg')
         shutil.copyfile(asked.video, folder / 'video.mp4')
         for command in [*commands, *wanted]:
