@@ -24,6 +24,8 @@ NEVER_IN_A_FORECAST = {
     'diffusers',
     'datasets',
     'papermill',
+    'trimesh',
+    'plotly',
 }
 SHOW = "import json, sys; print('MODULES', json.dumps(sorted(sys.modules)))"
 
@@ -68,6 +70,8 @@ def test_a_forecast_imports_no_more_than_it_needs(tmp_path):
 import torch
 import forehand4d.models.photo
 from forehand4d.fitting.search import search_hands
+from forehand4d.models.forecasting import load_forecaster
+load_forecaster()
 seen = torch.zeros(1, 2, 21, 2), torch.ones(1, 2, 21), torch.eye(4)[None]
 search_hands(*seen, steps=1)"""
     found, _ = modules_after(code, tmp_path)
