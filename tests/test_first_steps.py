@@ -1,8 +1,11 @@
 """What a newcomer waits for: what only answers imports nothing heavy, a forecast only its own"""
 
 import json, subprocess, sys
+from pathlib import Path
 
 import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
 
 HEAVY = {
     'torch',
@@ -87,3 +90,47 @@ def test_rerun_is_asked_for_before_anything_is_computed(tmp_path, monkeypatch, c
     for asked in (['--viewer', 'rerun'], ['--format', 'rrd']):
         assert cli.main(['forecast', str(tmp_path / 'photo.jpg'), *asked]) == 2
         assert 'pip install "forehand4d[rerun]"' in capsys.readouterr().err
+
+
+class Made:
+    "A run that is done"
+
+    name = 'my-video'
+
+
+@pytest.mark.parametrize(
+    ('words', 'then'),
+    [
+        (['track', 'my-video.mp4'], 'forehand4d lift my-video.mp4'),
+        (['lift', 'my-video.mp4'], 'forehand4d train --add my-video'),
+        (['train', '--add', 'my-video'], 'forehand4d forecast photo.jpg --weights my-video'),
+    ],
+    ids=str,
+)
+def test_each_of_three_commands_ends_with_the_next(words, then, tmp_path, monkeypatch, capsys):
+    from forehand4d import cli, cli_video
+
+    monkeypatch.setenv('FOREHAND4D_OUTPUTS', str(tmp_path / 'outputs'))
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / 'my-video.mp4').touch()
+    monkeypatch.setattr(cli_video, 'run_and_report', lambda *a: Made())
+    monkeypatch.setattr(cli_video, 'shown_files', lambda run: [])
+    assert cli.main(words) == 0
+    assert capsys.readouterr().out.splitlines()[-1] == f'next: {then}'
+
+
+def test_a_demo_outside_a_clone_says_so_once(monkeypatch, capsys):
+    from forehand4d.study import plan
+
+    monkeypatch.setattr(plan, 'in_clone', lambda: False)
+    assert plan.run_steps([]) == ([], {})
+    assert capsys.readouterr().err.count('no clone of the repository here') == 1
+
+
+def test_a_project_has_what_people_look_for():
+    names = ('CONTRIBUTING.md', 'CHANGELOG.md', 'LICENSE', 'CITATION.cff')
+    assert all((ROOT / name).is_file() for name in names)
+    assert list((ROOT / '.github' / 'ISSUE_TEMPLATE').glob('*.md'))
+    ci = (ROOT / '.github' / 'workflows' / 'ci.yml').read_text()
+    assert all(f"'3.{minor}'" in ci for minor in (11, 12, 13, 14))
+    assert 'colab-badge.svg' in (ROOT / 'nbs' / 'forecast_image.ipynb').read_text()
