@@ -147,11 +147,6 @@ class Forecast:
             return moment_jobs(product(self.images, self.at), place, options, forecaster)
         return photo_jobs(self.images, place, options, forecaster)
 
-    def formats(self)->tuple: # of names
-        "Kinds of files that are written"
-        wanted = [name.strip() for name in self.format.split(',') if name.strip()]
-        return check_formats([*wanted, *['rrd']*bool(self.viewer)])
-
 # %% ../nbs/library/8_cli/81_cli.ipynb #4b78c235
 @patch
 def _forecaster(self:Forecast)->Callable: # called as a loaded forecaster
@@ -164,6 +159,12 @@ def _forecaster(self:Forecast)->Callable: # called as a loaded forecaster
     def forecaster(*images, **given):
         return loaded()(*images, **given)
     return forecaster
+
+@patch
+def formats(self:Forecast)->tuple: # of names
+    "Kinds of files that are written"
+    wanted = [name.strip() for name in self.format.split(',') if name.strip()]
+    return check_formats([*wanted, *['rrd']*bool(self.viewer)])
 
 @patch
 def _check(self:Forecast):

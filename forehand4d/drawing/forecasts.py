@@ -56,8 +56,8 @@ def draw_panel(
 ):
     "An image in a thin frame"
     ax.imshow(image, interpolation='lanczos')
-    ax.xaxis.set_visible(False)
-    ax.yaxis.set_visible(False)
+    ax.set_xticks([])
+    ax.set_yticks([]) # an invisible axis would hide its label
     for side in ax.spines.values():
         side.set_color('.8')
     if title:
@@ -185,6 +185,7 @@ def side_ground(image:np.ndarray)->np.ndarray: # (H, W, 3) uint8 → (h, W, 3) u
     height = int(np.clip(height, .75*width, width))
     return np.full((height, width, 3), PAPER, np.uint8)
 
+# %% ../../nbs/library/3_drawing/34_forecasts.ipynb #3424ae64
 _INCHES = 2 # width of a panel
 _GAP = .02 # between panels, in their widths
 _HEAD = .11 # above them, for the titles, in their widths

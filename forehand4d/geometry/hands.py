@@ -89,6 +89,7 @@ class HandModel:
         _, vertices = _posed(self, pose, _skin(self, slice(None)))
         return vertices
 
+# %% ../../nbs/library/2_geometry/24_hands.ipynb #d081c4ba
 @dataclass
 class _Pose:
     "Rotations, wrist and shape of a hand or a pair"

@@ -181,6 +181,18 @@ def _kernel_problem(
     return error
 
 # %% ../../nbs/library/2_runs/22_launch.ipynb #6707f714
+def _notebook_error(
+    failed, # papermill's error
+    notebook:str, # its name
+    where:str, # it happened, in words
+    executed:Path, # executed copy
+)->NotebookError: # to be raised
+    "One line that says what happened where"
+    message = (f'{notebook}: {failed.ename}: {failed.evalue} '
+               f'(cell {failed.cell_index} of {where})')
+    return NotebookError(message, executed, '\n'.join(failed.traceback))
+
+# %% ../../nbs/library/2_runs/22_launch.ipynb #4dfa8348
 @dataclass
 class _Launch:
     "An execution of a notebook"
@@ -219,16 +231,6 @@ class _Launch:
             raise OSError(errno.ENOSPC, says, str(executed)) from e
         return None
 
-    def error(self,
-        failed, # papermill's error
-        executed:Path, # executed copy
-    )->NotebookError: # to be raised
-        "One line that says what happened where"
-        where = f'process {self.rank}' if self.rank else relative(executed)
-        message = (f'{self.path.stem}: {failed.ename}: {failed.evalue} '
-                   f'(cell {failed.cell_index} of {where})')
-        return NotebookError(message, executed, '\n'.join(failed.traceback))
-
     def run(self)->Run: # the finished run
         "Execute the notebook and keep the executed copy"
         with tempfile.TemporaryDirectory() as scratch:
@@ -243,7 +245,8 @@ class _Launch:
             noted = note.read_text().split(' ', 1)[1] if note.exists() else None
         _leave_state(noted, failed, self.rank)
         if failed:
-            raise self.error(failed, executed)
+            where = f'process {self.rank}' if self.rank else relative(executed)
+            raise _notebook_error(failed, self.path.stem, where, executed)
         if not noted:
             raise ValueError(f'{self.path.name} left no record: it must call start_run')
         return Run(noted)
