@@ -28,6 +28,7 @@ class FutureSettings:
     samples: int = 5 # futures a clip
     told: str = 'image' # one of `TOLD`
     batch: int = 40 # clips at a time
+    known_shape: bool = False # give the labelled shape of the hands, zero where there is none
     how: dict = field(default_factory=dict) # further arguments of `forecast`
 
 @dataclass(frozen=True)
@@ -103,10 +104,10 @@ def _ask(
     "Forecast one batch"
     known = _told(model, batch, settings.told, side, seed)
     given = dict(samples=settings.samples, rays=bool(known), seed=seed)
+    if settings.known_shape:
+        given['betas'] = batch.betas
     given = {**given, **known, **settings.how}
     image, K = batch.image, batch.image_K
-    if isinstance(model, LegacyModel):
-        given['betas'] = batch.betas
     if isinstance(model, Forecaster) and model.cfg.method == 'diffusion':
         motion, point, _ = model.forecast_likely(image, K, **given)
         return motion, point

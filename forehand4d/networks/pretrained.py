@@ -6,16 +6,19 @@
 __all__ = ['read_state', 'vitpose_state', 'vitpose_shape', 'fill_weights', 'load_backbone', 'hamer_path', 'published_weights']
 
 # %% ../../nbs/library/3_networks/33_pretrained.ipynb #eae3ff8a
+import io
 import pickle
 import re
 import warnings
 import zipfile
+from mmap import ACCESS_READ, mmap
 from pathlib import Path
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from ..core.paths import data_root
 from ..core.files import reading
+from ..core.pickles import check_stream
 from .backbones import Backbone, VitPose
 
 # %% ../../nbs/library/3_networks/33_pretrained.ipynb #1144a8ca
@@ -44,8 +47,38 @@ class _Skipped:
     def __hash__(self):
         return id(self)
 
+_LARGEST_TABLE = 1 << 26 # bytes of the part of a checkpoint that names its tensors
+
+def _refuse_inflated(path:Path): # checkpoint
+    "Refuse what takes far more memory than its file"
+    if not zipfile.is_zipfile(path):
+        with path.open('rb') as file, mmap(file.fileno(), 0, access=ACCESS_READ) as content:
+            found = content.find(b'bytearray') >= 0
+    else:
+        with zipfile.ZipFile(path) as archive:
+            members = archive.infolist()
+            names = [one.filename.split('/')[-1] for one in members]
+            if 'constants.pkl' in names:
+                raise ValueError('it is a TorchScript archive, which holds code: '
+                                 'save the state_dict() of its model')
+            if 'data.pkl' not in names:
+                raise ValueError('it is an archive of something else, without data.pkl')
+            table = members[names.index('data.pkl')]
+            if any(one.compress_type != zipfile.ZIP_STORED for one in members):
+                raise ValueError('its members are compressed, which torch.save never does: '
+                                 'save it again')
+            if table.file_size > _LARGEST_TABLE:
+                raise ValueError(f'its data.pkl has {table.file_size} bytes, '
+                                 f'expected {_LARGEST_TABLE} at most')
+            content = archive.read(table)
+        found = b'bytearray' in content
+        check_stream(io.BytesIO(content))
+    if found: # torch would make one of any length
+        raise ValueError('refused bytearray: only tensors and plain values are read')
+
 def _foreign_classes(path:Path)->list[str]: # checkpoint → names
     "What a checkpoint holds besides tensors and plain values; harmful classes are refused"
+    _refuse_inflated(path)
     if not zipfile.is_zipfile(path): return []
     names = torch.serialization.get_unsafe_globals_in_checkpoint(path)
     for name in names:
@@ -83,6 +116,7 @@ def _load_checkpoint(path:str|Path)->object: # file → its content
     return content
 
 # %% ../../nbs/library/3_networks/33_pretrained.ipynb #b99a238e
+_SHARED = 4 # numbers for each byte of a file, at most: tensors may share some
 _WRAPPED = re.compile(r'^(?:module\.|_orig_mod\.|_fsdp_wrapped_module\.)+') # by wrappers
 
 def _plain_weights(
@@ -91,10 +125,15 @@ def _plain_weights(
     path, # file
 )->Tensor: # half precision as float32
     "A tensor that a network can be filled with"
+    if tensor.is_meta:
+        raise ValueError(f'{path}: {name} has a shape and no numbers: save it again with them')
     if tensor.layout != torch.strided or tensor.is_complex() or tensor.is_quantized:
         kind = f'{tensor.dtype} ({tensor.layout})'.replace('torch.', '')
         raise ValueError(f'{path}: {name} is {kind}, expected plain numbers: '
                          'save it again as dense float32')
+    if tensor.numel()*tensor.element_size() > tensor.untyped_storage().nbytes():
+        raise ValueError(f'{path}: {name} of the shape {tuple(tensor.shape)} repeats fewer '
+                         'numbers: save it again with .contiguous()')
     if not tensor.is_floating_point():
         return tensor
     if tensor.dtype != torch.float32:
@@ -104,17 +143,48 @@ def _plain_weights(
                          'the checkpoint is damaged')
     return tensor
 
+def _refuse_repeated(
+    tensors, # of the checkpoint
+    path:str|Path, # its file
+):
+    "Refuse tensors that share their numbers so often that single ones would not fit"
+    numbers = sum(tensor.numel() for tensor in tensors)
+    if numbers > max(_SHARED*Path(path).stat().st_size, _LARGEST_TABLE):
+        raise ValueError(f'{path}: its tensors have {numbers} numbers together, far more than '
+                         'the file holds: save it again without shared memory')
+
+_STATES = ('state_dict', 'model_state_dict', 'model', 'module') # names of weights in a checkpoint
+
+def _find_state(
+    content:object, # of a checkpoint
+    path:str|Path, # its file
+)->dict: # name → tensor
+    "The weights in a checkpoint; other values beside them are left out"
+    if not isinstance(content, dict):
+        raise ValueError(f'{path}: expected a state_dict of tensors, found an object of the type '
+                         f'{type(content).__name__}: save the state_dict() of its model')
+    parts = [content[name] for name in _STATES if isinstance(content.get(name), dict)]
+    state = parts[0] if parts else content
+    tensors = {name: value for name, value in state.items() if isinstance(value, Tensor)}
+    if state and not tensors:
+        there = ', '.join(map(str, state))
+        raise ValueError(f'{path}: holds no state_dict of tensors; there is {there:.200}')
+    return tensors
+
 def read_state(
     path:str|Path, # Lightning `.ckpt`, or any file of `torch.save` with a `state_dict`
     prefix:str='', # keep what starts with it, without it
 )->dict: # name → tensor, memory-mapped
     "State of somebody else's checkpoint, without running anything in it"
-    content = _load_checkpoint(path)
-    state = content.get('state_dict', content) if isinstance(content, dict) else None
-    is_state = isinstance(state, dict) and all(isinstance(v, Tensor) for v in state.values())
-    if not is_state:
-        raise ValueError(f'{path}: holds no state_dict of tensors')
-    named = {_WRAPPED.sub('', str(name)): tensor for name, tensor in state.items()}
+    state = _find_state(_load_checkpoint(path), path)
+    named = {}
+    for name, tensor in state.items():
+        own = _WRAPPED.sub('', str(name))
+        if own in named:
+            raise ValueError(f'{path}: two tensors are called {own}, with and without the name '
+                             'of a wrapper: remove one of both')
+        named[own] = tensor
+    _refuse_repeated(named.values(), path)
     found = {}
     for name, tensor in named.items():
         if name.startswith(prefix):

@@ -271,7 +271,10 @@ def draw(self:LegacyModel,
         return self.clean_of(self(xt, t, tokens), xt, t)
 
     x = sample(network, shape, steps, how.sampler or usual, how.seed, tokens.device)
-    shapes = LEGACY_BETAS if betas is None else betas
+    shapes = betas
+    if betas is None:
+        on_mano = self.cfg.hand_id.startswith('mano')
+        shapes = LEGACY_BETAS if on_mano else torch.zeros(2, 10)
     return self.decode(x, shapes.to(x).expand(len(x), 2, 10), valid)
 
 @patch

@@ -13,6 +13,7 @@ __all__ = ['ProfileName', 'Method', 'Stage', 'Supervision', 'SideHead', 'Layout'
 # %% ../../nbs/library/2_runs/21a_choices.ipynb #047f44b1
 import difflib
 import math
+import os
 from dataclasses import dataclass, fields
 from pathlib import Path
 from types import UnionType
@@ -72,7 +73,7 @@ def find_path(
     path:str|Path, # absolute, or relative to where one stands or to the project
 )->Path: # of a file or folder; where one stands, if it is nowhere
     "A path that somebody types"
-    given = Path(path).expanduser()
+    given = Path(os.path.expanduser(path))
     inside = project_root()/given
     return inside if not given.exists() and inside.exists() else given
 
@@ -92,7 +93,7 @@ class AFile:
             return ''
         if find_path(value).exists():
             return ''
-        parent = Path(value).expanduser().parent
+        parent = Path(os.path.expanduser(value)).parent
         folders = parent, project_root()/parent
         names = [path.name for folder in folders for path in folder.glob('*')]
         near = difflib.get_close_matches(Path(value).name, names, n=1)

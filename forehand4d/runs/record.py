@@ -14,16 +14,15 @@ import time
 import warnings
 from pathlib import Path
 from typing import Any
-from PIL import Image
 from fastcore.basics import patch
 from ..core.paths import outputs_root
 from ..core.files import atomic_path, file_hash, make_folder, plain_value, read_json
-from ..core.files import stable_hash, write_json
+from ..core.files import read_text, stable_hash, write_json
 from ..core.compute import git_state, software
 from .folders import append_row, check_name, relative, require_same
 from .folders import is_held, lock_folder, set_aside, unlock_folder
 from .manifest import input_record, new_manifest, note_launch, now_text
-from .manifest import read_manifest, write_config
+from .manifest import config_text, read_manifest
 
 # %% ../../nbs/library/2_runs/21_record.ipynb #e1b70ccd
 class Run:
@@ -56,6 +55,11 @@ class Run:
     def params(self)->dict:
         "Resolved parameters"
         return self.manifest['parameters']
+
+    @property
+    def config(self)->str: # YAML, as in `config.yaml`
+        "Resolved parameters, to be read"
+        return config_text(self.manifest)
 
     @property
     def metrics(self)->dict:
@@ -133,7 +137,8 @@ def start_run(
     run = Run(folder, manifest, root, writing=is_first)
     run._save()
     if is_first:
-        write_config(folder/'config.yaml', notebook, name, params)
+        with atomic_path(folder/'config.yaml') as temporary:
+            temporary.write_text(run.config)
     _watch(run)
     return run
 
@@ -183,7 +188,7 @@ def _table(self:Run, **how): # data frame; `how` as for `pandas.read_csv`
     "The log, without a last row cut short by a kill"
     import pandas as pd
     path = self.dir/'log.csv'
-    text = path.read_text(encoding='utf-8') if path.exists() else ''
+    text = read_text(path) if path.exists() else ''
     whole_rows = text.rpartition('\n')[0]
     return pd.read_csv(io.StringIO(whole_rows), **how) if whole_rows else pd.DataFrame()
 
@@ -290,6 +295,7 @@ def _write_picture(
     elif hasattr(fig, 'save'):
         fig.save(path)
     else:
+        from PIL import Image # commands that only look at records draw nothing
         Image.fromarray(fig).save(path)
 
 @patch

@@ -23,7 +23,6 @@ from ..fitting.procedure import fit_tracks, procedure
 from ..fitting.refinement import RefineConfig, observe, refine_batch
 from ..runs.record import list_runs
 from ..training.weights import pick_weights
-from ..released.networks import LegacyModel
 from ..video.recordings import Spoil, spoiled
 from .forecast_evaluation import name_of_weights
 
@@ -57,6 +56,7 @@ class LiftSettings:
     seed: int = 0 # seed of the first draw of the first batch
     refine: RefineConfig = field(default_factory=RefineConfig) # settings of the refinement
     batch: int = 64 # clips at a time
+    known_shape: bool = False # give the labelled shape of the hands, zero where there is none
 
 @dataclass(frozen=True)
 class Lifted:
@@ -86,12 +86,11 @@ def _draw(
 )->list[HandMotion]: # (B, T) each
     "Lift a batch several times"
     motions = []
-    shapes = batch.betas if isinstance(model, LegacyModel) else None
     for draw in range(count):
         motions.append(model.lift(
             *track_of(batch),
-            betas=shapes,
             real=batch.real,
+            betas=batch.betas if settings.known_shape else None,
             steps=settings.steps,
             seed=settings.seed + DRAW*draw + first))
     return motions

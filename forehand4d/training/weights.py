@@ -17,7 +17,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from ..core.paths import outputs_root
 from ..core.compute import per_row
-from ..core.files import atomic_path, reading
+from ..core.files import atomic_path, parse_json, reading
 from ..core.checks import check_config
 from ..runs.record import Run, list_runs
 from .hub import download_weights, is_repository
@@ -136,7 +136,7 @@ def read_weights(
     opened = reading(path, 'checkpoint of this project', 'complete')
     with opened as path, safe_open(str(path), 'pt') as file:
         header = file.metadata() or {}
-        cfg = json.loads(header['config'])
+        cfg = parse_json(header['config'], 'its configuration')
         state = {name: file.get_tensor(name) for name in file.keys()} # noqa: SIM118
     kinds = (kind,) if isinstance(kind, str) else tuple(kind)
     _check_kind(cfg, path)
