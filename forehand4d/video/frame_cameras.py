@@ -132,6 +132,7 @@ def _opengl_lens(
     lens = ColmapLens('FULL_OPENCV', (width, height), tuple(map(float, numbers)))
     return _lens_camera(lens)
 
+# %% ../../nbs/library/5_video/54b_frame_cameras.ipynb #60a0ab96
 def _opengl_matrix(
     frame:dict, # keys of the file and of the frame
 )->np.ndarray: # (4, 4)
