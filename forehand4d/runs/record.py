@@ -23,7 +23,7 @@ from ..core.compute import git_state, software
 from .folders import append_row, check_name, relative, require_same
 from .folders import is_held, lock_folder, set_aside, unlock_folder
 from .manifest import input_record, new_manifest, note_launch, now_text
-from .manifest import read_manifest, write_config
+from .manifest import config_text, read_manifest
 
 # %% ../../nbs/library/2_runs/21_record.ipynb #e1b70ccd
 class Run:
@@ -56,6 +56,11 @@ class Run:
     def params(self)->dict:
         "Resolved parameters"
         return self.manifest['parameters']
+
+    @property
+    def config(self)->str: # YAML, as in `config.yaml`
+        "Resolved parameters, to be read"
+        return config_text(self.manifest)
 
     @property
     def metrics(self)->dict:
@@ -133,7 +138,8 @@ def start_run(
     run = Run(folder, manifest, root, writing=is_first)
     run._save()
     if is_first:
-        write_config(folder/'config.yaml', notebook, name, params)
+        with atomic_path(folder/'config.yaml') as temporary:
+            temporary.write_text(run.config)
     _watch(run)
     return run
 
