@@ -36,6 +36,9 @@ def _absolute(path:str|None)->str: # path or nothing
     if not path: return ''
     if not os.path.lexists(path):
         raise FileNotFoundError(f'nothing at {path}: check the name')
+    if not os.path.isfile(path) and not os.path.isdir(path): # nobody would ever write into it
+        raise ValueError(f'{path}: expected a file or a folder, '
+                         'got a pipe, a device or a dead link')
     return os.path.abspath(path)
 
 # %% ../nbs/library/8_cli/80a_cli_video.ipynb #ed9720ee

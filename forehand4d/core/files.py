@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['LONGEST_STEM', 'NEARLY_FULL', 'BLOCK', 'LIMITS', 'NOT_DAMAGE', 'plain_value', 'stable_hash', 'file_hash',
            'process_space', 'require_free', 'make_folder', 'atomic_path', 'write_json', 'size_limit', 'within',
-           'regular_file', 'reading', 'read_json']
+           'regular_file', 'reading', 'text_file', 'read_text', 'parse_json', 'read_json', 'read_json_lines']
 
 # %% ../../nbs/library/1_core/12_files.ipynb #ec1a95b0
 import dataclasses
@@ -238,7 +238,7 @@ def write_json(
 LIMITS = dict(
     PIXELS=150_000_000, # of a picture
     BYTES=1 << 30, # of all arrays of a file
-    JSON=1 << 28, # of a json file
+    JSON=1 << 28, # of a json file, or of another text
 )
 
 def size_limit(what:str)->int: # one of `LIMITS`
@@ -325,13 +325,46 @@ def _reason(error:Exception)->str: # that came up while reading
         return 'it holds objects that are not read'
     return lines[0]
 
-def read_json(path:str|Path)->Any: # file to be read → what it holds
-    "Read json; a broken file is named in the error"
-    path = regular_file(path, 'json file')
+# %% ../../nbs/library/1_core/12_files.ipynb #eb46e223
+def text_file(
+    path:str|Path, # file that is going to be read
+    kind:str='text file', # what it should be
+)->Path: # `path`
+    "Refuse a text that is longer than allowed"
+    path = regular_file(path, kind)
     within('JSON', path.stat().st_size, path)
+    return path
+
+def read_text(
+    path:str|Path, # file to be read
+    kind:str='text file', # what it should be
+)->str: # what it says
+    "Text of a file, no longer than allowed"
+    path = text_file(path, kind)
+    with reading(path, kind):
+        return path.read_text(encoding='utf-8-sig') # some tools of Windows begin with a mark
+
+_IN_MEMORY = {'{': 240, '[': 88, ',': 64} # bytes in memory for each sign in a json file, at most
+
+def parse_json(
+    text:str, # json
+    path:str|Path, # file that it comes from
+)->Any: # what it says
+    "What a json text says, if that fits into memory"
+    size = sum(text.count(sign)*each for sign, each in _IN_MEMORY.items())
+    within('BYTES', size, f'{path}, its values in memory')
     try:
-        return json.loads(path.read_text(encoding='utf-8'))
+        return json.loads(text)
     except (ValueError, RecursionError) as error:
         too_deep = isinstance(error, RecursionError)
         why = 'nested too deeply' if too_deep else error
         raise ValueError(f'expected json in {path}: {why}') from None
+
+def read_json(path:str|Path)->Any: # file to be read → what it holds
+    "Read json; a broken file is named in the error"
+    return parse_json(read_text(path, 'json file'), path)
+
+def read_json_lines(path:str|Path)->list: # file to be read → what each of its lines says
+    "Read json lines"
+    lines = read_text(path, 'file of json lines').splitlines()
+    return parse_json(f'[{",".join(lines)}]', path)

@@ -23,7 +23,7 @@ def _given(variable:str)->Path|None: # name of an environment variable
     given = os.environ.get(variable)
     if not given:
         return None
-    return Path(given).expanduser().resolve()
+    return Path(os.path.expanduser(given)).resolve() # a `~name` of nobody stays as it is
 
 def package_root()->Path: # absolute folder of the package
     "Where the modules lie, and what ships with them"

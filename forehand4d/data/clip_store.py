@@ -15,7 +15,8 @@ from fastcore.basics import chunked
 from PIL import Image
 from torch import Tensor
 from fastcore.basics import patch
-from ..core.files import NOT_DAMAGE, atomic_path, file_hash, read_json, write_json
+from ..core.files import NOT_DAMAGE, atomic_path, file_hash, parse_json, read_json
+from ..core.files import within, write_json
 from ..runs.folders import holding
 from ..geometry.rotations import mat_to_6d
 from ..geometry.motion import HandMotion
@@ -109,12 +110,14 @@ def decode_clip(
             _rotations(_array(row, 'rot6d', copy)), _array(row, 'wrist', copy),
             _array(row, 'betas', copy)[0], _array(row, 'hand_valid', copy), row['hand_id'])
     if image and row.get('image') is not None:
-        pixels = np.asarray(Image.open(io.BytesIO(row['image'])).convert('RGB'))
+        stored = Image.open(io.BytesIO(row['image']))
+        within('PIXELS', stored.width*stored.height, 'its image')
+        pixels = np.asarray(stored.convert('RGB'))
     tensors = {name: _array(row, name, copy) for name in CLIP_TENSORS}
     return Clip(
         dataset=row['dataset'], sequence=row['sequence'], fps=row['fps'], **tensors,
-        labels=row['labels'], motion=motion, image=pixels, meta=json.loads(row['meta']),
-        past=past)
+        labels=row['labels'], motion=motion, image=pixels, past=past,
+        meta=parse_json(row['meta'], 'its notes'))
 
 # %% ../../nbs/library/3_data/32_clip_store.ipynb #790818b0
 def _write_shard(
@@ -175,7 +178,7 @@ def _check_shard(
     if odd:
         raise ValueError(f'{path}: a shard has no {", ".join(odd)}; {_AGAIN}')
     file = shard['file']
-    if Path(file).name != file:
+    if Path(file).name != file or not file.isprintable():
         raise ValueError(f'{path}: a shard {file!r} lies outside of the folder; {_AGAIN}')
     if not 0 < shard['clips'] < MOST_CLIPS:
         raise ValueError(f'{path}: {file} with {shard["clips"]} clips; {_AGAIN}')

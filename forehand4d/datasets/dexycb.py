@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np, torch
 from torch import Tensor
 from ..core.checks import read_arrays
+from ..core.files import read_text
 from ..geometry.hands import SIDES
 from ..geometry.mano import to_mano21
 from .sequences import ManoLabels, Sequence, SequenceList, expect
@@ -40,7 +41,7 @@ def _yml(
 )->list[str]: # one value, or those of a list
     "Values of a key"
     with expect('dexycb', path, key):
-        text = path.read_text()
+        text = read_text(path)
         if after:
             text = text.partition(after)[2]
     found = re.search(rf'\b{key}:[ \t]*{_VALUE}', text)

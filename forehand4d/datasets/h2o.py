@@ -10,6 +10,7 @@ from functools import partial
 from pathlib import Path
 import numpy as np, torch
 from torch import Tensor
+from ..core.files import read_text
 from ..geometry.cameras import invert, transform
 from ..geometry.mano import to_mano21
 from ..geometry.motion import HandMotion
@@ -32,7 +33,10 @@ def _numbers(
     if not path.is_file() and not must:
         return np.full(count, np.nan)
     with expect('h2o', path, f'{count} numbers'):
-        return np.array(path.read_text().split(), float).reshape(count)
+        numbers = np.array(read_text(path).split(), float).reshape(count)
+        if not np.isfinite(numbers).all():
+            raise ValueError('found some that are not finite')
+        return numbers
 
 def _table(
     folder:Path, # of a camera

@@ -16,7 +16,7 @@ import imageio_ffmpeg
 import numpy as np
 import torch
 from torch import Tensor
-from ..core.files import read_json
+from ..core.files import read_json, read_text, text_file
 from ..geometry.cameras import invert
 from ..geometry.mano import to_mano21
 from .sequences import Sequence, SequenceList, expect, find_folder
@@ -44,7 +44,7 @@ def _rows(
     with expect('holoassist', path, what):
         if not path.stat().st_size:
             raise ValueError('found nothing')
-        rows = np.loadtxt(path, dtype, ndmin=2, converters=converters)
+        rows = np.loadtxt(text_file(path), dtype, ndmin=2, converters=converters)
         if rows.shape[1] not in widths:
             raise ValueError(f'found {rows.shape[1]}')
     return rows
@@ -340,7 +340,7 @@ def _listed(path:Path)->set|list: # txt or json → names of videos
     with expect('holoassist', path, 'a list of videos with video_name'):
         if path.suffix == '.json':
             return {video['video_name'] for video in read_json(path)}
-        return path.read_text().split()
+        return read_text(path).split()
 
 def sequences(
     root:str|Path, # folder of the videos' folders, or one above it

@@ -7,7 +7,7 @@ __all__ = ['ROOT', 'FRAMES', 'MIRROR', 'UMETRACK', 'CAMERAS', 'MASKS', 'umetrack
            'Recording', 'read_recording', 'Archive', 'read_clip']
 
 # %% ../../nbs/library/4_datasets/44e1_hot3d_files.ipynb #f7cd442f
-import json, tarfile
+import tarfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -16,7 +16,8 @@ from pathlib import Path
 import numpy as np, pandas as pd, torch
 from scipy.spatial.transform import Rotation
 from torch import Tensor
-from ..core.files import read_json, within
+from ..core.files import parse_json, read_json, read_json_lines, text_file
+from ..core.files import within
 from ..geometry.rotations import aa_to_mat, mat_to_aa
 from ..geometry.cameras import make_T, transform
 from .sequences import expect, read_image
@@ -75,7 +76,7 @@ def _csv(
 )->pd.DataFrame: # by timestamp, the first row of each
     "Columns of a table"
     with expect('hot3d', path, ', '.join(columns)):
-        rows = pd.read_csv(path).loc[where]
+        rows = pd.read_csv(text_file(path)).loc[where]
         return rows.groupby('timestamp[ns]')[columns].first().astype(float)
 
 def _xform(spelled:dict)->np.ndarray: # translation and quaternion (w first) by names → (7,)
@@ -230,8 +231,7 @@ class Recording:
         path = self.folder/f'{self.source.kind}_hand_pose_trajectory.jsonl'
         by_time = {}
         with expect('hot3d', path, 'hand_poses'):
-            for line in path.read_text().splitlines():
-                instant = json.loads(line)
+            for instant in read_json_lines(path):
                 by_time[instant['timestamp_ns']] = instant['hand_poses']
         frames = [by_time.get(time, {}) for time in self.times.tolist()]
         hands = _hands(path, frames, self.source.numbers())
@@ -248,7 +248,7 @@ def _aria_cameras(
 )->list: # N times lens, pose in the device, size
     "The calibration that is nearest in time to each image"
     label, size = CAMERAS[stream]
-    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    lines = read_json_lines(path)
     clock = pd.Index([line['tracking_timestamp_us']*1000 for line in lines])
     nearest = (clock - clock[0]).get_indexer(times - times[0], method='nearest')
     cameras = []
@@ -318,7 +318,8 @@ class Archive:
         "What a member says"
         member = self.members[name]
         within('JSON', member.size, name)
-        return json.load(self.tar.extractfile(member))
+        text = self.tar.extractfile(member).read().decode()
+        return parse_json(text, name)
 
     def instant(self,
         name:str, # of the frame, as "000003"
@@ -351,6 +352,7 @@ def read_clip(source:Source)->Found: # its `path` is the tar file
     "A clip"
     path = source.path
     with expect('hot3d', path, 'an uncompressed tar file'):
+        within('BYTES', path.stat().st_size, path)
         tar = tarfile.open(path, 'r:') # noqa: SIM115 (closed below, after its last member)
         members = {member.name.rpartition('/')[2]: member for member in tar if member.isfile()}
     archive = Archive(tar, members)

@@ -8,7 +8,7 @@ __all__ = ['Sequence', 'SequenceList', 'toy_sequence', 'expect', 'read_npy', 're
 
 # %% ../../nbs/library/4_datasets/41_sequences.ipynb #5bf28777
 import io
-import math
+
 import warnings
 from collections.abc import Callable
 from contextlib import contextmanager
@@ -18,6 +18,7 @@ from pathlib import Path
 import numpy as np, torch
 from PIL import Image
 from torch import Tensor
+from ..core.checks import array_header
 from ..core.files import within
 from ..core.pickles import plain_data, read_pickle
 from ..geometry.cameras import intrinsics_from_fov, look_at, make_T, project, transform
@@ -150,12 +151,8 @@ def expect(
 def read_npy(path:str|Path): # `.npy` → array, or the object that it holds
     "Read an .npy file; a pickle inside is read as plain data, nothing is run"
     with expect('npy', path, 'an array or plain data'), open(path, 'rb') as file:
-        major, _ = np.lib.format.read_magic(file)
-        read_header = {
-            1: np.lib.format.read_array_header_1_0,
-            2: np.lib.format.read_array_header_2_0}[major]
-        shape, _, dtype = read_header(file)
-        within('BYTES', math.prod(shape)*dtype.itemsize, path)
+        dtype, size = array_header(file)
+        within('BYTES', size, path)
         data = plain_data(file) if dtype.hasobject else np.load(path, allow_pickle=False)
         return data.item() if data.shape == () else data
 
@@ -274,8 +271,11 @@ def _image_bytes(
         of_row = '' if count else f' for row {row}'
         raise FileNotFoundError(f'{path}: no such image{of_row}')
     with open(path, 'rb') as archive:
+        end = archive.seek(0, 2) # 2: from the end
+        size = min(count, end) if count > 0 else end
+        within('BYTES', size, path)
         archive.seek(first)
-        return path, archive.read(count)
+        return path, archive.read(size)
 
 # what Pillow raises for images that are cut off, garbled or enormous
 _DAMAGE = (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError)

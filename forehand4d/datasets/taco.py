@@ -13,8 +13,9 @@ from pathlib import Path
 import imageio_ffmpeg
 import numpy as np
 import torch
+from ..core.files import text_file
 from ..geometry.mano import to_mano21
-from .sequences import Sequence, SequenceList, expect, find_folder
+from .sequences import Sequence, SequenceList, expect, find_folder, read_npy
 
 # %% ../../nbs/library/4_datasets/44j_taco.ipynb #14944666
 FPS = 30. # of the recordings
@@ -34,7 +35,7 @@ def _array(
     row = ', '.join(map(str, shape))
     with expect('taco', path, f'(N, {row}) numbers'):
         is_text = path.suffix == '.txt'
-        numbers = np.loadtxt(path) if is_text else np.load(path, allow_pickle=False)
+        numbers = np.loadtxt(text_file(path)) if is_text else read_npy(path)
         return torch.from_numpy(numbers.astype(float)).reshape(-1, *shape)
 
 def _image(

@@ -208,6 +208,11 @@ def _check_hand(
     sums = np.asarray(arrays['weights']).sum(1)
     if np.abs(sums - 1).max() > .02:
         raise ValueError(f'{path}: weights do not sum to 1 at every vertex')
+    regressor = np.asarray(arrays['J_regressor']).sum(1)
+    if np.abs(regressor - 1).max() > .02:
+        raise ValueError(f'{path}: J_regressor does not sum to 1 for every joint')
+    if np.linalg.norm(arrays['hands_components'], axis=1).min() < 1e-6:
+        raise ValueError(f'{path}: hands_components has rows of zeros')
     if 'kintree_table' in arrays:
         parents = np.asarray(arrays['kintree_table'])[0, 1:].astype(np.int64)
         if tuple(parents) != PARENTS[1:]:

@@ -7,13 +7,12 @@ __all__ = ['MANO_SIZES', 'MANO_NAMES', 'refuse_mano', 'is_synthetic', 'licence_o
            'push_to_hub']
 
 # %% ../../nbs/library/6_models/69g_sharing.ipynb #741c1e5d
-import json
 import shutil
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from safetensors import safe_open
-from ..core.files import atomic_path, read_json, write_json
+from ..core.files import atomic_path, parse_json, read_json, reading, write_json
 from ..handworld.domains import DOMAINS
 from ..training.hub import WEIGHTS, is_repository
 from ..training.weights import pick_weights
@@ -35,7 +34,7 @@ def refuse_mano(
     path:str|Path, # `.safetensors`
 ): # raises a ValueError
     "Refuse weights that contain arrays of MANO"
-    with safe_open(str(path), 'pt') as file:
+    with reading(path, 'file of weights'), safe_open(str(path), 'pt') as file:
         shapes = {name: file.get_slice(name).get_shape() for name in file.keys()} # noqa: SIM118
     found = [name for name, shape in shapes.items() if _is_mano(name, shape)]
     if found:
@@ -176,8 +175,8 @@ def share_of(
     path, _ = pick_weights(spec, notebook, shipped)
     refuse_mano(path)
     record = _record_beside(Path(path))
-    with safe_open(str(path), 'pt') as file:
-        config = json.loads(file.metadata()['config'])
+    with reading(path, 'model of this project'), safe_open(str(path), 'pt') as file:
+        config = parse_json((file.metadata() or {})['config'], 'its configuration')
     if config.get('kind') not in _KINDS:
         raise ValueError(f'{path}: holds a {config.get("kind")}, and only a '
                          f'{" or ".join(_KINDS)} can be loaded from the hub')

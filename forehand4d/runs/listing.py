@@ -10,6 +10,7 @@ __all__ = ['MOST_METRICS', 'age_text', 'folder_bytes', 'size_text', 'run_line', 
 import shutil
 from datetime import UTC, datetime
 from pathlib import Path
+from ..core.checks import one_line
 from ..core.paths import outputs_root
 from .record import Run, list_runs, run_state
 
@@ -71,7 +72,7 @@ def run_line(
         said = run.manifest.get('error', '')
     columns = state.ljust(8), age.rjust(7), ' ago', took.rjust(8), size.rjust(8)
     name = f'{run.notebook}/{run.name}'
-    return '  '.join([''.join(columns), name, said]).rstrip()
+    return one_line('  '.join([''.join(columns), name, said]).rstrip())
 
 def list_lines(
     notebook:str|None=None, # only of this notebook

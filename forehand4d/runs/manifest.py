@@ -21,6 +21,34 @@ KNOWN = dict( # of every manifest
     run=str, notebook=str, status=str, started=str, parameters=dict, metrics=dict,
     artifacts=dict, inputs=dict, splits=dict)
 
+_SCHEMA = 1 # of manifests that are written here
+
+def _check_entries(
+    found:dict, # manifest
+    path:Path, # its file
+):
+    "Refuse names that are none, times that are none, and what a later version has written"
+    if found.get('schema', _SCHEMA) != _SCHEMA:
+        raise ValueError(f'{path}: a manifest of schema {found["schema"]!r:.20}, expected '
+                         f'{_SCHEMA}: it needs another version of forehand4d')
+    for key in ('run', 'notebook'):
+        name = found[key]
+        if not name.isprintable() or Path(name).name != name:
+            raise ValueError(f'{path}: {key} should be a plain name, is {name!r:.80}')
+    try:
+        in_zone = datetime.fromisoformat(found['started']).tzinfo
+    except ValueError:
+        in_zone = None
+    if not in_zone:
+        raise ValueError(f'{path}: started should be date, time and zone, '
+                         f'is {found["started"]!r:.40}')
+    for name in found['artifacts']:
+        if Path(name).is_absolute() or '..' in Path(name).parts:
+            raise ValueError(f'{path}: its artifact {name!r:.80} lies outside of its folder')
+    for role, entry in found['inputs'].items():
+        if not isinstance(entry, dict) or not isinstance(entry.get('path'), str):
+            raise ValueError(f'{path}: its input {role!r:.40} has no path')
+
 def read_manifest(path:Path)->dict: # manifest.json → its content
     "What is on record of a run, checked"
     found = read_json(path)
@@ -30,9 +58,10 @@ def read_manifest(path:Path)->dict: # manifest.json → its content
     if odd:
         raise ValueError(f'{path}: not the manifest of a run: {", ".join(odd)} missing or of the '
                          'wrong kind; move the folder away')
+    _check_entries(found, path)
     duration = found.get('duration')
     is_seconds = isinstance(duration, (int, float)) and not isinstance(duration, bool)
-    if duration is not None and not is_seconds:
+    if duration is not None and not (is_seconds and duration >= 0):
         raise ValueError(f'{path}: duration should be seconds, is {duration!r}')
     return found
 

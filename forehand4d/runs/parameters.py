@@ -10,12 +10,11 @@ __all__ = ['notebook_folders', 'run_notebooks', 'find_notebook', 'notebook_param
 import ast
 import difflib
 import importlib
-import json
 import tokenize
 from io import StringIO
 from pathlib import Path
 from typing import Any
-from ..core.files import reading
+from ..core.files import read_json, reading
 from ..core.paths import package_root, project_root
 from .choices import base_type, describe, nearest, value_problem
 
@@ -56,13 +55,12 @@ def _code_cells(path:Path)->tuple[str, list]: # notebook → parameters, all cod
     parameters = ''
     everything = []
     with reading(path, 'notebook'):
-        cells = json.loads(path.read_text(encoding='utf-8'))['cells']
-    for cell in cells:
-        if cell['cell_type'] != 'code': continue
-        source = ''.join(cell['source'])
-        everything.append(source)
-        if 'parameters' in cell['metadata'].get('tags', []):
-            parameters = source
+        for cell in read_json(path)['cells']:
+            if cell['cell_type'] != 'code': continue
+            source = ''.join(cell['source'])
+            everything.append(source)
+            if 'parameters' in cell['metadata'].get('tags', []):
+                parameters = source
     return parameters, everything
 
 def _comments(source:str)->dict: # code → line number → comment

@@ -14,11 +14,10 @@ import time
 import warnings
 from pathlib import Path
 from typing import Any
-from PIL import Image
 from fastcore.basics import patch
 from ..core.paths import outputs_root
 from ..core.files import atomic_path, file_hash, make_folder, plain_value, read_json
-from ..core.files import stable_hash, write_json
+from ..core.files import read_text, stable_hash, write_json
 from ..core.compute import git_state, software
 from .folders import append_row, check_name, relative, require_same
 from .folders import is_held, lock_folder, set_aside, unlock_folder
@@ -189,7 +188,7 @@ def _table(self:Run, **how): # data frame; `how` as for `pandas.read_csv`
     "The log, without a last row cut short by a kill"
     import pandas as pd
     path = self.dir/'log.csv'
-    text = path.read_text(encoding='utf-8') if path.exists() else ''
+    text = read_text(path) if path.exists() else ''
     whole_rows = text.rpartition('\n')[0]
     return pd.read_csv(io.StringIO(whole_rows), **how) if whole_rows else pd.DataFrame()
 
@@ -296,6 +295,7 @@ def _write_picture(
     elif hasattr(fig, 'save'):
         fig.save(path)
     else:
+        from PIL import Image # commands that only look at records draw nothing
         Image.fromarray(fig).save(path)
 
 @patch

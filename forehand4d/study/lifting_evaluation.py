@@ -24,6 +24,7 @@ from ..fitting.refinement import RefineConfig, observe, refine_batch
 from ..runs.record import list_runs
 from ..training.weights import pick_weights
 from ..video.recordings import Spoil, spoiled
+from .forecast_evaluation import name_of_weights
 
 # %% ../../nbs/library/7_study/78b_lifting_evaluation.ipynb #c768158f
 def find_lifters(
@@ -39,7 +40,8 @@ def find_lifters(
     found = {}
     for name in names:
         path, run = pick_weights(name, 'train_lifting', 'lifter.safetensors')
-        found[method_id(run.params) if run else 'lifting'] = Trained(path, run)
+        method = method_id(run.params) if run else name_of_weights(path, 'lifting')
+        found[method] = Trained(path, run)
     return found
 
 # %% ../../nbs/library/7_study/78b_lifting_evaluation.ipynb #27572fcc

@@ -4,10 +4,10 @@
 
 # %% auto #0
 __all__ = ['SHOWN', 'REAL', 'RELEASED_SPLITS', 'LIFT', 'BASELINES', 'MAIN', 'TABLE1', 'TABLE2', 'TABLE3', 'TABLE4', 'TABLE5',
-           'TABLES', 'paper_numbers', 'Row', 'TableSpec']
+           'TABLE7', 'TABLES', 'paper_numbers', 'Row', 'TableSpec', 'named_rows']
 
 # %% ../../nbs/library/7_study/71_paper.ipynb #fa18b419
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib.resources import files
 import pandas as pd
 
@@ -52,6 +52,8 @@ class Row:
     paper: str|None = None # row of the paper; none for our own rows
     step: str = '' # of the study, whose records hold it
     oracle: bool = False # knows more than the other rows: shown, never ranked
+    optional: bool = False # left out where it was not run
+    synthetic: bool = False # only HandWorld can tell
 
 @dataclass(frozen=True)
 class TableSpec:
@@ -67,6 +69,18 @@ class TableSpec:
 LIFT = 'evaluate_lifting/lift' # steps of the study
 BASELINES = 'evaluate_lifting_baselines/baselines'
 MAIN = 'evaluate_forecast/main'
+
+def named_rows(
+    methods:dict, # id of a method in `ours` → label
+    authors:dict, # kind of imported weights → label
+)->tuple[Row, ...]: # left out where they were not run
+    "Rows of the authors' weights and of the other configurations"
+    rows = [Row(f"{label}, authors' weights", f'authors-{kind}', optional=True)
+            for kind, label in authors.items()]
+    for name in ('paper', 'released'):
+        rows += [Row(f'{label}, configuration {name}', f'{name}-{method}', optional=True)
+                 for method, label in methods.items()]
+    return tuple(rows)
 
 _LIFTING = (
     Row('Training mean', 'train-mean', step=LIFT),
@@ -86,6 +100,8 @@ _LIFTING = (
     Row('Fitted, search alone, worse tracks', 'fit-search-only-hard', step=LIFT),
     Row('Fitted, lifting alone, worse tracks', 'fit-lifter-only-hard', step=LIFT),
     Row("Fitted, the paper's descent, worse tracks", 'fit-paper-hard', step=LIFT),
+    *named_rows({'lifting': 'Lifting', 'lifting-refined': 'Lifting + 2D refinement'},
+                {'lifting': 'Lifting', 'lifting-refined': 'Lifting + 2D refinement'}),
 )
 TABLE1 = TableSpec(
     'table1_lifting', 'Table 1. Lifting 2D keypoints to 4D hands',
@@ -108,10 +124,23 @@ TABLE2 = TableSpec(
     'evaluate_lifting', _LIFTING_INPUTS)
 
 # %% ../../nbs/library/7_study/71_paper.ipynb #06d0f38b
+_LEARNED = { # what other configurations train, by its id in ours
+    'forecast-3d': 'ForeHand4D, 3D',
+    'forecast-imputed': 'ForeHand4D, 3D + imputed',
+    'regressor-3d': 'Regressor, 3D',
+    'regressor-2d': 'Regressor, 3D + 2D',
+    'aux-regression': '2D regression head'}
+_WAYS = ('forecast-3d', 'forecast-imputed', 'aux-regression') # to use 2D labels
+_RELEASED = { # kinds of imported weights
+    'forecasting': 'ForeHand4D', 'regressor': 'Regressor', 'hybrid': '2D regression head'}
+
 _FORECASTING = (
     Row('Training mean', 'train-mean', step=MAIN),
     Row('Nearest training image', 'nearest', step=MAIN),
     Row('First true pose, held', 'static-oracle', step=MAIN, oracle=True),
+    Row('Perfect forecaster', 'perfect', step=MAIN, oracle=True, synthetic=True),
+    Row('Perfect forecaster, point forecast', 'perfect-likely',
+        step=MAIN, oracle=True, synthetic=True),
     Row('Static pose, trained', 'static', paper='Static pose, trained', step=MAIN),
     Row('Static pose, HaMeR', 'static-hamer',
         paper='Static pose, HaMeR', step='evaluate_forecast/static-hamer'),
@@ -132,6 +161,7 @@ _FORECASTING = (
     Row('Told the present: point forecast', 'forecast-hands-likely', step=MAIN, oracle=True),
     Row('Told the past: ForeHand4D', 'forecast-past', step=MAIN, oracle=True),
     Row('Told the past: point forecast', 'forecast-past-likely', step=MAIN, oracle=True),
+    *named_rows(_LEARNED, _RELEASED),
 )
 TABLE3 = TableSpec(
     'table3_forecasting', 'Table 3. Forecasting from one image',
@@ -146,6 +176,7 @@ _DIVERSITY = (
     Row('ForeHand4D, 3D + imputed (ours)', 'forecast-imputed', paper='ForeHand4D', step=MAIN),
     Row('ForeHand4D, 3D (ours)', 'forecast-3d', step=MAIN),
     Row('Static pose, trained', 'static', step=MAIN),
+    *named_rows(_LEARNED, _RELEASED),
 )
 TABLE4 = TableSpec(
     'table4_diversity', 'Table 4. Diversity and multimodality',
@@ -162,8 +193,18 @@ _SUPERVISION = (
         paper='2D diffusion head', step='evaluate_forecast/aux-diffusion'),
     Row('Imputed labels (ours)', 'forecast-imputed', paper='Imputed labels', step=MAIN),
     Row('True labels', 'forecast-oracle', step='evaluate_forecast/oracle', oracle=True),
+    *named_rows({name: _LEARNED[name] for name in _WAYS}, _RELEASED),
 )
 TABLE5 = TableSpec(
     'table5_2d_supervision', 'Table 5. Ways to use 2D labels',
     'evaluate_forecast', _SUPERVISION)
+
+_DISTRIBUTIONS = tuple(
+    replace(row, paper=None) for row in _FORECASTING
+    if row.method != 'nearest')
+TABLE7 = TableSpec(
+    'table7_distributions', 'Table 7. Forecasts as distributions',
+    'evaluate_forecast', _DISTRIBUTIONS,
+    dict(energy='energy', wrist='wrist', calibration='spread/error', headroom='headroom'),
+    unit='score')
 TABLES = (TABLE1, TABLE2, TABLE3, TABLE4, TABLE5)

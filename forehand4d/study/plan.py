@@ -166,6 +166,7 @@ ARTEFACTS = (
     plan('figure8_error_over_time', minutes=0.2, demo=True, unclean=True),
     plan('table6_real_video', minutes=0.2, real=False, unclean=True),
     plan('figure9_real_video', minutes=0.2, real=False, unclean=True),
+    plan('table7_distributions', minutes=0.2, demo=True, unclean=True),
     plan('claims', minutes=0.2, demo=True, unclean=True),
     plan('reproduce', minutes=0.2, demo=True),
     plan('forecast_image', minutes=0.4, demo=True, real=False, weights=run_of('f3d2d')),

@@ -115,11 +115,27 @@ UNIT_NOTES = {
         'one image.',
         'The scale depends on the length of the clips and on the normalisation: '
         'compare with our own reference.'),
+    'score': (
+        'Energy: energy score of a joint, cm, a proper score, lower is better (one motion: its '
+        'error). Wrist: error of the displacement of wrists that go 5 cm or more, cm, mean over '
+        'samples. Spread/error: of samples, 1 is right, below it they are too sure.',
+        'Headroom: share in percent of the way from the first true pose, held, to the perfect '
+        'forecaster, in M-F; best of k against the best of as many perfect samples, point '
+        'forecasts against the perfect point forecast. The perfect forecaster acts the scene '
+        'again from the picture and keeps what looks like it.'),
 } # unit → what it means, how to read it
 INTERVALS = {
     'cm': '95 % bootstrap interval over clips',
     '': '95 % range over draws of pairs',
+    'score': '95 % bootstrap interval over clips',
 } # by unit
+
+def _perfect(filled:list)->list[str]: # `Filled` rows → sentences
+    "How well the perfect forecaster is known"
+    courses = [each.pool[-1].run.params.get('courses') for each in filled if each.row.synthetic]
+    return [f'Perfect forecaster: the nearest third of {number} courses acted again for each '
+            'clip; the more, the nearer its rows are to the true distribution.'
+            for number in courses[:1]]
 
 def _how_averaged(filled:list)->str: # over seeds
     seeds = {each.row.label: len(each.pool) for each in filled}
@@ -150,7 +166,7 @@ def table_notes(
     data = f'Columns: {columns}. {kind_of_data(quoted, described)}'
     costly = [each for each in filled if each.budget != Budget()]
     budgets = [budget_statement(each.row.label, each.budget, len(each.pool)) for each in costly]
-    notes = [unit, data, reading]
+    notes = [unit, data, reading, *_perfect(filled)]
     if other := _other_splits(sources):
         notes.append(other)
     if described:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 import numpy as np
-from ..core.files import regular_file
+from ..core.files import read_text, regular_file
 from .frame_names import named_once
 
 # %% ../../nbs/library/5_video/54aa_colmap.ipynb #5ad40589
@@ -63,13 +63,17 @@ def _lists_points(line:str)->bool: # line of images.txt
 
 def _text_lines(path:Path)->list: # file of COLMAP
     "Its lines, without comments and empty ones"
-    lines = regular_file(path, 'text file of COLMAP').read_text().splitlines()
+    lines = read_text(path, 'text file of COLMAP').splitlines()
     return [line for line in lines if line.strip() and line.strip()[0] != '#']
 
 def _text_lenses(path:Path)->Iterator: # cameras.txt → number of the camera, `ColmapLens`
     "Lenses of a model in text"
     for line in _text_lines(path):
-        camera, model, width, height, *numbers = line.split()
+        try:
+            camera, model, width, height, *numbers = line.split()
+        except ValueError:
+            raise ValueError(f'{path.name} holds the line {line[:80]!r}, expected a camera '
+                             '(number, model, width, height, parameters)') from None
         size = float(width), float(height)
         yield int(camera), ColmapLens(model, size, tuple(map(float, numbers)))
 

@@ -16,8 +16,9 @@ from torch import Tensor
 from ..core.files import read_json
 from ..core.checks import read_arrays
 from ..geometry.cameras import intrinsics_from_fov, resize_intrinsics
-from ..datasets.sequences import expect
+from ..datasets.sequences import expect, find_folder
 from ..datasets.epic import read_campose
+from .images import focal_problem, layout_problem
 from .frame_names import match_frames, named_once
 from .colmap import LENS_MODELS, ColmapLens, lens_numbers, read_colmap
 
@@ -77,8 +78,11 @@ def _quaternion_pose(
     upper = np.c_[rotation, numbers[4:]]
     return _double(np.vstack([upper, [0, 0, 0, 1]]))
 
-def _colmap(folder:Path)->dict: # folder with two files → name of the image → `FrameCamera`
+_MODELS = ('sparse/0', 'sparse', 'colmap/sparse/0') # folders of a project in which a model may lie
+
+def _colmap(folder:Path)->dict: # of a model, or a project → name of the image → `FrameCamera`
     "Cameras of a model of COLMAP"
+    folder = find_folder(folder, 'colmap', 'cameras.txt or cameras.bin', _MODELS)
     pairs = (
         (image.name, replace(_lens_camera(image.lens), pose=_quaternion_pose(image.pose)))
         for image in read_colmap(folder))
@@ -128,15 +132,47 @@ def _opengl_lens(
     lens = ColmapLens('FULL_OPENCV', (width, height), tuple(map(float, numbers)))
     return _lens_camera(lens)
 
+def _opengl_matrix(
+    frame:dict, # keys of the file and of the frame
+)->np.ndarray: # (4, 4)
+    "Pose of a frame of transforms.json; a last row that is left out is added"
+    given = frame.get('transform_matrix')
+    try:
+        matrix = np.array(given, float)
+    except (ValueError, TypeError):
+        matrix = np.empty(0)
+    if matrix.shape == (3, 4):
+        matrix = np.vstack([matrix, [0, 0, 0, 1]])
+    if matrix.shape != (4, 4):
+        raise ValueError(f'transform_matrix of {frame["file_path"]} is {given!r:.60}, '
+                         'expected four rows of four numbers')
+    if not abs(np.linalg.det(matrix)) > 1e-9:
+        raise ValueError(f'transform_matrix of {frame["file_path"]} cannot be inverted')
+    return matrix
+
 def _opengl(
     frame:dict, # keys of the file and of the frame
 )->FrameCamera:
     "Camera of a frame of transforms.json"
-    world_from_camera = np.array(frame['transform_matrix'])*[1, -1, -1, 1]
+    world_from_camera = _opengl_matrix(frame)*[1, -1, -1, 1]
     return replace(_opengl_lens(frame), pose=_double(np.linalg.inv(world_from_camera)))
 
 # %% ../../nbs/library/5_video/54b_frame_cameras.ipynb #5853aad8
 _ARRAYS = {'intrinsics': (3, 3), 'cam_from_world': (4, 4), 'dist': (8,)}
+
+def _row_numbers(
+    arrays:dict, # name → array
+    key:str, # of `_ARRAYS`
+)->np.ndarray: # float64
+    "An array of numbers"
+    if key not in arrays:
+        raise ValueError(f'it has no {key}; there is {", ".join(arrays)}')
+    found = np.asarray(arrays[key])
+    if found.dtype.kind not in 'fiu':
+        raise ValueError(f'{key} is of type {found.dtype}, expected numbers')
+    if found.shape[-2:] != (3, 3) and key == 'intrinsics':
+        raise ValueError(f'intrinsics has the shape {found.shape}, expected (3, 3) or (N, 3, 3)')
+    return found.astype(np.float64)
 
 def _of_arrays(
     arrays, # intrinsics, cam_from_world, perhaps dist
@@ -145,7 +181,9 @@ def _of_arrays(
 )->dict: # name of a frame → `FrameCamera`
     "Cameras in our own notation"
     arrays = {'dist': np.zeros(8)} | arrays
-    rows = {key: np.asarray(arrays[key], np.float64) for key in _ARRAYS}
+    rows = {key: _row_numbers(arrays, key) for key in _ARRAYS}
+    if wrong := layout_problem(rows['intrinsics']):
+        raise ValueError(f'its intrinsics {wrong}')
     for key, shape in _ARRAYS.items():
         of_frames = (len(names), *shape)
         if rows[key].shape not in (shape, of_frames):
@@ -178,9 +216,14 @@ def _of_json(
     if not isinstance(content, dict):
         raise ValueError(f'expected names and values, found a {type(content).__name__}')
     if 'frames' in content:
+        if not isinstance(content['frames'], list):
+            raise ValueError('frames should be a list with a camera for each frame')
         shared = {'w': size[0], 'h': size[1]} | content
         pairs = ((frame['file_path'], _opengl(shared | frame)) for frame in content['frames'])
         return named_once(pairs, 'frame')
+    if not {'camera', 'images'} & {*content}:
+        raise ValueError('expected frames (transforms.json), or camera and images (EPIC-Fields), '
+                         f'there is {", ".join(content) or "nothing":.80}')
     K, dist, whole, ids, poses, _ = read_campose(path)
     arrays = {'intrinsics': K, 'cam_from_world': poses, 'dist': dist}
     return _of_arrays(arrays, [str(number) for number in ids], whole)
@@ -195,6 +238,9 @@ def _find_cameras(
     if Path(path).is_dir(): return _colmap(Path(path))
     if Path(path).suffix == '.npz':
         return _of_arrays(read_arrays(path, 'file of cameras'), names, size)
+    if Path(path).suffix != '.json':
+        raise ValueError('expected transforms.json or another .json file, an .npz file, '
+                         "COLMAP's folder with cameras and images, or degrees")
     return _of_json(path, size)
 
 # %% ../../nbs/library/5_video/54b_frame_cameras.ipynb #3b4946c5
@@ -225,7 +271,7 @@ def _with_one_lens(
     return FrameCamera(**filled)
 
 # %% ../../nbs/library/5_video/54b_frame_cameras.ipynb #21a67d07
-_LONGEST, _SHORTEST = 60, .05 # focal length, in longer sides of the image
+_BENT = 100 # largest number of a lens
 _UNEVEN = .02 # how much the ratio of the sides may differ
 _ROUNDING = 1e-3 # of a rotation matrix
 
@@ -257,12 +303,8 @@ def _check_lenses(
 ):
     "Refuse focal lengths and principal points that cannot belong to this video"
     centre = K[:, :2, 2]
-    focal = K[:, [0, 1], [0, 1]]
-    in_sides = focal/max(size)
-    if (focal <= 0).any() or (in_sides > _LONGEST).any() or (in_sides < _SHORTEST).any():
-        raise ValueError(
-            f'{path}: focal lengths of {focal.min():g} to {focal.max():g} pixels for '
-            f'a film of {size[0]}x{size[1]}')
+    if wrong := focal_problem(K[:, [0, 1], [0, 1]], size):
+        raise ValueError(f'{path}: {wrong}')
     if (centre < -.5).any() or (centre > torch.tensor(size) - .5).any():
         x, y = centre[0].tolist()
         raise ValueError(
@@ -300,5 +342,8 @@ def read_cameras(
     _check_poses(cameras, known, size, path)
     K = _resized_intrinsics(cameras, size)
     _check_lenses(K, size, path)
+    if (cameras.lens.abs() > _BENT).any():
+        raise ValueError(f'{path}: a lens with the distortion {cameras.lens.abs().max():g}, '
+                         f'expected {_BENT} at most')
     cameras.pose[:, :3, 3] *= scale
     return VideoCameras(K, cameras.pose, cameras.lens)

@@ -60,19 +60,25 @@ def _listed(names:list)->str:
     return f'{first} and {len(names) - 5} more'
 
 # %% ../../nbs/library/5_video/54a_frame_names.ipynb #9f7e2311
-def _refuse_surplus(
+def _handle_surplus(
     compared:_Comparison, # in the way that fits best
     names:list, # of the video's frames
     where, # file or folder of the entries
     whole:bool, # are entries on other frames always a mistake?
 ):
-    "Refuse entries on frames that the video does not have"
+    "Refuse entries on frames that the video does not have; warn of other names"
     surplus = [key for key in compared.entries if key not in {*compared.wanted}]
-    by_number = isinstance(compared.wanted[0], int) or all(name.isdecimal() for name in names)
+    if not surplus: return
+    frames = []
+    if all(str(key).isdecimal() for key in compared.wanted):
+        frames = [key for key in surplus if str(key).isdecimal()]
     same_count = len(compared.entries) == len(names)
-    if surplus and by_number and (whole or same_count):
+    if whole and not frames:
+        warnings.warn(f'{where}: left out {_listed(surplus)}, which no frame is called',
+                      stacklevel=3)
+    if frames and (whole or same_count):
         raise ValueError(
-            f'{where}: speaks of frames {_listed(surplus)}, the film has {names[0]} … {names[-1]}; '
+            f'{where}: speaks of frames {_listed(frames)}, the film has {names[0]} … {names[-1]}; '
             'remove what belongs to another film, or set `first`, '
             'the number of the first frame (0 or 1 with most tools)')
 
@@ -118,6 +124,6 @@ def match_frames(
         raise ValueError(
             f'{where}: {len(found)} entries for {len(best.entries)} frames; '
             'keep those of one camera')
-    _refuse_surplus(best, names, where, whole)
+    _handle_surplus(best, names, where, whole)
     _warn_of_missing(best, names, where)
     return [best.entries.get(key, [None])[0] for key in best.wanted]

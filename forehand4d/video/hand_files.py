@@ -37,6 +37,10 @@ _READERS = {
     '.npz': partial(read_arrays, kind='table of hands'),
 }
 
+_WANTED = (
+    'is_right (1 or 0) with keypoints or joints2d (21 rows of x and y in pixels, perhaps a '
+    'confidence), or what OpenPose, COCO-WholeBody, HaMeR or WiLoR write')
+
 def _by_side(content:dict)->dict: # of one image → probability of a right hand → keypoints
     "Hands whose key says the side: of the paper's pickles, or of OpenPose and COCO"
     sides = (('right', 1.), ('left', 0.))
@@ -63,6 +67,8 @@ def _tables(content)->list: # what a file says of one image → tables
     "Tables of one image"
     if isinstance(content, list):
         return [table for part in content for table in _tables(part)]
+    if not isinstance(content, dict):
+        raise ValueError(f'an entry is of the type {type(content).__name__}, expected {_WANTED}')
     content = _of_network(content)
     if 'people' in content: return _tables(content['people'])
     hands = _by_side(content)
@@ -73,6 +79,9 @@ def _tables(content)->list: # what a file says of one image → tables
     if not content: return []
     if 'keypoints' in content:
         content = {'joints2d': content['keypoints']} | content
+    if not {'joints2d', 'joints3d'} & {*content} or 'is_right' not in content:
+        there = ', '.join(map(str, content))
+        raise ValueError(f'an entry has {there:.100}, expected {_WANTED}')
     return [content]
 
 # %% ../../nbs/library/5_video/54c_hand_files.ipynb #2b251a6b
@@ -98,7 +107,9 @@ def _numbers(
     except (KeyError, ValueError, TypeError):
         there = f'is missing; there is {", ".join(map(str, table))}'
         if key in table:
-            there = f'is {_shape(table[key])}'
+            texts = np.asarray(table[key], object).ravel()[:1]
+            is_text = texts.size and isinstance(texts[0], str)
+            there = f'is text, {texts[0]!r:.40}' if is_text else f'is {_shape(table[key])}'
         raise ValueError(f'{key} should be {(count, *shape)}, {there}') from None
 
 # %% ../../nbs/library/5_video/54c_hand_files.ipynb #4fb7b5c3
@@ -133,6 +144,7 @@ def _joints(
 
 # %% ../../nbs/library/5_video/54c_hand_files.ipynb #58f262f4
 _STATED = .8 # probability of a side that a file states
+_FARTHEST = 1e6 # pixels; no picture is so large, and what is farther away was not seen
 _FEWEST = 4 # joints of a hand
 
 def _hands(
@@ -150,7 +162,8 @@ def _hands(
     confidence = keypoints[..., 2]
     stated = 'score' in table
     score = _numbers(table, 'score') if stated else np.nanmean(confidence.clip(0, 1), -1)
-    pixels = np.where(confidence[..., None] > LEAST, keypoints[..., :2], np.nan)
+    believed = (confidence > LEAST) & (abs(keypoints[..., :2]) < _FARTHEST).all(-1)
+    pixels = np.where(believed[..., None], keypoints[..., :2], np.nan)
     hands = zip(pixels, right.clip(1 - _STATED, _STATED), score.clip(0, 1), strict=True)
     return [hand for hand in hands if _counts(hand)]
 
@@ -205,12 +218,17 @@ def _of_coco(content:dict)->dict: # json → name of an image → its annotation
     names = {image['id']: image['file_name'] for image in content.get('images', ())}
     found = {name: [] for name in names.values()}
     for annotation in content.get('annotations', ()):
-        found[names[annotation['image_id']]].append(annotation)
+        number = annotation['image_id']
+        if number not in names:
+            raise ValueError(f'an annotation speaks of image {number}, which images does not list')
+        found[names[number]].append(annotation)
     return found
 
 def _by_frame(table:dict)->dict: # of all frames → number of a frame as text → its table
     "Cut one table of a whole video into tables of frames"
     frames = _numbers(table, 'frame')
+    if not np.array_equal(frames, frames.round()):
+        raise ValueError('frame should be whole numbers')
     found = {}
     for frame in np.unique(frames):
         rows = frames == frame
@@ -231,6 +249,9 @@ def _entries(path:Path)->dict: # name of a frame → its file, or its tables
         return {f'{number:06d}': entry for number, entry in enumerate(content)}
     if not isinstance(content, dict):
         raise ValueError(f'expected names and values, found a {type(content).__name__}')
+    by_name = 'frame' not in content and all(isinstance(v, (list, dict)) for v in content.values())
+    if by_name and 'images' not in content:
+        return content
     return _of_coco(content) or _by_frame(content)
 
 # %% ../../nbs/library/5_video/54c_hand_files.ipynb #2c893872
@@ -253,8 +274,9 @@ def _hands_by_frame(
         for entry in match_frames(_entries(path), names, path, whole):
             is_file = isinstance(entry, Path)
             with expect('footage', entry if is_file else path, 'hands'):
-                content = _READERS[entry.suffix](entry) if is_file else entry or []
-                hands = [hand for table in _tables(content) for hand in _hands(table, order, size)]
+                content = _READERS[entry.suffix](entry) if is_file else entry
+                tables = [] if content is None else _tables(content)
+                hands = [hand for table in tables for hand in _hands(table, order, size)]
                 found.append(hands)
     return found
 

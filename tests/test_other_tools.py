@@ -1,0 +1,234 @@
+"""Further inputs of each kind that users' tools write: keypoints, cameras, pictures, checkpoints,
+hand models; the right value, or one error that says what was found and what was expected"""
+
+import json, pickle
+import cv2
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from PIL.TiffImagePlugin import ImageFileDirectory_v2
+from test_cases import SIZE, hand, refused
+from fuzz.others import mano_pickle
+from forehand4d.geometry.hand_models import load_hand
+from forehand4d.geometry.mano import to_mano21
+from forehand4d.networks.pretrained import read_state
+from forehand4d.video.frame_cameras import read_cameras
+from forehand4d.video.hand_files import read_hands
+from forehand4d.video.images import intrinsics_for, load_image
+
+NAMES = [f'{i:04d}.png' for i in range(4)]
+JOINTS = np.stack([hand(i) for i in range(4)])
+
+
+def saved(path, content):
+    "A file of a kind that its suffix says"
+    if path.suffix == '.npz':
+        np.savez(path, **content)
+    elif path.suffix == '.pkl':
+        path.write_bytes(pickle.dumps(content))
+    else:
+        path.write_text(json.dumps(content), encoding='utf-8-sig')  # as tools of Windows do
+    return path
+
+
+def table(**change):
+    return dict(frame=np.arange(4), is_right=np.ones(4), joints2d=JOINTS) | change
+
+
+def entries(**change):
+    return [dict(is_right=1, keypoints=joints.tolist()) | change for joints in JOINTS]
+
+
+FAR = np.where(np.arange(21)[:, None] == 3, 1e300, JOINTS[0]).tolist()
+GOOD_HANDS = {
+    'half.npz': table(joints2d=JOINTS.astype(np.float16)),
+    'truth.npz': table(is_right=np.ones(4, bool)),
+    'list.json': entries(),
+    'by_name.json': dict(zip(NAMES, entries(), strict=True)),
+    'by_name.pkl': {n: dict(is_right=1, joints2d=j) for n, j in zip(NAMES, JOINTS, strict=True)},
+}
+BAD_HANDS = {
+    'no_side.json': ([dict(keypoints=FAR)] * 4, 'expected is_right'),
+    'mediapipe.json': ([dict(landmarks=[], handedness='Right')] * 4, 'an entry has landmarks'),
+    'mmpose.json': (dict(meta_info={}, instance_info=[]), "speaks of ['meta_info'"),
+    'arrays.pkl': (list(JOINTS), 'type ndarray'),
+    'image.json': (
+        dict(images=[], annotations=[dict(image_id=7)]) | dict(images=[dict(id=1, file_name='a')]),
+        'image 7',
+    ),
+    'names.npz': (table(frame=np.array(NAMES)), "is text, '0000.png'"),
+    'side.npz': (table(is_right=np.array(['right'] * 4)), "is text, 'right'"),
+    'half_frame.npz': (table(frame=np.arange(4) + 0.5), 'whole numbers'),
+    'shift.npz': (table(frame=np.arange(4) + 1), 'set `first`'),
+}
+
+
+@pytest.mark.parametrize('name', GOOD_HANDS)
+def test_hands_of_other_tools(tmp_path, name):
+    tracks = read_hands(saved(tmp_path / name, GOOD_HANDS[name]), NAMES, SIZE, 30.0)
+    assert tracks.valid[:, 0].all() and not tracks.valid[:, 1].any()
+    wanted = to_mano21(torch.from_numpy(JOINTS), 'openpose21')
+    assert (tracks.keypoints[:, 0] - wanted).abs().max() < 0.3
+
+
+@pytest.mark.parametrize('name', BAD_HANDS)
+def test_hands_that_say_too_little(tmp_path, name):
+    content, says = BAD_HANDS[name]
+    refused(name, read_hands, saved(tmp_path / name, content), NAMES, SIZE, 30.0, says=says)
+
+
+def test_a_joint_far_away_is_missing(tmp_path):
+    path = saved(tmp_path / 'a.json', [*entries()[:3], dict(is_right=1, keypoints=FAR)])
+    tracks = read_hands(path, NAMES, SIZE, 30.0)
+    assert tracks.valid[3, 0].sum() == 20 and tracks.keypoints.isfinite().all()
+
+
+def test_surplus_among_names_with_suffixes(tmp_path):
+    for i in range(6):
+        saved(tmp_path / f'{i:04d}.json', [entries()[0]])
+    refused(tmp_path.name, read_hands, tmp_path, NAMES, SIZE, 30.0, says='frames 0004, 0005')
+    for i in (4, 5):
+        (tmp_path / f'{i:04d}.json').unlink()
+    saved(tmp_path / 'summary.json', {})
+    with pytest.warns(UserWarning, match='left out summary'):
+        read_hands(tmp_path, NAMES, SIZE, 30.0)
+
+
+# ---- cameras
+
+K = np.array([[600.0, 0, 320], [0, 600, 240], [0, 0, 1]])
+POSE = np.eye(4)
+POSE[2, 3] = 0.5
+LENS = dict(w=640, h=480, fl_x=600.0, fl_y=600.0, cx=320.0, cy=240.0)
+
+
+def transforms(matrix=POSE, **change):
+    frames = [dict(file_path=name, transform_matrix=np.array(matrix).tolist()) for name in NAMES]
+    return LENS | dict(frames=frames) | change
+
+
+def arrays(**change):
+    return dict(intrinsics=K, cam_from_world=np.stack([POSE] * 4)) | change
+
+
+BAD_CAMERAS = {
+    'flat.json': (transforms(POSE.ravel()), 'expected four rows'),
+    'none.json': (transforms(None), 'is None, expected four rows'),
+    'singular.json': (transforms(np.zeros((4, 4))), 'cannot be inverted'),
+    'table.json': (transforms(frames={'0000.png': 1}), 'should be a list'),
+    'shares.json': (transforms(fl_x=0.94, fl_y=1.25, cx=0.5, cy=0.5), 'in shares of its sides'),
+    'bent.json': (transforms(k1=1e6), 'distortion 1e+06'),
+    'other.json': (dict(cameras=[]), 'expected frames (transforms.json)'),
+    'transposed.npz': (arrays(intrinsics=K.T), 'transposed'),
+    'skewed.npz': (arrays(intrinsics=K + np.eye(3, k=1) * 50), 'skewed'),
+    'stretched.npz': (arrays(intrinsics=K * [[1], [0.2], [1]] + [0, 0, 0]), 'differ by a factor'),
+    'names.npz': (dict(K=K, w2c=POSE), 'it has no intrinsics; there is'),
+    'complex.npz': (arrays(intrinsics=K.astype(complex)), 'expected numbers'),
+}
+
+
+@pytest.mark.parametrize('name', BAD_CAMERAS)
+def test_cameras_that_cannot_be(tmp_path, name):
+    content, says = BAD_CAMERAS[name]
+    refused(name, read_cameras, saved(tmp_path / name, content), NAMES, SIZE, says=says)
+
+
+def test_cameras_of_other_tools(tmp_path):
+    whole = read_cameras(saved(tmp_path / 'whole.json', transforms()), NAMES, SIZE)
+    short = read_cameras(saved(tmp_path / 'short.json', transforms(POSE[:3])), NAMES, SIZE)
+    assert torch.equal(whole.cam_from_world, short.cam_from_world)
+    (tmp_path / 'colmap' / 'sparse' / '0').mkdir(parents=True)
+    model = tmp_path / 'colmap' / 'sparse' / '0'
+    (model / 'cameras.txt').write_text('1 PINHOLE 640 480 600 600 320 240\r\n')
+    lines = [f'{i + 1} 1 0 0 0 0 0 .5 1 {name}\r\n\r\n' for i, name in enumerate(NAMES)]
+    (model / 'images.txt').write_text(''.join(lines))
+    for folder in (model, tmp_path / 'colmap'):
+        found = read_cameras(folder, NAMES, SIZE)
+        assert found.intrinsics[0, :2, 2].tolist() == [319.5, 239.5]
+        assert found.cam_from_world[3, 2, 3] == 0.5
+    path = tmp_path / 'pose.txt'
+    refused('pose.txt', read_cameras, path, NAMES, SIZE, says='expected transforms')
+    (model / 'cameras.txt').write_text('1,PINHOLE,640,480,600,600,320,240\n')
+    refused('cameras.txt', read_cameras, model, NAMES, SIZE, says='expected a camera (number')
+
+
+@pytest.mark.parametrize(
+    'given, says',
+    [
+        ('0.8,1.0,0.5,0.5', 'in shares of its sides'),
+        ([[50, 0, 0], [0, 50, 0], [32, 24, 1]], 'transposed'),
+        ([[50, 5, 32], [0, 50, 24], [0, 0, 1]], 'skewed'),
+        ([[100, 0, 64], [0, 100, 48], [0, 0, 2]], 'scaled'),
+        ('5000,5000,32,24', 'focal lengths of 5000'),
+        ('50,500,32,24', 'factor of 10'),
+        ([[50, 0, None], [0, 50, 24], [0, 0, 1]], 'fx,fy,cx,cy'),
+    ],
+)
+def test_intrinsics_of_other_conventions(given, says):
+    with pytest.raises(ValueError, match=says):
+        intrinsics_for(np.zeros((48, 64, 3), np.uint8), K=given)
+
+
+# ---- pictures
+
+
+def test_pictures_of_other_tools(tmp_path):
+    pixels = np.random.default_rng(0).integers(0, 255, (48, 64, 3), np.uint8)
+    image = Image.fromarray(pixels)
+    small = Image.new('RGB', (64, 48))
+    for name in ('a.png', 'a.tif', 'a.webp'):  # the first of several
+        image.save(tmp_path / name, save_all=True, append_images=[small], lossless=True)
+        assert (load_image(tmp_path / name) == pixels).all()
+    for name in ('deep.png', 'deep.tif'):
+        cv2.imwrite(str(tmp_path / name), pixels[..., ::-1].astype(np.uint16) * 257)
+        assert (load_image(tmp_path / name) == pixels).all()
+    image.convert('CMYK').save(tmp_path / 'print.jpg', quality=95)
+    assert abs(load_image(tmp_path / 'print.jpg').astype(int) - pixels).mean() < 8
+    preview = ImageFileDirectory_v2()
+    preview[254] = 1
+    for name, tags in (('a.dng', {}), ('a.tiff', dict(tiffinfo=preview))):
+        image.save(tmp_path / name, format='TIFF', **tags)
+        refused(name, load_image, tmp_path / name, says='raw photograph')
+
+
+# ---- checkpoints, hand models
+
+W = torch.arange(3.0)
+CHECKPOINTS = {
+    'model': dict(model=dict(w=W), epoch=3),
+    'module': dict(module={'module.w': W}),
+    'model_state_dict': dict(model_state_dict=dict(w=W), optimizer={}),
+    'beside': dict(w=W, epoch=3),
+    'extra state': dict(state_dict=dict(w=W, _extra_state=None)),
+    'compiled': dict(state_dict={'module._orig_mod.w': W.bfloat16()}),
+    'eight bits': dict(state_dict=dict(w=W.to(torch.float8_e4m3fn))),
+}
+BAD_CHECKPOINTS = {
+    'list': ([W], 'type list'),
+    'nested': (dict(state_dict=dict(encoder=dict(w=W))), 'there is encoder'),
+    'twice': (dict(state_dict={'module.w': W, 'w': W}), 'two tensors are called w'),
+    'without numbers': (dict(w=torch.empty(3, device='meta')), 'has a shape and no numbers'),
+}
+
+
+@pytest.mark.parametrize('kind', CHECKPOINTS)
+def test_checkpoints_of_other_tools(tmp_path, kind):
+    torch.save(CHECKPOINTS[kind], tmp_path / 'a.ckpt')
+    found = read_state(tmp_path / 'a.ckpt')
+    assert list(found) == ['w'] and found['w'].tolist() == [0, 1, 2]
+
+
+@pytest.mark.parametrize('kind', BAD_CHECKPOINTS)
+def test_checkpoints_that_are_none(tmp_path, kind):
+    content, says = BAD_CHECKPOINTS[kind]
+    torch.save(content, tmp_path / 'a.ckpt')
+    refused('a.ckpt', read_state, tmp_path / 'a.ckpt', says=says)
+
+
+def test_a_hand_without_joints_or_poses(tmp_path):
+    path = mano_pickle(tmp_path)
+    arrays = pickle.loads(path.read_bytes())
+    for key, says in (('J_regressor', 'sum to 1'), ('hands_components', 'rows of zeros')):
+        path.write_bytes(pickle.dumps(arrays | {key: arrays[key] * 0}))
+        refused(path, load_hand, path, 'right', says=says)
