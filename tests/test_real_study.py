@@ -11,7 +11,6 @@ from forehand4d.study.roles import read_roles
 
 PLACES = ('FOREHAND4D_OUTPUTS', 'FOREHAND4D_DATA', 'FOREHAND4D_MANO')
 STEPS = (
-    'evaluate_lifting/lift',
     'impute_labels/labels',
     'evaluate_forecast/static-hamer',
     'table1_lifting',
@@ -86,32 +85,34 @@ def test_profile_paper_needs_data(capsys):
 
 def test_selected_steps(trees, capsys, monkeypatch):
     "From downloads to tables: datasets and splits above the columns, the truth below them"
+    short = ROLES | {'wild': ('holoassist',), 'test.lab': ('h2o',)}  # a kernel a split
+    describe(trees.with_name('short.toml'), short)
     monkeypatch.chdir(trees.parent)
-    code, text = paper(capsys, '--data', 'mini.toml', '--only', *STEPS)
+    code, text = paper(capsys, '--data', 'short.toml', '--only', *STEPS)
     assert code == 0, text[-3000:]
     outputs = trees.parent.parent / 'outputs'
     assert {folder.name for folder in (outputs / 'data').iterdir()} == {*WRITERS}  # no HandWorld
-    study = outputs / 'studies/mini'
+    study = outputs / 'studies/short'
     for file in study.glob('*/*/manifest.json'):
         manifest = json.loads(file.read_text())
-        assert manifest['status'] == 'done', file
+        has_nothing = file.parts[-3] == 'table1_lifting'  # none of its rows was run
+        assert manifest['status'] == 'done' or has_nothing, file
         for split, facts in manifest['splits'].items():
-            assert split.split('/')[1] in WRITERS or 'impute_labels' in split, (file, split)
+            assert {*split.split('/')} & {*WRITERS}, (file, split)
             assert facts.get('role') != 'tested' or facts['clips'] <= facts['of']
 
-    table1 = (study / 'paper/table1_lifting-tiny.md').read_text()
-    table3 = (study / 'paper/table3_forecasting-tiny.md').read_text()
-    for table in (table1, table3):
-        head = table.splitlines()[2]
-        assert '| arctic:val + h2o:test + dexycb:test + hot3d:val M |' in head, head
-        assert '| assemblyhands:val M |' in head and '| egoexo4d:val M |' in head
-        assert 'made-up files' in table and 'Windows are our own' in table
-        assert 'h2o: test here, val there' in table and '[made up' in table
-        assert 'HandWorld' not in table and 'procedural' not in table
-    hint = 'forehand4d paper --profile tiny --data mini.toml --only evaluate_forecast/main'
-    assert f'not run: `{hint}`' in table3
-    assert 'Left out, as these data do not have what is needed: ForeHand4D, 3D + true' in table3
+    table = (study / 'paper/table3_forecasting-tiny.md').read_text()
+    head = table.splitlines()[2]
+    for column in ('h2o:test', 'assemblyhands:val', 'egoexo4d:val'):
+        assert f'| {column} M |' in head, head
+    assert 'made-up files' in table and '[made up' in table
+    assert 'Windows are our own' in table and 'h2o: test here, val there' in table
+    assert 'HandWorld' not in table and 'procedural' not in table
+    hint = 'forehand4d paper --profile tiny --data short.toml --only evaluate_forecast/main'
+    assert f'not run: `{hint}`' in table
+    assert 'Left out, as these data do not have what is needed: ForeHand4D, 3D + true' in table
     assert (study / 'paper/figure8_error_over_time-tiny.png').is_file()
+    assert 'numbers mean nothing' in (study / 'paper/claims-tiny.md').read_text()
 
-    code, text = paper(capsys, '--data', 'mini.toml', '--only', *STEPS[:3])
+    code, text = paper(capsys, '--data', 'short.toml', '--only', *STEPS[:2])
     assert code == 0 and text.count('as before') == text.count(' elapsed, about'), text

@@ -88,6 +88,7 @@ def find_forecasters(
                          'evaluate them one after the other')
     return found
 
+# %% ../../nbs/library/7_study/78a_forecast_evaluation.ipynb #7ad1b920
 def informed_model(
     methods, # names of the methods
 )->str: # empty: there is none

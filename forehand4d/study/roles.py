@@ -8,7 +8,6 @@ __all__ = ['ROLE_NAMES', 'Entry', 'DataRoles', 'read_roles', 'template', 'write_
 
 # %% ../../nbs/library/7_study/72a_roles.ipynb #08562d82
 import json
-import os
 import tomllib
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
