@@ -16,7 +16,7 @@ from importlib.metadata import version
 from importlib.util import find_spec
 from itertools import product
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 import tyro
 from tyro.conf import Positional, UseAppendAction, arg
 from fastcore.basics import patch
