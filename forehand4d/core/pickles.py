@@ -28,6 +28,7 @@ def _ask(count:int): # bytes, beside those of the object itself
                                      'variable FOREHAND4D_MAX_BYTES to read more')
     _left.set(left)
 
+# %% ../../nbs/library/1_core/14_pickles.ipynb #c0f64272
 class _Stub:
     "An object of a foreign class: its state and nothing that runs"
     def __new__(cls, *_):
@@ -76,6 +77,7 @@ def _unwrap_objects(
         found[place] = _unwrap(array[place], done)
     return found
 
+# %% ../../nbs/library/1_core/14_pickles.ipynb #5588295a
 def _unwrap_stub(
     kind:str, # name of the foreign class
     state:dict, # of the object
@@ -119,7 +121,6 @@ def _dense_matrix(
     done:dict, # id of a value → the same unwrapped
 )->np.ndarray:
     "A sparse matrix, written out"
-    from scipy import sparse # half a second, and hands of our own have none
     parts = tuple(_unwrap(state[name], done) for name in ('data', 'indices', 'indptr'))
     shape = _unwrap(state.get('_shape', state.get('shape')), done)
     rows, columns = shape

@@ -47,6 +47,7 @@ class _Skipped:
     def __hash__(self):
         return id(self)
 
+# %% ../../nbs/library/3_networks/33_pretrained.ipynb #99c3f0f7
 _LARGEST_TABLE = 1 << 26 # bytes of the part of a checkpoint that names its tensors
 
 def _refuse_inflated(path:Path): # checkpoint
@@ -76,6 +77,7 @@ def _refuse_inflated(path:Path): # checkpoint
     if found: # torch would make one of any length
         raise ValueError('refused bytearray: only tensors and plain values are read')
 
+# %% ../../nbs/library/3_networks/33_pretrained.ipynb #f524c714
 def _foreign_classes(path:Path)->list[str]: # checkpoint → names
     "What a checkpoint holds besides tensors and plain values; harmful classes are refused"
     _refuse_inflated(path)
@@ -161,7 +163,7 @@ def _find_state(
 )->dict: # name → tensor
     "The weights in a checkpoint; other values beside them are left out"
     if not isinstance(content, dict):
-        raise ValueError(f'{path}: expected a state_dict of tensors, found an object of the type '
+        raise ValueError(f'{path}: holds no state_dict of tensors, but an object of the type '
                          f'{type(content).__name__}: save the state_dict() of its model')
     parts = [content[name] for name in _STATES if isinstance(content.get(name), dict)]
     state = parts[0] if parts else content

@@ -260,9 +260,7 @@ def draw(self:LegacyModel,
     how:LegacySettings, # how to sample
 )->HandMotion: # (B, T)
     "Sample and decode"
-    steps = how.steps or USUAL_STEPS
-    if self.cfg.kind == 'regressor':
-        steps = 1
+    steps = 1 if self.cfg.kind == 'regressor' else how.steps or USUAL_STEPS
     usual = 'ddpm' if steps >= RELEASED_STEPS else 'ddim'
     shape = len(tokens), self.cfg.frames, CHANNELS
 
