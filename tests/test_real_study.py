@@ -107,7 +107,7 @@ def test_selected_steps(trees, capsys, monkeypatch):
         assert f'| {column} M |' in head, head
     assert 'made-up files' in table and '[made up' in table
     assert 'Windows are our own' in table and 'h2o: test here, val there' in table
-    assert 'HandWorld' not in table and 'procedural' not in table
+    assert 'HandWorld (synthetic)' not in table and 'procedural' not in table
     hint = 'forehand4d paper --profile tiny --data short.toml --only evaluate_forecast/main'
     assert f'not run: `{hint}`' in table
     assert 'Left out, as these data do not have what is needed: ForeHand4D, 3D + true' in table
