@@ -2,9 +2,6 @@
 train, go on to the bit, forecast and get rows; the page of differences says what the code does"""
 
 import math
-import os
-import subprocess
-import sys
 from pathlib import Path
 from types import SimpleNamespace
 import numpy as np
@@ -16,6 +13,9 @@ from forehand4d.catalogue import open_dataset
 from forehand4d.data.batches import collate
 from forehand4d.data.clip_store import write_clips
 from forehand4d.data.loaders import loader
+from forehand4d.evaluation.comparison import file_results, score_all
+from forehand4d.evaluation.scoring import stack_targets
+from forehand4d.fitting.refinement import RefineConfig
 from forehand4d.geometry.hand_models import hand_pair
 from forehand4d.geometry.hands import rest_wrist
 from forehand4d.handworld.generate import make_clip
@@ -24,6 +24,7 @@ from forehand4d.models.forecast_model import ForecasterConfig
 from forehand4d.models.forecast_sampling import SampleSettings
 from forehand4d.models.forecaster import VIT_H
 from forehand4d.models.forecasting import load_forecaster
+from forehand4d.models.futures import FutureSettings
 from forehand4d.models.lifter import LifterConfig
 from forehand4d.models.lifting import load_lifter
 from forehand4d.released.checkpoints import import_official, load_official
@@ -31,6 +32,12 @@ from forehand4d.released.learning import build_learner, draw_step
 from forehand4d.runs.configurations import CONFIGURATIONS, OURS, configuration, differences_page
 from forehand4d.runs.profiles import profile
 from forehand4d.runs.record import start_run
+from forehand4d.study.forecast_evaluation import find_forecasters, forecast_all
+from forehand4d.study.forecast_evaluation import forecast_budgets, forecast_samples, forecast_test
+from forehand4d.study.forecast_evaluation import predictions_of, put_on_hands, scored_frames
+from forehand4d.study.forecast_evaluation import variety_of
+from forehand4d.study.lifting_evaluation import LiftSettings, find_lifters, lift_clips
+from forehand4d.study.lifting_evaluation import lifting_budgets
 from forehand4d.study.paper import TABLE1, TABLE3, TABLE4, TABLE5
 from forehand4d.study.sources import collect
 from forehand4d.study.tables import build_table
@@ -456,26 +463,46 @@ def test_page_is_up_to_date():
 # ---- rows
 
 
+def evaluate_forecasts(weights, data, run):
+    "What evaluate_forecast does, on a few clips"
+    found = find_forecasters(weights, "tiny")
+    models = {method: load_forecaster(one.path, "cpu").model for method, one in found.items()}
+    assert put_on_hands(models, data.hand_id) and scored_frames(models, profile("tiny")) == T
+    test = forecast_test(data, T)
+    results = forecast_all(models, "", test, FutureSettings(T, 2, how=dict(steps=2)))
+    errors = score_all(predictions_of(results), test.targets)
+    budgets = forecast_budgets(results, models, found, "", 2)
+    kept = forecast_samples(results, test)
+    file_results(run, errors, budgets, kept, variety_of(results, test))
+
+
+def evaluate_lifters(weights, data, run):
+    "What evaluate_lifting does, on a few clips"
+    found = find_lifters(weights, "tiny")
+    models = {method: load_lifter(one.path, "cpu").model for method, one in found.items()}
+    assert put_on_hands(models, data.hand_id)
+    clips = [data[i] for i in range(len(data))]
+    how = LiftSettings(T, 2, refine=RefineConfig(2))
+    results = {}
+    for method, model in models.items():
+        results |= lift_clips(method, model, clips, [], how, refine=True)
+    predictions = {row: lifted.joints for row, lifted in results.items()}
+    errors = score_all(predictions, stack_targets(clips, T))
+    file_results(run, errors, lifting_budgets(results, models, found, how), [])
+
+
 @pytest.mark.skipif(not OFFICIAL.is_dir(), reason="the official fixtures are not here")
 @pytest.mark.parametrize("what", ("forecast", "lifting"))
-def test_official_weights_get_rows(what, tmp_path):
-    "`forehand4d run evaluate_…` scores imported weights, and the tables show them"
+def test_official_weights_get_rows(what, data, tmp_path):
+    "Imported weights are scored like any run, and the tables show them"
     import_official(OFFICIAL / f"{what}_official.ckpt", tmp_path / "official", frames=32)
-    env = os.environ | dict(FOREHAND4D_OUTPUTS=str(tmp_path / "out"), OMP_NUM_THREADS="1")
     weights = str(tmp_path / "official" / "model.safetensors")
-    given = dict(profile="tiny", runs=weights, datasets="lab-pour+wild-joints", clips="2")
-    given |= dict(floors="false", samples="2")
-    notebook, specs = "evaluate_forecast", (TABLE3, TABLE4, TABLE5)
-    if what == "lifting":
-        notebook, specs = "evaluate_lifting", (TABLE1,)
-    flags = [word for pair in given.items() for word in ("-p", *pair)]
-    done = subprocess.run(
-        [sys.executable, '-m', 'forehand4d', 'run', notebook, *flags],
-        env=env, cwd=ROOT, capture_output=True, text=True,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr[-3000:]
-    sources = collect(notebook, "tiny", tmp_path / "out")
-    for spec in specs:
+    run = start_run(f"evaluate_{what}", dict(profile="tiny", samples=2), root=tmp_path / "out")
+    evaluate = evaluate_forecasts if what == "forecast" else evaluate_lifters
+    evaluate(weights, data, run)
+    run.finish({})
+    sources = collect(f"evaluate_{what}", "tiny", tmp_path / "out")
+    for spec in (TABLE1,) if what == "lifting" else (TABLE3, TABLE4, TABLE5):
         table = build_table(spec, sources)
         rows = [line for line in table.lines if "authors" in line.label]
         assert rows and all(any(line.cells) for line in rows), spec.name
