@@ -155,6 +155,7 @@ def _refuse_repeated(
         raise ValueError(f'{path}: its tensors have {numbers} numbers together, far more than '
                          'the file holds: save it again without shared memory')
 
+# %% ../../nbs/library/3_networks/33_pretrained.ipynb #5976ba97
 _STATES = ('state_dict', 'model_state_dict', 'model', 'module') # names of weights in a checkpoint
 
 def _find_state(
