@@ -132,7 +132,8 @@ def _load(
     K = _intrinsics(root, name.rpartition('/')[2])
     file = root/'calibration'/f'mano_{calibration}'/'mano.yml'
     if not file.is_file():
-        raise FileNotFoundError(f'dexycb: no file {file}, which {folder.parent}/meta.yml names')
+        raise FileNotFoundError(f'dexycb: expected betas in {file}, which '
+                                f'{folder.parent}/meta.yml names: no such file')
     shape = _numbers(file, 'betas', 10)
     betas = torch.tensor(shape).expand(frames, 2, 10)
     pose, joints, pixels = _labels(files, hand)
