@@ -16,8 +16,8 @@ install: ## make .venv and install the locked dependencies
 demo: install ## the whole pipeline in miniature: models, tables, figures, forecasts; resumes where it stopped
 	@forehand4d demo
 
-paper: install ## every method, all tables and figures: make paper PROFILE=cpu; resumes where it stopped
-	@forehand4d paper --profile $(or $(PROFILE),cpu)$(if $(SEEDS), --seeds $(SEEDS))
+paper: install ## every method, all tables and figures: make paper PROFILE=cpu, or DATA=my-data.toml; resumes where it stopped
+	@forehand4d paper --profile $(or $(PROFILE),cpu)$(if $(SEEDS), --seeds $(SEEDS))$(if $(DATA), --data $(DATA))
 
 # Lessons of the notebooks first, then what no single notebook owns. The data they share is made once.
 test: export OMP_NUM_THREADS = 1

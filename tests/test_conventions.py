@@ -453,6 +453,8 @@ def test_imports_are_stated():
         google='protobuf',
         imageio_ffmpeg='imageio-ffmpeg',
         IPython='ipykernel',
+        jupyter_client='papermill',
+        nbclient='papermill',
         nbformat='papermill',
         rerun='rerun-sdk',
         yaml='pyyaml',

@@ -101,30 +101,3 @@ def test_every_help_has_an_example(command, capsys):
 def test_a_missing_file_is_answered_at_once(command, capsys):
     assert main([command, 'nowhere.mp4']) == 2
     assert 'nowhere.mp4' in capsys.readouterr().err
-
-
-def test_a_missing_file_imports_nothing_heavy():
-    import subprocess
-    import sys
-
-    code = """import sys
-from forehand4d.cli import main
-assert main(['forecast', 'nowhere.jpg']) == 2
-heavy = {'torch', 'diffusers', 'transformers', 'mediapipe', 'matplotlib', 'pandas'}
-sys.exit(str(heavy & {*sys.modules}) if heavy & {*sys.modules} else 0)"""
-    done = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-
-
-def test_a_forecast_does_without_slow_imports():
-    import subprocess
-    import sys
-
-    code = """import sys
-from forehand4d.models import photo
-from forehand4d.models.forecasting import load_forecaster
-load_forecaster()
-slow = {'diffusers', 'transformers', 'trimesh', 'pandas', 'torch._dynamo', 'plotly'}
-sys.exit(str(slow & {*sys.modules}) if slow & {*sys.modules} else 0)"""
-    done = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr

@@ -6,7 +6,7 @@ import numpy as np, pytest
 from PIL import Image
 from forehand4d.core.paths import outputs_root
 from forehand4d.core.files import file_hash
-from forehand4d.runs.record import Run, find_run
+from forehand4d.runs.record import Run, find_run, list_runs, run_state
 from forehand4d.study.plan import run_steps, state, study
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -64,6 +64,15 @@ def test_every_step_is_done(runs):
         ), run
         for name, digest in run.manifest['artifacts'].items():
             assert file_hash(run.dir / name) == digest, f'{run}: {name}'
+
+
+def test_nothing_of_a_finished_demo_is_stopped(runs, capsys):
+    "`forehand4d runs` lists every run as done, tables and figures without a name included"
+    from forehand4d.cli import main
+
+    assert {run_state(run) for run in list_runs()} == {'done'}
+    assert main(['runs']) == 0
+    assert {line.split()[0] for line in capsys.readouterr().out.splitlines()} == {'done'}
 
 
 def test_manifests_chain(runs):

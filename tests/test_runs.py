@@ -310,6 +310,16 @@ def test_launcher(outputs, tmp_path, monkeypatch):
         run_notebook(broken, name='a')
 
 
+def test_a_kernel_that_is_not_there(outputs, tmp_path):
+    "One line that says what is missing"
+    from forehand4d.runs.launch import run_notebook
+
+    path = toy(tmp_path)
+    path.write_text(path.read_text().replace('"name": "python3"', '"name": "absent"'))
+    with pytest.raises(ValueError, match='kernel absent, which is not installed: .* ipykernel'):
+        run_notebook(path, name='a')
+
+
 def test_command_line(outputs, tmp_path):
     toy(tmp_path / 'nbs')
 

@@ -51,7 +51,7 @@ class Page:
         width, height = SIZE
         screen = dict(width=width, height=height, deviceScaleFactor=1, mobile=False)
         await self.call('Emulation.setDeviceMetricsOverride', **screen)
-        await self.call('Page.navigate', url=f'file://{path}#play=0&view=camera')
+        await self.call('Page.navigate', url=f'file://{path}#play=0')
         await self.until('typeof viewer === "object" && !viewer.state.dirty')
 
     async def call(self, method, **parameters):
@@ -156,7 +156,7 @@ def blue(picture):
 
 
 def test_what_is_seen(seen):
-    """In the camera's view the right hand is where it projects to;
+    """One first sees the photograph from its camera, the right hand where it projects to;
     hands and photograph can be hidden"""
     hand = seen['motion'].vertices()[0, 0, 0]
     pixels = project(hand, seen['K']).numpy()

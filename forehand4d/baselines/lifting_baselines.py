@@ -9,6 +9,7 @@ __all__ = ['PARTS', 'SURE', 'BATCH', 'baseline_names', 'find_parts', 'load_parts
 # %% ../../nbs/library/7_baselines/78_lifting.ipynb #62671219
 import time
 import torch
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from torch import Tensor
@@ -75,6 +76,7 @@ class BaselineSettings:
     rounds: int = 1 # of L-BFGS in each stage of EasyMocap
     saved: str = '' # folder with output of the real methods; empty: none
     profile: str = 'cpu' # named where a run is missing
+    pictures: Callable|None = None # recorded clip, frames → (n, H, W, 3) uint8; None: none
 
     def file(self,
         method:str, # hamer or hawor
@@ -100,17 +102,19 @@ def _look(
     path = settings.file('hamer', clip)
     if settings.saved and path.is_file():
         return read_hamer(path, clip).slice(0, settings.frames).pad(settings.frames), 0.
-    if clip.dataset not in DOMAINS:
+    draw = draw_again if clip.dataset in DOMAINS else settings.pictures
+    if draw is None:
         raise FileNotFoundError(
             f'{path}: HaMeR needs every frame of {clip.dataset}/{clip.sequence}, and clips hold '
             'the first; save its output there and name the folder (saved)')
     if model is None:
         raise settings.missing('train_hands')
-    frames = range(0, clip.length, settings.every)
-    pictures = draw_again(clip, frames)
+    frames = range(0, min(clip.length, settings.frames), settings.every)
+    pictures = draw(clip, frames)
     began = time.time()
     motion = predict_frames(model, clip, frames, pictures)
-    return motion, time.time() - began
+    spent = time.time() - began
+    return motion.slice(0, settings.frames).pad(settings.frames), spent
 
 def hamer_motions(
     model, # estimator of hands, or None

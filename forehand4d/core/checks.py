@@ -234,7 +234,7 @@ def check_config(
 
 # %% ../../nbs/library/1_core/15_checks.ipynb #cf8fcbb8
 MARK = 'made-by-forehand4d' # in every result that lies among other people's files
-FORMATS = ('png', 'npz', 'html', 'json', 'glb', 'bvh') # of results
+FORMATS = ('png', 'npz', 'html', 'json', 'glb', 'bvh', 'rrd') # of results
 USUAL = ('png', 'npz', 'html') # formats that are written where nobody says otherwise
 ENDS = 1 << 16 # first and last bytes of a file, in which the mark is looked for
 

@@ -19,7 +19,6 @@ from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
-from unittest import mock
 from tqdm import tqdm
 from .paths import in_test, project_root
 
@@ -120,12 +119,22 @@ def in_processes(
     workers = min(wanted, chunks)
     if workers > 1:
         with _pool(workers) as pool:
-            with mock.patch.dict(sys.modules, __main__=types.ModuleType('__main__')):
+            with _another_main():
                 results = pool.map(f, jobs, chunksize=chunk)
             yield from results
     else:
         with _one_thread():
             yield from map(f, jobs)
+
+@contextmanager
+def _another_main():
+    "New processes do not run the script or notebook that starts them"
+    ours = sys.modules['__main__']
+    sys.modules['__main__'] = types.ModuleType('__main__')
+    try:
+        yield
+    finally:
+        sys.modules['__main__'] = ours
 
 @contextmanager
 def _pool(workers:int): # processes; yields the pool

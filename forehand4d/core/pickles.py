@@ -13,7 +13,6 @@ from contextvars import ContextVar
 from functools import partial
 from pathlib import Path
 import numpy as np
-from scipy import sparse
 from .files import LIMITS, reading, size_limit, within
 
 # %% ../../nbs/library/1_core/14_pickles.ipynb #cd813666
@@ -122,6 +121,7 @@ def _dense_matrix(
     done:dict, # id of a value → the same unwrapped
 )->np.ndarray:
     "A sparse matrix, written out"
+    from scipy import sparse # half a second, and hands of our own have none
     parts = tuple(_unwrap(state[name], done) for name in ('data', 'indices', 'indptr'))
     shape = _unwrap(state.get('_shape', state.get('shape')), done)
     rows, columns = shape

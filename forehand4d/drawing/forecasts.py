@@ -10,6 +10,7 @@ __all__ = ['PAPER', 'SWATCHES', 'PATCH', 'PANEL', 'VIEWS', 'CM', 'fit_picture', 
 import matplotlib.pyplot as plt, numpy as np, torch
 from dataclasses import dataclass
 from matplotlib.figure import Figure
+from matplotlib.transforms import Affine2D
 from PIL import Image
 from torch import Tensor
 from ..geometry.cameras import resize_intrinsics
@@ -64,31 +65,34 @@ def draw_panel(
 
 # %% ../../nbs/library/3_drawing/34_forecasts.ipynb #2bfa78b9
 SWATCHES = 24 # shades of a hand in the key
-PATCH = .0135, .04 # size of a shade, in axes
+PATCH = .0135, .04 # size of a shade, in shares of a panel
 
 def _legend(
-    ax, # panel to draw in
+    ax, # to draw in
+    place, # transform from shares of a panel, from its lower left corner
     seconds=None, # length of the motion
 ):
-    "Key of hands and time"
+    "What is drawn on the panel of the wrists: its title, the key of hands and time"
+    small = dict(fontsize=6.5, transform=place)
+    ax.text(.03, .97, 'second view: predicted wrists', va='top', **small)
     for hand, name in enumerate(('right', 'left')):
         height = .135 - .085*hand
-        _shades(ax, hand, height - .02)
-        style = dict(ha='right', va='center', fontsize=6.5)
-        ax.text(.15, height, name, transform=ax.transAxes, **style)
+        _shades(ax, place, hand, height - .02)
+        ax.text(.15, height, name, ha='right', va='center', **small)
     time = 'time →' if seconds is None else f'0 … {seconds:.1f} s'
-    ax.text(.5, .0925, time, va='center', fontsize=6.5, transform=ax.transAxes)
+    ax.text(.5, .0925, time, va='center', **small)
 
 def _shades(
-    ax, # panel to draw in
+    ax, # to draw in
+    place, # transform from shares of a panel
     hand:int, # 0 right, 1 left
-    bottom:float, # of the row, in axes
+    bottom:float, # of the row, in shares
 ):
     "Colours of a hand from the first to the last frame"
     for shade in range(SWATCHES):
         left = .17 + shade/SWATCHES*.3
         color = fade(hand, shade/(SWATCHES - 1))
-        patch = plt.Rectangle((left, bottom), *PATCH, color=color, lw=0, transform=ax.transAxes)
+        patch = plt.Rectangle((left, bottom), *PATCH, color=color, lw=0, transform=place)
         ax.add_patch(patch)
 
 # %% ../../nbs/library/3_drawing/34_forecasts.ipynb #15e33369
@@ -100,6 +104,25 @@ class TwoViews:
     plain:np.ndarray # (H, W, 3) uint8 ground of the second view
     seconds:float|None = None # length of the motions, for the key
 
+def _two_rows(
+    views:TwoViews, # images to draw on
+    motions:list, # (points (T, 2, N, 3), valid (T, 2), title) of each
+    first:int=0, # the wrists of motions from this one on are among the ways
+)->tuple: # pictures above, pictures below, the ways of the wrists
+    "Motions on the image and from the side"
+    frames = show_frames(len(motions[0][0]))
+    plain = views.plain
+    seen = [points[frames][valid[frames]].reshape(-1, 3) for points, valid, _ in motions]
+    height, width = plain.shape[:2]
+    beside = second_view(np.concatenate(seen), width, height)
+    above, below, ways = [], [], plain
+    for number, (points, valid, _) in enumerate(motions):
+        above.append(draw_motion(views.image, points, views.K, torch.eye(4), valid, frames))
+        below.append(draw_motion(plain, points, *beside, valid, frames))
+        if number >= first:
+            ways = draw_paths(ways, wrists_of(points), *beside, valid)
+    return above, below, ways
+
 def draw_two_views(
     axes, # (2, n + 1) panels, for n motions
     views:TwoViews, # images to draw on
@@ -107,24 +130,13 @@ def draw_two_views(
     first:int=0, # the wrists of motions from this one on are drawn below the input
 ):
     "Motions on the image and, below it, from the side"
-    frames = show_frames(len(motions[0][0]))
-    plain = views.plain
-    seen = [points[frames][valid[frames]].reshape(-1, 3) for points, valid, _ in motions]
-    height, width = plain.shape[:2]
-    beside = second_view(np.concatenate(seen), width, height)
-    ways = plain
-    for column, (points, valid, title) in enumerate(motions, 1):
-        above = draw_motion(views.image, points, views.K, torch.eye(4), valid, frames)
-        draw_panel(axes[0, column], above, title)
-        below = draw_motion(plain, points, *beside, valid, frames)
-        draw_panel(axes[1, column], below)
-        if column > first:
-            ways = draw_paths(ways, wrists_of(points), *beside, valid)
+    above, below, ways = _two_rows(views, motions, first)
+    for column, (_, _, title) in enumerate(motions):
+        draw_panel(axes[0, column + 1], above[column], title)
+        draw_panel(axes[1, column + 1], below[column])
     ax = axes[1, 0]
     draw_panel(ax, ways)
-    label = 'second view: predicted wrists'
-    ax.text(.03, .97, label, va='top', fontsize=6.5, transform=ax.transAxes)
-    _legend(ax, views.seconds)
+    _legend(ax, ax.transAxes, views.seconds)
 
 # %% ../../nbs/library/3_drawing/34_forecasts.ipynb #f1cf6f0f
 PANEL = 480 # pixels, longer side of an image in a figure at most
@@ -157,15 +169,15 @@ def overlay_forecast(
         raise ValueError('expected K (3, 3), the intrinsics of the input image, '
                          f'got {tuple(np.shape(K))}')
     small, small_K = fit_picture(image, K, panel)
-    plain = side_ground(small)
     S, T = seen.shape[:2]
-    fig, axes = _columns(S + 1, small, plain)
-    drawn, title = Detected(**detected).draw(image)
-    draw_panel(axes[0, 0], fit_picture(drawn, K, panel)[0], title)
     seconds = None if fps is None else (T - 1)/fps
+    views = TwoViews(small, small_K, side_ground(small), seconds)
     samples = [(points[s], seen[s], f'sample {s + 1}') for s in range(S)]
-    draw_two_views(axes, TwoViews(small, small_K, plain, seconds), samples)
-    return closed_mesh(fig)
+    above, below, ways = _two_rows(views, samples)
+    drawn, title = Detected(**detected).draw(image)
+    given, _ = fit_picture(drawn, K, panel)
+    titles = [title, *[name for _, _, name in samples]]
+    return _sheet([given, *above], [ways, *below], titles, seconds)
 
 def side_ground(image:np.ndarray)->np.ndarray: # (H, W, 3) uint8 → (h, W, 3) uint8
     "Empty ground for a second view, as wide as the image and no narrow strip"
@@ -173,18 +185,53 @@ def side_ground(image:np.ndarray)->np.ndarray: # (H, W, 3) uint8 → (h, W, 3) u
     height = int(np.clip(height, .75*width, width))
     return np.full((height, width, 3), PAPER, np.uint8)
 
-def _columns(
-    count:int, # columns
-    image:np.ndarray, # (H, W, 3) of the upper row
-    plain:np.ndarray, # (h, W, 3) of the lower row
-)->tuple: # figure, (2, count) panels
-    "Panels for images above and below"
-    heights = [len(image), len(plain)]
-    inches = 2*count, 2*sum(heights)/image.shape[1] + .3
-    options = dict(squeeze=False, height_ratios=heights, layout='constrained')
-    fig, axes = plt.subplots(2, count, figsize=inches, **options)
-    _tighten(fig)
-    return fig, axes
+# %% ../../nbs/library/3_drawing/34_forecasts.ipynb #3424ae64
+_INCHES = 2 # width of a panel
+_GAP = .02 # between panels, in their widths
+_HEAD = .11 # above them, for the titles, in their widths
+_FRAME = 204 # grey
+
+def _framed(image:np.ndarray)->np.ndarray: # (H, W, 3) uint8 → the same with an edge
+    "An image in a thin frame"
+    framed = np.full_like(image, _FRAME)
+    framed[1:-1, 1:-1] = image[1:-1, 1:-1]
+    return framed
+
+def _laid_out(rows:list)->tuple: # of images of one width → picture, left and upper edges
+    "Images side by side on white, with room for titles"
+    width = rows[0][0].shape[1]
+    gap = round(_GAP*width)
+    lefts = [gap + column*(width + gap) for column in range(len(rows[0]))]
+    tops = [round(_HEAD*width)]
+    for row in rows:
+        tops.append(tops[-1] + len(row[0]) + gap)
+    size = tops.pop(), lefts[-1] + width + gap, 3
+    picture = np.full(size, 255, np.uint8)
+    for top, row in zip(tops, rows, strict=True):
+        for left, image in zip(lefts, row, strict=True):
+            picture[top:top + len(image), left:left + width] = _framed(image)
+    return picture, lefts, tops
+
+def _sheet(
+    above:list, # (H, W, 3) images of the upper row
+    below:list, # (h, W, 3) images of the lower row, the ways of the wrists first
+    titles:list, # of the columns
+    seconds:float|None, # length of the motions
+)->Figure: # one picture in one axes: twelve axes take a second
+    "Two rows of images with titles and a key"
+    picture, lefts, tops = _laid_out([above, below])
+    width, high = above[0].shape[1], len(below[0])
+    inches = np.array(picture.shape[1::-1])*_INCHES/width
+    fig = plt.figure(figsize=inches)
+    ax = fig.add_axes((0, 0, 1, 1))
+    ax.set_axis_off()
+    ax.imshow(picture, aspect='auto')
+    for left, title in zip(lefts, titles, strict=True):
+        ax.text(left + width/2, tops[0] - _GAP*width, title, ha='center', va='bottom', fontsize=9)
+    corner = lefts[0], tops[1] + high
+    place = Affine2D().scale(width, -high).translate(*corner) + ax.transData
+    _legend(ax, place, seconds)
+    return closed_mesh(fig)
 
 # %% ../../nbs/library/3_drawing/34_forecasts.ipynb #830e798a
 VIEWS = {'front': ((0, 'x'), (1, 'y')), 'side': ((2, 'z'), (1, 'y'))} # axis across, axis down

@@ -6,11 +6,11 @@
 __all__ = ['robust', 'SearchConfig', 'search_batch', 'search_hands']
 
 # %% ../../nbs/library/4_fitting/41a_search.ipynb #75daf6e2
+import math
 from dataclasses import dataclass, replace
+from itertools import permutations, product
 import torch
-from scipy.spatial.transform import Rotation
 from torch import Tensor
-from torch.optim.lr_scheduler import CosineAnnealingLR
 from ..geometry.rotations import aa_to_mat
 from ..geometry.cameras import invert, transform
 from ..geometry.hand_models import hand_pair
@@ -50,6 +50,15 @@ def _misfit(
 _CLOSING = torch.tensor([.8, 1., .7]*4 + [.3, .3, .4]) # shares of joints, thumb last
 _HALF_A_METRE = .5 # where hands are held up
 
+def _turns_of_a_cube()->Tensor: # (24, 3, 3)
+    "All turns of a cube into itself: axes permuted, some reversed, never mirrored"
+    orders = torch.tensor(list(permutations(range(3))))
+    signs = torch.tensor(list(product((1., -1.), repeat=3)))
+    permuted = torch.eye(3)[orders]
+    signed = permuted[:, None]*signs[None, :, :, None]
+    matrices = signed.flatten(0, 1)
+    return matrices[torch.linalg.det(matrices) > 0]
+
 def _poses(
     hand, # pair of hand models
     bends:tuple, # how far hands are closed, radians
@@ -60,9 +69,7 @@ def _poses(
     angles = torch.stack(angles).to(like)
     angles = angles[:, None, :, None]
     fingers = aa_to_mat(hand.flexion_axes*angles)
-    cube = Rotation.create_group('O').as_matrix()
-    turns = torch.from_numpy(cube.round())
-    turns = turns.to(like) # (24, 3, 3)
+    turns = _turns_of_a_cube().to(like)
     roots = turns[:, None, None, None]
     roots = roots.expand(-1, len(bends), 2, 1, 3, 3)
     fingers = fingers.expand(len(turns), *fingers.shape)
@@ -132,9 +139,39 @@ def _take(
         valid=pick(motion.valid),
         hand_id=motion.hand_id)
 
-# %% ../../nbs/library/4_fitting/41a_search.ipynb #a4b837e1
+# %% ../../nbs/library/4_fitting/41a_search.ipynb #c7b91d0c
 _FAST = .03 # first and
-_SLOW = .003 # last learning rate of Adam
+_SLOW = .003 # last learning rate
+_FIRST = .9 # decay of Adam's first and
+_SECOND = .999 # second moment
+
+class _Way:
+    "Adam's way down for one tensor, with a learning rate that falls along a cosine"
+
+    def __init__(self,
+        x:Tensor, # moves in place
+    ):
+        self.x = x
+        self.first = torch.zeros_like(x, requires_grad=False)
+        self.second = torch.zeros_like(x, requires_grad=False)
+
+    @torch.no_grad()
+    def walk(self,
+        slope:Tensor, # gradient, like x
+        step:int, # number of the step, from 0
+        steps:int, # of the whole way
+    ):
+        "One step against the slope"
+        fall = (1 + math.cos(math.pi*step/steps))/2
+        rate = _SLOW + (_FAST - _SLOW)*fall
+        self.first.lerp_(slope, 1 - _FIRST)
+        self.second.mul_(_SECOND).addcmul_(slope, slope, value=1 - _SECOND)
+        spread = (1 - _SECOND**(step + 1))**.5
+        size = self.second.sqrt()/spread
+        rate = rate/(1 - _FIRST**(step + 1))
+        self.x.addcdiv_(self.first, size.add_(1e-8), value=-rate)
+
+# %% ../../nbs/library/4_fitting/41a_search.ipynb #a4b837e1
 _STRIDE = .3 # metres of shift that count as one radian of turn
 
 @dataclass(frozen=True)
@@ -169,14 +206,12 @@ def _bend_fingers(
         misfit = seen.misfit(moved())
         return misfit + finger_strain(moved())
 
-    optimiser = torch.optim.Adam([turn, shift], lr=_FAST)
-    schedule = CosineAnnealingLR(optimiser, max(1, steps), _SLOW)
-    with torch.enable_grad():
-        for _ in range(steps):
-            optimiser.zero_grad()
-            cost().sum().backward()
-            optimiser.step()
-            schedule.step()
+    ways = [_Way(turn), _Way(shift)]
+    for step in range(steps):
+        with torch.enable_grad():
+            slopes = torch.autograd.grad(cost().sum(), [turn, shift])
+        for way, slope in zip(ways, slopes, strict=True):
+            way.walk(slope, step, steps)
     with torch.no_grad():
         found = moved().map(Tensor.detach)
         return found, cost()

@@ -8,6 +8,7 @@ __all__ = ['PARENTS', 'FINGERS', 'TIPS', 'SIDES', 'BONES', 'JOINT_NAMES', 'HandM
 # %% ../../nbs/library/2_geometry/24_hands.ipynb #f6ba3fe2
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import cached_property
 import torch
 from torch import Tensor
 from .rotations import aa_to_mat
@@ -48,6 +49,11 @@ class HandModel:
         "Rotations of the relaxed fingers"
         return aa_to_mat(self.mean_aa)
 
+    @cached_property
+    def tip_skin(self)->'_Skin': # of the fingertips
+        "Taken out once: joints are asked for a hundred times in a fit"
+        return _skin(self, self.tips)
+
     def tensors(self)->dict: # name → tensor
         "All arrays"
         return {name: value for name, value in vars(self).items() if isinstance(value, Tensor)}
@@ -71,7 +77,7 @@ class HandModel:
     )->Tensor: # (..., 21, 3) metres
         "16 joints and 5 fingertips, without building the mesh"
         pose = _Pose(rot, wrist, betas)
-        return torch.cat(_posed(self, pose, self.tips), -2)
+        return torch.cat(_posed(self, pose, self.tip_skin), -2)
 
     def vertices(self,
         rot:Tensor, # (..., 16, 3, 3) pose; for a pair (..., 2, 16, 3, 3)
@@ -80,15 +86,38 @@ class HandModel:
     )->Tensor: # (..., 778, 3) metres
         "Skinned mesh"
         pose = _Pose(rot, wrist, betas)
-        _, vertices = _posed(self, pose, slice(None))
+        _, vertices = _posed(self, pose, _skin(self, slice(None)))
         return vertices
 
+# %% ../../nbs/library/2_geometry/24_hands.ipynb #d081c4ba
 @dataclass
 class _Pose:
     "Rotations, wrist and shape of a hand or a pair"
     rot:Tensor # (..., 16, 3, 3)
     wrist:Tensor # (..., 3) metres
     betas:Tensor|None=None # (..., 10) shape; the mean shape when None
+
+@dataclass(frozen=True)
+class _Skin:
+    "What a hand model says of some of its vertices"
+    template:Tensor # (..., N, 3) at rest, metres
+    shapedirs:Tensor # (..., N, 3, 10) offsets per unit of shape
+    blend:Tensor # (..., N, 3, 15, 9) offsets per entry of the finger rotations
+    at_rest:Tensor # (..., N, 3) P I: a rotation at rest adds nothing
+    weights:Tensor # (..., N, 16) skinning weights
+
+def _skin(
+    hand:HandModel, # one or a pair
+    ids:Tensor|slice, # which vertices
+)->_Skin:
+    "Some vertices of a hand model"
+    blend = hand.posedirs[..., ids, :, :].unflatten(-1, (15, 9))
+    return _Skin(
+        template=hand.v_template[..., ids, :],
+        shapedirs=hand.shapedirs[..., ids, :, :],
+        blend=blend,
+        at_rest=blend[..., (0, 4, 8)].sum((-2, -1)),
+        weights=hand.weights[..., ids, :])
 
 # %% ../../nbs/library/2_geometry/24_hands.ipynb #ae480532
 def _offsets(
@@ -163,34 +192,30 @@ def _check_pose(
                          f'the same leading shape with 3 at the end, got {rot} and {wrist}')
 
 def _corrected(
-    hand:HandModel, # one or a pair
+    skin:_Skin, # of some vertices
     pose:_Pose, # of it
-    ids:Tensor|slice, # which vertices
 )->Tensor: # (..., N, 3) metres
     "Rest vertices with shape and pose corrections"
-    vertices = hand.v_template[..., ids, :]
+    vertices = skin.template
     if pose.betas is not None:
-        vertices = vertices + _offsets(hand.shapedirs[..., ids, :, :], pose.betas)
-    blend = hand.posedirs[..., ids, :, :].unflatten(-1, (15, 9))
-    at_rest = blend[..., (0, 4, 8)].sum((-2, -1)) # P I: a rotation at rest adds nothing
+        vertices = vertices + _offsets(skin.shapedirs, pose.betas)
     fingers = pose.rot.flatten(-2)[..., 1:, :]
-    bent = torch.einsum('...vcjk,...jk->...vc', blend, fingers)
-    return vertices - at_rest + bent
+    bent = torch.einsum('...vcjk,...jk->...vc', skin.blend, fingers)
+    return vertices - skin.at_rest + bent
 
 def _posed(
     hand:HandModel, # one or a pair
     pose:_Pose, # of it
-    ids:Tensor|slice, # which vertices
+    skin:_Skin, # of some of its vertices
 )->tuple: # joints (..., 16, 3), vertices (..., N, 3), metres
     "Joints and some vertices, skinned"
     _check_pose(hand, pose)
     turns, places, J = _forward_kinematics(hand, pose)
-    vertices = _corrected(hand, pose, ids)
+    vertices = _corrected(skin, pose)
     # x -> G (x - J) + p = G x + shift, blended
     shifts = places - _turned(turns, J)
     moves = torch.cat([turns.flatten(-2), shifts], -1)
-    weights = hand.weights[..., ids, :]
-    turn, shift = torch.einsum('...vj,...jk->...vk', weights, moves).split((9, 3), -1)
+    turn, shift = torch.einsum('...vj,...jk->...vk', skin.weights, moves).split((9, 3), -1)
     return places, _turned(turn.unflatten(-1, (3, 3)), vertices) + shift
 
 # %% ../../nbs/library/2_geometry/24_hands.ipynb #e65753c0

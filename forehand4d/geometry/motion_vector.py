@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['CHANNELS', 'ROTATIONS', 'TURN', 'REACH', 'LEGACY_STATS', 'MotionStats', 'fit_stats', 'encode198', 'decode198',
-           'Anchor', 'anchor_of', 'encode_from', 'decode_from', 'decode_legacy198']
+           'Anchor', 'anchor_of', 'encode_from', 'decode_from', 'decode_legacy198', 'encode_legacy198']
 
 # %% ../../nbs/library/2_geometry/29_motion_vector.ipynb #5185df3c
 from collections.abc import Callable
@@ -175,3 +175,17 @@ def decode_legacy198(
     rot = torch.cat([raw.rot[..., :1, :, :], fingers], -3)
     origin = rest_wrist(hand, betas)[..., None, :, :]
     return replace(raw, rot=rot, wrist=raw.wrist + origin)
+
+def encode_legacy198(
+    m:HandMotion, # any leading dimensions
+    cam_from_view:Tensor|None=None, # (..., T, 4, 4): misplace as the release does
+)->Tensor: # (..., T, 198)
+    "Motion to the channels of the released networks"
+    hand = m.hand()
+    offsets = aa_to_mat(mat_to_aa(m.rot[..., 1:, :, :]) - hand.mean_aa)
+    rot = torch.cat([m.rot[..., :1, :, :], offsets], -3)
+    origin = rest_wrist(hand, m.betas)[..., None, :, :]
+    if cam_from_view is not None:
+        view_from_cam = cam_from_view[..., None, :3, :3].mT
+        origin = (view_from_cam@origin[..., None])[..., 0]
+    return encode198(replace(m, rot=rot, wrist=m.wrist - origin), LEGACY_STATS)

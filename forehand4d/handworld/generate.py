@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['OUTLIERS', 'OUTLIER', 'MISSED', 'PAST_FRAMES', 'IN_PICTURE', 'NEAREST', 'ARM_AWAY', 'TOUCHING', 'APART', 'ATTEMPTS',
-           'SHORT', 'View', 'observe', 'detector_noise', 'is_good', 'Look', 'make_clip', 'generate', 'draw_again']
+           'SHORT', 'View', 'observe', 'detector_noise', 'is_good', 'Look', 'make_clip', 'generate', 'sequence_again',
+           'draw_again']
 
 # %% ../../nbs/library/4_handworld/49a_generate.ipynb #3239bc6b
 from dataclasses import asdict, dataclass
@@ -23,7 +24,7 @@ from ..data.clip_store import encode_clip, write_clips
 from .curves import smooth_noise
 from .domains import DOMAINS, FPS, FREE_VERSION, GENERATOR_VERSION
 from .domains import domain_named, domain_rng
-from .recordings import Sequence
+from .recordings import Key, Sequence
 from .sequences import Attempt, draw, make_sequence
 
 # %% ../../nbs/library/4_handworld/49a_generate.ipynb #7fcd513f
@@ -276,6 +277,22 @@ def generate(
             write_clips(clips, folder, params)
     return folder
 
+# %% ../../nbs/library/4_handworld/49a_generate.ipynb #123e8190
+def sequence_again(
+    name:str, # of the sequence: domain/split/index
+    meta:dict, # of a stored clip
+)->tuple[Sequence,Key]: # and its key
+    "The sequence of a stored clip, generated again"
+    domain, split, index = name.split('/')
+    for number in range(ATTEMPTS):
+        attempt = Attempt(meta['seed'], number)
+        seq = make_sequence(domain, split, int(index), meta['length'], attempt)
+        if (float(seq.times[0]), float(seq.fov)) == (meta['start'], meta['fov']):
+            return seq, (domain, split, int(index), meta['seed'], number)
+    raise ValueError(
+        f'{name}: another version of the generator made it; '
+        'delete its store and generate it again')
+
 # %% ../../nbs/library/4_handworld/49a_generate.ipynb #38ee79b4
 def draw_again(
     clip:Clip, # of HandWorld
@@ -285,14 +302,6 @@ def draw_again(
     if clip.dataset not in DOMAINS:
         name = f'{clip.dataset}/{clip.sequence}'
         raise ValueError(f'{name}: only clips of HandWorld can be drawn again')
-    domain, split, index = clip.sequence.split('/')
-    meta = clip.meta
+    seq, _ = sequence_again(clip.sequence, clip.meta)
     size = round(2*float(clip.intrinsics[0, 0, 2])) + 1
-    for number in range(ATTEMPTS):
-        attempt = Attempt(meta['seed'], number)
-        seq = make_sequence(domain, split, int(index), meta['length'], attempt)
-        if (float(seq.times[0]), float(seq.fov)) == (meta['start'], meta['fov']):
-            return np.stack([draw(seq, frame, size) for frame in frames])
-    raise ValueError(
-        f'{clip.sequence}: another version of the generator made it; '
-        'delete its store and generate it again')
+    return np.stack([draw(seq, frame, size) for frame in frames])

@@ -181,6 +181,7 @@ def table_sequence(
     key:Key, # of the sequence
     frames:int, # from the image on
     before:int=0, # frames before it
+    course:list|None=None, # gets a `Turn` for each activity
 )->Sequence:
     "Somebody who does something with things on a table"
     rng = domain_rng(*key, 'plan')
@@ -195,9 +196,9 @@ def table_sequence(
     tempo = float(np.exp(rng.uniform(*np.log(domain.tempo))))
     worker = Worker(tempo, np.array(eye), marked_place(room), present)
     plan = Plan(rest_joints(person.betas), things, poses, rng, worker)
-    compose_plan(plan, rng.uniform(.5, 4.5), domain.both, domain.only)
+    compose_plan(plan, rng.uniform(.5, 4.5), domain.both, domain.only, course=course)
     start = _moment(plan, domain_rng(*key, 'moment'))
-    compose_plan(plan, start + frames/FPS, domain.both, domain.only)
+    compose_plan(plan, start + frames/FPS, domain.both, domain.only, course=course)
     t = frame_times(start, frames, before)
     hands = plan.hand_frames(t, domain_rng(*key, 'tremor'), rng.uniform(.001, .003))
     rig = domain_rng(*(room if domain.rooms else key), 'rig')

@@ -18,7 +18,6 @@ from torch import Tensor
 from ..core.checks import check_output
 from ..geometry.hands import SIDES
 from ..geometry.motion import HandMotion
-from .bvh import motion_bvh
 from .forecast_file import json_text, read_npz, write_content, write_npz
 from .gltf import motion_glb
 from .hand_parameters import hand_parameters, refit_motion, smplx_arguments
@@ -200,6 +199,7 @@ def to_bvh(self:Forecast,
     overwrite:bool=False, # may it replace a file that this program did not make?
 )->str|Path: # the text, or the path where one is given
     "Moving skeletons of both hands"
+    from forehand4d.models.bvh import motion_bvh # brings scipy
     return _handed_over(motion_bvh(self.pick(sample), self.fps), path, overwrite)
 
 @patch

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['ORACLE', 'USUAL', 'SHOWN_CLIPS', 'FEW_STEPS', 'ForecastParams', 'check_params', 'pick_start', 'is_oracle',
            'wild_source', 'RunPlan', 'train_config', 'forecast_run', 'record_of', 'training_clips', 'note_inputs',
-           'planned_model', 'futures_picture', 'watch_forecast']
+           'planned_model', 'shown_images', 'futures_picture', 'watch_forecast']
 
 # %% ../../nbs/library/6_models/68a_forecast_run.ipynb #2a133177
 from dataclasses import dataclass, field
@@ -13,17 +13,23 @@ from functools import partial
 from pathlib import Path
 import numpy as np
 import torch
+from torch import Tensor
 from ..data.batches import Batch, collate
 from ..data.loaders import ClipDataset, require_motion
 from ..catalogue import profile_dataset, validation_clips
 from ..drawing.overlays import draw_motion, points_of
-from ..runs.choices import AtLeastOne, Count, Method, ProfileName, Rate
-from ..runs.choices import SideHead, Stage, Supervision, check_fields
+from ..networks.conditioning import LEGACY_SIDE
+from ..released.examples import released_image
+from ..released.learning import LegacyLearner, build_learner
+from ..runs.choices import AtLeastOne, ConfigurationName, Count, Method, ProfileName
+from ..runs.choices import Rate, SideHead, Stage, Supervision, check_fields
+from ..runs.configurations import configuration
 from ..runs.profiles import Profile, profile
 from ..runs.record import Run, relative
 from ..training.weights import pick_weights
 from ..training.loop import TrainConfig
 from ..training.watching import Watch
+from .forecast_loss import augment_image
 from .forecaster import Forecaster, build_forecaster
 
 # %% ../../nbs/library/6_models/68a_forecast_run.ipynb #4b60b9c9
@@ -32,6 +38,7 @@ class ForecastParams:
     "Parameters of `train_forecast`"
     profile: ProfileName = 'cpu' # size: tiny, cpu, gpu or paper
     method: Method = 'diffusion' # diffusion, regressor or static
+    configuration: ConfigurationName = 'ours' # network and training: ours, paper or released
     stage: Stage = 1 # 1: lab clips; 2: lab and imputed clips, from stage 1
     datasets: str = 'lab' # training sources with labels, joined by +
     wild: str = 'wild' # sources without labels
@@ -66,6 +73,24 @@ def check_params(
         raise ValueError(
             f'imputed labels and 2D supervision belong to stage 2, got stage {params.stage} with '
             f'imputed {params.imputed!r}, supervision {params.supervision!r}, aux {params.aux!r}')
+    if params.configuration != 'ours':
+        _check_released(params)
+
+def _check_released(
+    params:ForecastParams, # of another configuration than ours
+):
+    "Raise a ValueError for what the authors' networks have not"
+    lacking = dict(
+        method=params.method == 'static', aux=params.aux == 'diffusion', frozen=params.frozen)
+    found = [name for name, asked in lacking.items() if asked]
+    if found:
+        raise ValueError(
+            f'configuration {params.configuration} has no static network, no head for 2D '
+            f'diffusion and no frozen backbone: change {", ".join(found)}, or choose ours')
+    needs_head = params.method == 'diffusion' and params.supervision == '2d'
+    if bool(params.aux) != needs_head:
+        raise ValueError("method diffusion learns from supervision '2d' with aux 'regression', "
+                         'a regressor without')
 
 def pick_start(
     params:ForecastParams, # checked
@@ -76,10 +101,14 @@ def pick_start(
     if params.init == 'none' or (first_of_all and not params.init):
         return None, None
     before = dict(method='static')
+    if params.configuration != 'ours' and params.stage == 1 and not params.init:
+        return None, None # the backbone comes from HaMeR
     if params.init == 'pretrained':
         return pick_weights('pretrained', 'train_forecast', 'forecaster.safetensors')
     if params.stage == 2:
         before = dict(method=params.method, stage=1)
+    named = params.configuration
+    before['configuration'] = None if named == 'ours' else named
     return pick_weights(params.init, 'train_forecast', '', profile=sizes.name, **before)
 
 # %% ../../nbs/library/6_models/68a_forecast_run.ipynb #a41ca0d2
@@ -125,11 +154,13 @@ def train_config(
     steps = sizes.forecast_steps if params.stage == 1 else sizes.stage2_steps
     if params.method == 'static':
         steps = sizes.static_steps
+    how = configuration(params.configuration)
     share = 1 if params.stage == 1 else 0.5 # of the learning rate
     return TrainConfig(
         steps=params.steps or steps, batch=params.batch or sizes.batch,
-        frames=sizes.frames, image_size=sizes.image_size,
-        lr=params.lr or sizes.lr*share, slow=params.slow, shard=params.shard,
+        frames=sizes.frames, image_size=LEGACY_SIDE if how.is_legacy else sizes.image_size,
+        lr=params.lr or how.recipe.lr or sizes.lr*share, recipe=how.recipe.of_stage(params.stage),
+        slow=params.slow, shard=params.shard,
         compile=params.compile, checkpoint=params.checkpoint, accumulate=params.accumulate,
         seed=params.seed, workers=params.workers)
 
@@ -148,7 +179,8 @@ def forecast_run(
 
 # %% ../../nbs/library/6_models/68a_forecast_run.ipynb #f730d284
 USUAL = dict(
-    imputed='', supervision='3d', aux='', backbone='', backbone_weights='', shape={}, slow=1.0)
+    configuration='ours', imputed='', supervision='3d', aux='', backbone='',
+    backbone_weights='', shape={}, slow=1.0)
 
 def record_of(
     plan:RunPlan, # of a run
@@ -200,9 +232,16 @@ def note_inputs(
 def planned_model(
     plan:RunPlan, # of a run
     data:ClipDataset, # its clips
-)->Forecaster: # ready to be trained
+)->Forecaster|LegacyLearner: # ready to be trained
     "The network of a run"
     params = plan.params
+    how = configuration(params.configuration)
+    if how.is_legacy:
+        kind = 'regressor' if params.method == 'regressor' else 'forecasting'
+        return build_learner(
+            how, 'hybrid' if params.aux else kind, plan.sizes, data, plan.start, params.seed,
+            stage=params.stage, backbone=params.backbone, weights=params.backbone_weights,
+            **params.shape)
     return build_forecaster(
         plan.sizes, data, params.method, plan.start, params.seed, params.backbone,
         weights=params.backbone_weights, frozen=params.frozen, supervision=params.supervision,
@@ -210,11 +249,28 @@ def planned_model(
 
 # %% ../../nbs/library/6_models/68a_forecast_run.ipynb #08e044f4
 SHOWN_CLIPS = 4 # in a picture
+
+def shown_images(
+    plan:RunPlan, # of a run
+    clips:list, # with images
+)->tuple[Tensor, list[str]]: # (B, S, S, 3) 0 to 1, a title each
+    "Clips as the network sees them in training"
+    batch = collate(clips, plan.sizes.frames, plan.training.image_size)
+    draw = torch.Generator().manual_seed(plan.params.seed)
+    how = configuration(plan.params.configuration)
+    if how.is_legacy:
+        images, zoom = released_image(batch.image, how, draw)
+        titles = [f'× {scale:.2f}' for scale in zoom.tolist()]
+    else:
+        images, _, mirrored = augment_image(batch.image, batch.image_K, draw)
+        titles = ['mirrored' if flip else '' for flip in mirrored]
+    roughly = images.permute(0, 2, 3, 1)*0.23 + 0.45 # undone normalisation
+    return roughly.clamp(0, 1), titles
 FEW_STEPS = 5 # network calls of a future that is only looked at
 
 def futures_picture(
     clips:Batch, # images and cameras
-    network, # `Forecaster`
+    network, # `Forecaster` or `LegacyModel`
 )->np.ndarray: # (S, clips*S, 3) uint8
     "One future of each clip on its image"
     device = next(network.parameters()).device
@@ -236,6 +292,6 @@ def watch_forecast(
     clips = validation_clips(plan.mixture, plan.sizes, count)
     if clips is None: return None
     some = [clips[i*len(clips)//SHOWN_CLIPS] for i in range(min(SHOWN_CLIPS, len(clips)))]
-    batch = collate(some, plan.sizes.frames, plan.sizes.image_size)
+    batch = collate(some, plan.sizes.frames, plan.training.image_size)
     picture = None if plan.params.method == 'static' else partial(futures_picture, batch)
     return Watch(clips, picture)

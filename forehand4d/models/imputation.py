@@ -16,7 +16,7 @@ from ..core.processes import first_process_first, group
 from ..geometry.motion import HandMotion
 from ..data.batches import Batch, collate
 from ..data.clip_store import ClipStore, write_clips
-from ..data.clips import Clip, track_of
+from ..data.clips import Clip, track_of, window
 from ..data.loaders import ClipDataset
 from ..evaluation.scoring import method_id
 from ..fitting.objective import observe
@@ -71,7 +71,9 @@ def _labelled(
     motion:HandMotion, # (T,) found for it, or longer
     note:dict, # what is to be said of it
 )->Clip: # with its imputed motion
-    "A clip and its label"
+    "A clip and its label; of a clip longer than the model's, its beginning"
+    if len(motion) < len(clip):
+        clip = window(clip, 0, len(motion))
     motion = motion.slice(0, len(clip))
     found = motion.valid[..., None].expand(-1, -1, 21)
     joints = motion.joints()*found[..., None]

@@ -8,15 +8,19 @@ __all__ = ['TrainLifting', 'told_tracks', 'token_count']
 # %% ../../nbs/library/6_models/61a_lifter_run.ipynb #1a3d871f
 from dataclasses import dataclass
 import torch
+from fastcore.basics import patch
 from torch import Tensor
 from ..data.batches import batch_motion, collate
 from ..data.loaders import ClipDataset
-from .lifter import Lifter
-from ..runs.choices import AtLeastOne, Conditions, Count, Layout, ProfileName, Rate
+from ..released.learning import LegacyLearner, build_learner
+from ..released.networks import LegacyModel
+from .lifter import Lifter, build_lifter, lifting_view
+from ..runs.choices import AtLeastOne, Conditions, ConfigurationName, Count, Layout
+from ..runs.choices import ProfileName, Rate, Views
 from ..runs.choices import check_fields
+from ..runs.configurations import Configuration, configuration
 from ..runs.profiles import Profile
 from ..runs.profiles import profile_of_run
-from ..training.augment import augment_lifting
 from ..training.loop import TrainConfig
 
 # %% ../../nbs/library/6_models/61a_lifter_run.ipynb #ce4f3228
@@ -27,6 +31,8 @@ class TrainLifting:
     datasets: str = 'lab' # training sources with hand parameters, joined by +
     conditions: Conditions = 'kps+extrinsics+plucker+kpe' # what L is told, joined by +
     layout: Layout = 'fused' # how conditions enter; or concatenated
+    configuration: ConfigurationName = 'ours' # network and training: ours, paper or released
+    views: Views = 'random' # cameras: random ones, the recorded ones, or both
     init: str = '' # weights to start from; empty: from scratch
     steps: Count = 0 # optimiser steps; 0: the profile's
     batch: Count = 0 # clips per step; 0: the profile's
@@ -40,6 +46,17 @@ class TrainLifting:
 
     def __post_init__(self):
         check_fields(self)
+        others = (self.layout, self.views, self.conditions)
+        usual = tuple(self.__dataclass_fields__[name].default
+                      for name in ('layout', 'views', 'conditions'))
+        if self.configuration != 'ours' and others != usual:
+            raise ValueError(f'configuration {self.configuration} has its own layout, views and '
+                             'conditions; leave those parameters out, or choose ours')
+
+    @property
+    def how(self)->Configuration:
+        "Network and training by name"
+        return configuration(self.configuration)
 
     def sizes(self)->Profile:
         "The profile, tiny in a test"
@@ -47,7 +64,13 @@ class TrainLifting:
 
     def kinds(self)->tuple:
         "Conditions by name"
+        if self.how.is_legacy:
+            return self.how.conditions
         return tuple(self.conditions.split('+'))
+
+    def cameras(self)->str: # random, recorded or both
+        "Views that the network is trained with"
+        return self.how.views if self.how.is_legacy else self.views
 
     def training(self)->TrainConfig:
         "Settings of the training loop"
@@ -56,28 +79,45 @@ class TrainLifting:
             steps=self.steps or sizes.lift_steps,
             batch=self.batch or sizes.batch,
             frames=sizes.frames,
-            lr=self.lr or sizes.lr,
+            lr=self.lr or self.how.recipe.lr or sizes.lr,
+            recipe=self.how.recipe,
             checkpoint=self.checkpoint,
             compile=self.compile,
             accumulate=self.accumulate,
             seed=self.seed)
 
-    def record(self)->dict:
-        "Resolved parameters, which name the run"
-        sizes, cfg = self.sizes(), self.training()
-        resolved = dict(
-            profile=sizes.name,
-            datasets=self.datasets,
-            conditions=self.conditions,
-            layout=self.layout,
-            steps=cfg.steps,
-            batch=cfg.batch,
-            lr=cfg.lr,
-            clips=self.clips or sizes.lab_clips,
-            seed=self.seed)
-        if self.init:
-            resolved['init'] = self.init
-        return resolved
+# %% ../../nbs/library/6_models/61a_lifter_run.ipynb #732ec052
+@patch
+def record(self:TrainLifting)->dict:
+    "Resolved parameters, which name the run"
+    sizes, cfg = self.sizes(), self.training()
+    resolved = dict(
+        profile=sizes.name,
+        datasets=self.datasets,
+        conditions='+'.join(self.kinds()),
+        layout=self.layout,
+        steps=cfg.steps,
+        batch=cfg.batch,
+        lr=cfg.lr,
+        clips=self.clips or sizes.lab_clips,
+        seed=self.seed)
+    changed = dict(init='', configuration='ours', views='random')
+    for name, usual in changed.items():
+        if getattr(self, name) != usual:
+            resolved[name] = getattr(self, name)
+    return resolved
+
+@patch
+def model(self:TrainLifting,
+    data:ClipDataset, # training clips
+    weights=None, # to start from
+)->Lifter|LegacyLearner: # ready to be trained
+    "The network of this run"
+    sizes = self.sizes()
+    if self.how.is_legacy:
+        return build_learner(self.how, 'lifting', sizes, data, weights, self.seed)
+    shape = (self.kinds(), self.seed, self.layout)
+    return build_lifter(sizes, data, *shape, init=weights, views=self.views)
 
 # %% ../../nbs/library/6_models/61a_lifter_run.ipynb #a56e585e
 def told_tracks(
@@ -85,19 +125,22 @@ def told_tracks(
     frames:int, # T
     seed:int=0, # of the augmentation
     clips:int=4, # how many
+    views:str='random', # cameras, see `lifting_view`
 )->tuple[Tensor, Tensor]: # keypoints (B, T, 2, 21, 2) pixels, which of them are seen
     "Tracks as the network is told them in training"
     batch = collate([data[number] for number in range(clips)], frames)
     motion = batch_motion(batch, data.hand_id or 'open-hand')
     generator = torch.Generator().manual_seed(seed)
-    told = augment_lifting(motion, batch.intrinsics, generator)
+    told = lifting_view(views, motion, batch, generator)
     return told.keypoints2d, told.valid2d
 
 def token_count(
-    model:Lifter, # to be trained
+    model:Lifter|LegacyModel, # to be trained
 )->int:
     "Tokens in every layer: of the step, of the motion, and of conditions where they are apart"
     cfg = model.cfg
+    if isinstance(model, LegacyModel):
+        return 1 + cfg.frames*(1 + len(cfg.groups))
     pieces = cfg.frames//cfg.patch
     groups = 1
     if cfg.layout == 'concatenated':

@@ -129,7 +129,7 @@ def _write_forecast(
     writers = dict(
         png=partial(_draw, forecast, hands), npz=forecast.save,
         html=partial(forecast.to_html, title=title), json=forecast.to_json,
-        glb=forecast.to_glb, bvh=forecast.to_bvh)
+        glb=forecast.to_glb, bvh=forecast.to_bvh, rrd=forecast.to_rerun)
     files = out.files()
     with ExitStack() as all_or_none:
         parts = [all_or_none.enter_context(atomic_path(file)) for file in files]

@@ -160,7 +160,39 @@ class _Whole:
         "A path in words"
         return path
 
+# %% ../../nbs/library/2_runs/22_launch.ipynb #fb021917
+_TO_START = 300 # seconds that a kernel may take
+
+def _kernel_problem(
+    error:Exception, # of nbclient or jupyter_client
+)->Exception: # to be raised in its place; the same where it is about something else
+    "One line on a kernel that is not there, does not start, or died"
+    from jupyter_client.kernelspec import NoSuchKernel
+    from nbclient.exceptions import DeadKernelError
+    if isinstance(error, NoSuchKernel):
+        return ValueError(f'notebooks run in the Jupyter kernel {error.name}, which is not '
+                          'installed: python -m pip install ipykernel')
+    if isinstance(error, DeadKernelError):
+        return OSError('the kernel of the notebook died, as it does where memory runs out: '
+                       'choose a smaller batch or profile and run the same command again')
+    if "Kernel didn't respond" in str(error):
+        return TimeoutError(f'the kernel of the notebook did not start within {_TO_START} s: '
+                            'run the same command again when the machine is less busy')
+    return error
+
 # %% ../../nbs/library/2_runs/22_launch.ipynb #6707f714
+def _notebook_error(
+    failed, # papermill's error
+    notebook:str, # its name
+    where:str, # it happened, in words
+    executed:Path, # executed copy
+)->NotebookError: # to be raised
+    "One line that says what happened where"
+    message = (f'{notebook}: {failed.ename}: {failed.evalue} '
+               f'(cell {failed.cell_index} of {where})')
+    return NotebookError(message, executed, '\n'.join(failed.traceback))
+
+# %% ../../nbs/library/2_runs/22_launch.ipynb #4dfa8348
 @dataclass
 class _Launch:
     "An execution of a notebook"
@@ -186,25 +218,18 @@ class _Launch:
             papermill.execute_notebook(
                 str(self.path), str(executed), parameters=self.params, progress_bar=False,
                 coalesce_streams=True, extra_arguments=['--log-level=50'],
+                start_timeout=_TO_START,
                 stdout_file=self.out, stderr_file=self.err or sys.stderr)
         except PapermillExecutionError as e:
             return e
+        except (KeyError, RuntimeError) as e:
+            raise _kernel_problem(e) from e
         except OSError as e: # of `atomic_path`, or of a file that papermill keeps elsewhere
             if e.errno != errno.ENOSPC or e.filename == str(executed):
                 raise
             says = 'the disk is full: free some space and run the same command again'
             raise OSError(errno.ENOSPC, says, str(executed)) from e
         return None
-
-    def error(self,
-        failed, # papermill's error
-        executed:Path, # executed copy
-    )->NotebookError: # to be raised
-        "One line that says what happened where"
-        where = f'process {self.rank}' if self.rank else relative(executed)
-        message = (f'{self.path.stem}: {failed.ename}: {failed.evalue} '
-                   f'(cell {failed.cell_index} of {where})')
-        return NotebookError(message, executed, '\n'.join(failed.traceback))
 
     def run(self)->Run: # the finished run
         "Execute the notebook and keep the executed copy"
@@ -220,7 +245,8 @@ class _Launch:
             noted = note.read_text().split(' ', 1)[1] if note.exists() else None
         _leave_state(noted, failed, self.rank)
         if failed:
-            raise self.error(failed, executed)
+            where = f'process {self.rank}' if self.rank else relative(executed)
+            raise _notebook_error(failed, self.path.stem, where, executed)
         if not noted:
             raise ValueError(f'{self.path.name} left no record: it must call start_run')
         return Run(noted)

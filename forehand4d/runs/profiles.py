@@ -34,6 +34,7 @@ class Profile:
     lr: float # peak learning rate
     sampler_steps: int # network calls a sample
     refine_iterations: int # gradient steps on imputed labels
+    courses: int # acted again for each test clip of HandWorld: the perfect forecaster
 
 # %% ../../nbs/library/2_runs/23_profiles.ipynb #451191c9
 TINY = Profile(
@@ -41,28 +42,28 @@ TINY = Profile(
     patch=4, width=64, layers=2, ff=2, backbone='small', backbone_layers=1, pool=2,
     lab_clips=6, wild_clips=6, eval_clips=3, batch=4,
     lift_steps=6, static_steps=4, forecast_steps=4, stage2_steps=3, lr=1e-3,
-    sampler_steps=4, refine_iterations=5)
+    sampler_steps=4, refine_iterations=5, courses=4)
 
 CPU = Profile(
     'cpu', frames=64, image_size=128,
     patch=4, width=192, layers=6, ff=2, backbone='small', backbone_layers=3, pool=2,
     lab_clips=300, wild_clips=250, eval_clips=32, batch=32,
     lift_steps=750, static_steps=225, forecast_steps=190, stage2_steps=90, lr=1e-3,
-    sampler_steps=10, refine_iterations=40)
+    sampler_steps=10, refine_iterations=40, courses=24)
 
 GPU = Profile(
     'gpu', frames=128, image_size=224,
     patch=1, width=512, layers=8, ff=4, backbone='small', backbone_layers=8, pool=1,
     lab_clips=4000, wild_clips=6000, eval_clips=200, batch=128,
     lift_steps=20000, static_steps=8000, forecast_steps=20000, stage2_steps=8000, lr=5e-4,
-    sampler_steps=20, refine_iterations=1000)
+    sampler_steps=20, refine_iterations=1000, courses=96)
 
 PAPER = Profile(
     'paper', frames=256, image_size=256,
     patch=1, width=1024, layers=16, ff=1, backbone='vit-h', backbone_layers=32, pool=2,
     lab_clips=0, wild_clips=0, eval_clips=0, batch=64,
     lift_steps=200000, static_steps=50000, forecast_steps=200000, stage2_steps=50000, lr=1e-4,
-    sampler_steps=50, refine_iterations=1000)
+    sampler_steps=50, refine_iterations=1000, courses=0)
 
 PROFILES = {size.name: size for size in (TINY, CPU, GPU, PAPER)}
 

@@ -14,7 +14,6 @@ import time
 import warnings
 from pathlib import Path
 from typing import Any
-from PIL import Image
 from fastcore.basics import patch
 from ..core.paths import outputs_root
 from ..core.files import atomic_path, file_hash, make_folder, plain_value, read_json
@@ -296,6 +295,7 @@ def _write_picture(
     elif hasattr(fig, 'save'):
         fig.save(path)
     else:
+        from PIL import Image # commands that only look at records draw nothing
         Image.fromarray(fig).save(path)
 
 @patch

@@ -195,7 +195,8 @@ def _curve(
     return curves.pivot_table(index='frame', columns='group', values='value')
 
 def _at(curve:pd.DataFrame, share:float)->pd.Series: # by group: error at a share of its time
-    return curve.apply(lambda x: x.dropna().iloc[int(share*(x.count() - 1))])
+    known = curve.dropna(axis='columns', how='all')
+    return known.apply(lambda x: x.dropna().iloc[int(share*(x.count() - 1))])
 
 def _time_differences(
     sources:Sources, # all evaluations
@@ -254,7 +255,8 @@ def _test(
     if len(known):
         out = dict(zip(out, map(float, bootstrap_mean(known)), strict=True))
     p = ttest_1samp(known, 0).pvalue if len(known) > 1 else np.nan
-    return out | dict(relative=out['difference']/base, n=len(known), p=p)
+    relative = out['difference']/base if base else np.nan # nothing to compare with
+    return out | dict(relative=relative, n=len(known), p=p)
 
 NOT_TESTED = dict(difference=np.nan, low=np.nan, high=np.nan, relative=np.nan, n=0, p=np.nan)
 

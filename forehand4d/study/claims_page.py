@@ -9,7 +9,9 @@ __all__ = ['CM', 'verdict_summary', 'evidence', 'markdown_table', 'quoted_source
 import pandas as pd
 from .claims import verdicts
 from .paper import SHOWN
+from .roles import current_data
 from .sources import Source, Sources
+from .table_notes import kind_of_data
 
 # %% ../../nbs/library/7_study/77b_claims_page.ipynb #eb091a09
 def verdict_summary(
@@ -76,7 +78,8 @@ def claims_markdown(
     "The page of claims"
     summary = verdict_summary(tests).reset_index(names='Claim')
     how = (f'Evidence (centimetres; protocol {protocol}, profile {profile}): '
-           'positive differences speak for the claim.')
+           'positive differences speak for the claim. '
+           + kind_of_data(tuple(quoted), current_data()))
     sources = [f'Source: {source.line}  ' for source in quoted]
     lines = ['### Claims of the paper', '', *markdown_table(summary), '', how, '',
              *markdown_table(evidence(tests['best'], tests['single'])), '', *sources]

@@ -146,6 +146,7 @@ def _draw_counts(
 # %% ../../nbs/library/7_study/75_figures.ipynb #9c9bb626
 def error_figure(
     data:pd.DataFrame, # of `curve_data`
+    titles:dict|None=None, # group → what stands above its column; its name without one
 )->Figure: # closed
     "Error over time, with the number of clips below"
     groups = [group for group in ROLES if (data.group == group).any()]
@@ -163,7 +164,8 @@ def error_figure(
             _draw_errors(ax, shown, styles)
             ax.set(xlabel='', ylabel=f'{SHOWN[metric]} (cm)', ylim=(0, None))
         _draw_counts(column[-1], inside[inside.metric == CURVES[0]])
-        column[0].set_title(group, fontsize=9)
+        title = (titles or {}).get(group, group)
+        column[0].set_title(textwrap.fill(title, 32), fontsize=9)
         label = 'clips' if group == groups[0] else ''
         column[-1].set(xlabel='time (s)', ylabel=label, ylim=(0, None))
     handles = [plt.Line2D([], [], label=label, **style) for label, style in styles.items()]

@@ -24,6 +24,7 @@ from ..fitting.refinement import RefineConfig, observe, refine_batch
 from ..runs.record import list_runs
 from ..training.weights import pick_weights
 from ..video.recordings import Spoil, spoiled
+from .forecast_evaluation import name_of_weights
 
 # %% ../../nbs/library/7_study/78b_lifting_evaluation.ipynb #c768158f
 def find_lifters(
@@ -39,7 +40,8 @@ def find_lifters(
     found = {}
     for name in names:
         path, run = pick_weights(name, 'train_lifting', 'lifter.safetensors')
-        found[method_id(run.params) if run else 'lifting'] = Trained(path, run)
+        method = method_id(run.params) if run else name_of_weights(path, 'lifting')
+        found[method] = Trained(path, run)
     return found
 
 # %% ../../nbs/library/7_study/78b_lifting_evaluation.ipynb #27572fcc
@@ -54,6 +56,7 @@ class LiftSettings:
     seed: int = 0 # seed of the first draw of the first batch
     refine: RefineConfig = field(default_factory=RefineConfig) # settings of the refinement
     batch: int = 64 # clips at a time
+    known_shape: bool = False # give the labelled shape of the hands, zero where there is none
 
 @dataclass(frozen=True)
 class Lifted:
@@ -87,6 +90,7 @@ def _draw(
         motions.append(model.lift(
             *track_of(batch),
             real=batch.real,
+            betas=batch.betas if settings.known_shape else None,
             steps=settings.steps,
             seed=settings.seed + DRAW*draw + first))
     return motions

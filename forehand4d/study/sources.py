@@ -15,6 +15,7 @@ from pathlib import Path
 import pandas as pd
 from ..core.files import atomic_path, file_hash, stable_hash, write_json
 from ..evaluation.records import Budget, EvalRecords, load_records, pool_records
+from ..evaluation.scoring import ROLES
 from ..runs.record import Run, list_runs, relative
 
 # %% ../../nbs/library/7_study/72_sources.ipynb #a7eeb845
@@ -92,6 +93,25 @@ class Sources:
         parts = [source.data.records for source in self.of(method)]
         return pool_records([part[(part.method == method) & (part.protocol == protocol)]
                              for part in parts])
+
+    @property
+    def recorded(self)->dict: # dataset → facts of the split that was evaluated
+        "Recorded datasets behind the numbers; none for HandWorld"
+        found = {}
+        for source in self.found:
+            for facts in source.run.manifest['splits'].values():
+                if facts.get('dataset') and facts.get('role') == 'tested':
+                    found[facts['dataset']] = facts
+        return found
+
+    def heading(self,
+        group:str, # column of the tables
+    )->str: # such as arctic:val + h2o:test
+        "A column by its recorded datasets, where it has any"
+        members = ROLES.get(group, (group,))
+        parts = [f'{name}:{facts["split"]}' for name, facts in self.recorded.items()
+                 if name in members]
+        return ' + '.join(parts) or group
 
 # %% ../../nbs/library/7_study/72_sources.ipynb #863ffe7b
 def collect(

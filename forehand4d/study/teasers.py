@@ -213,8 +213,8 @@ def _draw_side(
     image, _ = enlarged(pair[0])
     plain = np.full_like(image, PAPER)
     motions = [drawn_points(pair[0]), *(drawn_points(each, 0) for each in pair)]
-    points = np.concatenate([p[there] for p, there in motions])
-    side = second_view(points.reshape(-1, 3), plain.shape[1], len(plain))
+    points = np.concatenate([p[there].reshape(-1, 3) for p, there in motions]) # meshes or joints
+    side = second_view(points, plain.shape[1], len(plain))
     for ax, (p, there) in zip(column, motions, strict=True):
         draw_panel(ax, draw_motion(plain, p, *side, there))
     column[0].set_title('true motion, second view', fontsize=7)

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['HARMONICS', 'FALL', 'SYNERGIES', 'DRIFT', 'ASIDE', 'TILT', 'GLANCE', 'HEAD_PERIOD', 'FAST', 'SLOW', 'SLOW_PERIOD',
            'LONGEST_GAP', 'ZOOM', 'MARGIN', 'NEAREST', 'mirror_motion', 'mirror_where', 'ViewRange', 'DetectorNoise',
-           'LiftingView', 'augment_lifting']
+           'LiftingView', 'augment_lifting', 'RecordedViews', 'augment_recorded', 'mixed_views']
 
 # %% ../../nbs/library/4_training/42_augment.ipynb #c801574e
 import math
@@ -302,3 +302,58 @@ def augment_lifting(
     px, inside = _in_sight(transform(cam[:, :, None], joints), K)
     px, valid2d = _noisy_keypoints(px, valid & inside, generator)
     return LiftingView(m, K, cam, px, valid2d, joints)
+
+# %% ../../nbs/library/4_training/42_augment.ipynb #25a8cc0c
+@dataclass(frozen=True)
+class RecordedViews:
+    "How recorded cameras are changed"
+    turned: float = 0.4 # chance that a camera is turned about its optical axis
+    angle: float = math.pi/6 # radians, standard deviation of the turn
+    most: float = math.pi/3 # radians, largest turn
+    zoom: float = 0.25 # standard deviation of the scale
+    zooms: tuple = (0.75, 1.25) # smallest and largest scale
+    noise: DetectorNoise = DetectorNoise() # how bad the detector is
+    varied: bool = True # other fingers and shapes
+
+def augment_recorded(
+    m:HandMotion, # (B, T) lab motion, view frame
+    K:Tensor, # (B, T, 3, 3) intrinsics
+    cam:Tensor, # (B, T, 4, 4) recorded cameras, view frame → camera t
+    generator:torch.Generator, # source of randomness
+    how:RecordedViews=RecordedViews(), # what is changed
+)->LiftingView:
+    "Training clips for lifting: recorded cameras, turned and scaled; noisy 2D tracks"
+    if how.varied:
+        m = _vary_hands(m, generator)
+    batch = len(K)
+    chosen = torch.rand(batch, **by(generator)) < how.turned
+    angle = (torch.randn(batch, **by(generator))*how.angle).clamp(-how.most, how.most)
+    angle = (angle*chosen).to(K)
+    still = torch.zeros_like(angle)
+    turn = make_T(aa_to_mat(torch.stack([still, still, angle], -1)), still[:, None].expand(-1, 3))
+    m = m.to_frame(turn[:, None])
+    cam = turn[:, None]@cam@turn[:, None].mT # a pure rotation: its inverse is its transpose
+    scale = 1 + torch.randn(batch, 1, 1, **by(generator)).to(K)*how.zoom
+    K = K.clone()
+    K[..., :2, :2] *= scale.clamp(*how.zooms)[..., None]
+    joints = m.joints()
+    px, inside = _in_sight(transform(cam[:, :, None], joints), K)
+    px, valid2d = _noisy_keypoints(px, m.valid[..., None] & inside, generator, how.noise)
+    return LiftingView(m, K, cam, px, valid2d, joints)
+
+def mixed_views(
+    first:LiftingView, # of a batch
+    second:LiftingView, # of the same batch
+    pick:Tensor, # (B,) bool: clips that are seen as in `second`
+)->LiftingView:
+    "Some clips as in one view, the others as in another"
+    def chosen(one:Tensor, other:Tensor)->Tensor:
+        return torch.where(per_row(pick, one), other, one)
+
+    a, b = first.motion, second.motion
+    motion = HandMotion(
+        chosen(a.rot, b.rot), chosen(a.wrist, b.wrist), chosen(a.betas, b.betas),
+        chosen(a.valid, b.valid), a.hand_id)
+    names = ('intrinsics', 'cam_from_view', 'keypoints2d', 'valid2d', 'joints3d')
+    rest = {name: chosen(getattr(first, name), getattr(second, name)) for name in names}
+    return LiftingView(motion, **rest)

@@ -13,7 +13,6 @@ from itertools import islice
 from pathlib import Path
 import numpy as np
 import torch
-from scipy.ndimage import median_filter
 from torch import Tensor
 from ..core.paths import outputs_root
 from ..core.files import atomic_path, file_hash, regular_file, stable_hash
@@ -142,6 +141,7 @@ def _drop_collapsed(
     "Forget frames in which a hand is far too small"
     frames = _found(score)
     if not len(frames): return
+    from scipy.ndimage import median_filter # a quarter of a second, and photographs need none
     sizes = np.array([hand_size(hand) for hand in keypoints[frames]])
     usual = median_filter(sizes, _AROUND, mode='nearest')
     score[frames[sizes < SHRUNK*usual]] = 0

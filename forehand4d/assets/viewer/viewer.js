@@ -480,7 +480,8 @@
     requestAnimationFrame(tick);
   }
   fit();
-  state.view = (VIEWS[asked.get("view")] || VIEWS.slant)();
+  const first = data.photo ? VIEWS.camera : VIEWS.slant; // on the photograph, until the reader turns
+  state.view = (VIEWS[asked.get("view")] || first)();
   setFuture(Math.max(-1, Math.min(futures - 1, +(asked.get("future") || 0))));
   setTime(+(asked.get("t") || 0));
   setPlaying(asked.has("play") ? asked.get("play") === "1" : state.playing);

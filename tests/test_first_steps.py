@@ -1,0 +1,136 @@
+"""What a newcomer waits for: what only answers imports nothing heavy, a forecast only its own"""
+
+import json, subprocess, sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+
+HEAVY = {
+    'torch',
+    'scipy',
+    'pandas',
+    'matplotlib',
+    'cv2',
+    'mediapipe',
+    'papermill',
+    'transformers',
+    'diffusers',
+    'datasets',
+}
+NEVER_IN_A_FORECAST = {
+    'torch._dynamo',  # the compiler: three seconds, and all optimisers of torch bring it
+    'scipy',
+    'pandas',
+    'transformers',
+    'diffusers',
+    'datasets',
+    'papermill',
+    'trimesh',
+    'plotly',
+}
+SHOW = "import json, sys; print('MODULES', json.dumps(sorted(sys.modules)))"
+
+
+def modules_after(code, folder):
+    "Modules that a program has imported at its end, and what it said"
+    command = [sys.executable, '-c', f'{code}\n{SHOW}']
+    done = subprocess.run(command, capture_output=True, text=True, cwd=folder)
+    assert 'MODULES' in done.stdout, done.stderr
+    return set(json.loads(done.stdout.rpartition('MODULES ')[2])), done.stdout + done.stderr
+
+
+@pytest.mark.parametrize(
+    ('words', 'answer'),
+    [
+        (['--help'], 'forecast'),
+        (['forecast', '--help'], '--viewer'),
+        (['forecast', 'nothing.jpg'], 'no image at nothing.jpg: check the name'),
+        (['forecast', '.', '--format', 'pgn'], 'did you mean png?'),
+        (['runs'], 'no runs in'),
+        (['forcast', 'a.jpg'], 'did you mean forecast?'),
+        (['run', 'train_forcast'], 'did you mean'),
+    ],
+    ids=str,
+)
+def test_answers_import_nothing_heavy(words, answer, tmp_path, monkeypatch):
+    monkeypatch.setenv('FOREHAND4D_OUTPUTS', str(tmp_path / 'outputs'))
+    code = f"""
+from forehand4d.cli import main
+try:
+    main({words!r})
+except SystemExit:
+    pass"""
+    found, said = modules_after(code, tmp_path)
+    assert answer in said
+    assert not HEAVY & found
+
+
+def test_a_forecast_imports_no_more_than_it_needs(tmp_path):
+    "The fit of the present is where torch's compiler came in"
+    code = """
+import torch
+import forehand4d.models.photo
+from forehand4d.fitting.search import search_hands
+from forehand4d.models.forecasting import load_forecaster
+load_forecaster()
+seen = torch.zeros(1, 2, 21, 2), torch.ones(1, 2, 21), torch.eye(4)[None]
+search_hands(*seen, steps=1)"""
+    found, _ = modules_after(code, tmp_path)
+    assert 'torch' in found
+    assert not NEVER_IN_A_FORECAST & found
+
+
+def test_rerun_is_asked_for_before_anything_is_computed(tmp_path, monkeypatch, capsys):
+    from forehand4d import cli
+
+    (tmp_path / 'photo.jpg').touch()
+    monkeypatch.setattr(cli, 'find_spec', lambda name: None)
+    for asked in (['--viewer', 'rerun'], ['--format', 'rrd']):
+        assert cli.main(['forecast', str(tmp_path / 'photo.jpg'), *asked]) == 2
+        assert 'pip install "forehand4d[rerun]"' in capsys.readouterr().err
+
+
+class Made:
+    "A run that is done"
+
+    name = 'my-video'
+
+
+@pytest.mark.parametrize(
+    ('words', 'then'),
+    [
+        (['track', 'my-video.mp4'], 'forehand4d lift my-video.mp4'),
+        (['lift', 'my-video.mp4'], 'forehand4d train --add my-video'),
+        (['train', '--add', 'my-video'], 'forehand4d forecast photo.jpg --weights my-video'),
+    ],
+    ids=str,
+)
+def test_each_of_three_commands_ends_with_the_next(words, then, tmp_path, monkeypatch, capsys):
+    from forehand4d import cli, cli_video
+
+    monkeypatch.setenv('FOREHAND4D_OUTPUTS', str(tmp_path / 'outputs'))
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / 'my-video.mp4').touch()
+    monkeypatch.setattr(cli_video, 'run_and_report', lambda *a: Made())
+    monkeypatch.setattr(cli_video, 'shown_files', lambda run: [])
+    assert cli.main(words) == 0
+    assert capsys.readouterr().out.splitlines()[-1] == f'next: {then}'
+
+
+def test_a_demo_outside_a_clone_says_so_once(monkeypatch, capsys):
+    from forehand4d.study import plan
+
+    monkeypatch.setattr(plan, 'in_clone', lambda: False)
+    assert plan.run_steps([]) == ([], {})
+    assert capsys.readouterr().err.count('no clone of the repository here') == 1
+
+
+def test_a_project_has_what_people_look_for():
+    names = ('CONTRIBUTING.md', 'CHANGELOG.md', 'LICENSE', 'CITATION.cff')
+    assert all((ROOT / name).is_file() for name in names)
+    assert list((ROOT / '.github' / 'ISSUE_TEMPLATE').glob('*.md'))
+    ci = (ROOT / '.github' / 'workflows' / 'ci.yml').read_text()
+    assert all(f"'3.{minor}'" in ci for minor in (11, 12, 13, 14))
+    assert 'colab-badge.svg' in (ROOT / 'nbs' / 'forecast_image.ipynb').read_text()
