@@ -130,7 +130,11 @@ def _load(
     hand = SIDES.index(side)
     frames = len(files)
     K = _intrinsics(root, name.rpartition('/')[2])
-    shape = _numbers(root/'calibration'/f'mano_{calibration}'/'mano.yml', 'betas', 10)
+    file = root/'calibration'/f'mano_{calibration}'/'mano.yml'
+    if not file.is_file():
+        raise FileNotFoundError(f'dexycb: expected betas in {file}, which '
+                                f'{folder.parent}/meta.yml names: no such file')
+    shape = _numbers(file, 'betas', 10)
     betas = torch.tensor(shape).expand(frames, 2, 10)
     pose, joints, pixels = _labels(files, hand)
 

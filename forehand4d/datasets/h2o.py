@@ -24,6 +24,8 @@ SPLITS = dict( # subject/scene
     test=('subject4/*',))
 KINDS = dict(cam_pose=16, hand_pose=128, hand_pose_mano=124) # numbers in a file of each kind
 
+_LARGEST = 1e6 # metres or pixels; a number over it is damage
+
 def _numbers(
     path:Path, # text file
     count:int, # numbers in it
@@ -34,8 +36,8 @@ def _numbers(
         return np.full(count, np.nan)
     with expect('h2o', path, f'{count} numbers'):
         numbers = np.array(read_text(path).split(), float).reshape(count)
-        if not np.isfinite(numbers).all():
-            raise ValueError('found some that are not finite')
+        if not (abs(numbers) < _LARGEST).all():
+            raise ValueError(f'found some that are not finite, or over {_LARGEST:g}')
         return numbers
 
 def _table(
