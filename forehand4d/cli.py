@@ -121,7 +121,8 @@ class Forecast:
             try:
                 done = job.work()
                 print(*map(one_line, str(done).split('\n')), sep='\n')
-                recordings += [file for file in done.files if file.suffix == '.rrd']
+                if self.viewer:
+                    recordings += [file for file in done.files if file.suffix == '.rrd']
             except (ValueError, OSError) as error:
                 if len(jobs) == 1:
                     raise

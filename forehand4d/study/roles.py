@@ -7,14 +7,13 @@ __all__ = ['ROLE_NAMES', 'Entry', 'DataRoles', 'read_roles', 'template', 'write_
            'data_option']
 
 # %% ../../nbs/library/7_study/72a_roles.ipynb #08562d82
-import json
 import tomllib
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from importlib.resources import files
 from pathlib import Path
 from fastcore.xtras import modified_env
-from ..core.files import write_json
+from ..core.files import read_json, read_text, write_json
 from ..core.paths import data_root, outputs_root
 from ..runs.choices import Amount, AtLeastOne, Count, HandId, Share, base_type, describe
 from ..runs.choices import nearest, value_problem
@@ -170,7 +169,7 @@ def read_roles(
             f'no description of the data at {file}; '
             f'this writes one: forehand4d paper --write-data {file}')
     try:
-        data = tomllib.loads(path.read_text(encoding='utf-8'))
+        data = tomllib.loads(read_text(path, 'description of data'))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ValueError(f'{file}: expected TOML ({error})') from None
     values = _checked(str(file), DataRoles, data, ('lab', 'wild', 'test'))
@@ -202,7 +201,7 @@ def _check_use(
 # %% ../../nbs/library/7_study/72a_roles.ipynb #9eee4b8e
 def template()->str: # TOML
     "A description of all datasets of the paper, to be filled in"
-    return (files('forehand4d')/'assets'/'my-data.toml').read_text(encoding='utf-8')
+    return read_text(files('forehand4d')/'assets'/'my-data.toml')
 
 def write_template(
     file:str|Path, # new
@@ -224,7 +223,7 @@ def _keep_note(
 ):
     "Say in the folder of the records which file describes their data"
     note = data.folder/_NOTE
-    if note.is_file() and json.loads(note.read_text())['data'] != str(data.file):
+    if note.is_file() and read_json(note)['data'] != str(data.file):
         raise ValueError(f'{data.folder} holds the study of another {data.file.name}: '
                          'give the description another name')
     write_json(note, dict(data=str(data.file), typed=typed or data.file.name))
@@ -250,9 +249,9 @@ def study_of(
 def current_data()->DataRoles|None: # None: HandWorld
     "The description of the data whose records are in use"
     note = outputs_root()/_NOTE
-    return read_roles(json.loads(note.read_text())['data']) if note.is_file() else None
+    return read_roles(read_json(note)['data']) if note.is_file() else None
 
 def data_option()->str: # empty for HandWorld
     "What commands of the study in use say of the data"
     note = outputs_root()/_NOTE
-    return f' --data {json.loads(note.read_text())["typed"]}' if note.is_file() else ''
+    return f' --data {read_json(note)["typed"]}' if note.is_file() else ''

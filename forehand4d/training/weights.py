@@ -156,7 +156,7 @@ def read_config(
     "The configuration alone, without the tensors"
     opened = reading(path, 'checkpoint of this project', 'complete')
     with opened as path, safe_open(str(path), 'pt') as file:
-        cfg = json.loads((file.metadata() or {})['config'])
+        cfg = parse_json((file.metadata() or {})['config'], path)
     _check_kind(cfg, path)
     return cfg
 
