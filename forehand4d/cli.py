@@ -121,8 +121,8 @@ class Forecast:
             try:
                 done = job.work()
                 print(*map(one_line, str(done).split('\n')), sep='\n')
-                if self.viewer:
-                    recordings += [file for file in done.files if file.suffix == '.rrd']
+                files = done.files if self.viewer else ()
+                recordings += [file for file in files if file.suffix == '.rrd']
             except (ValueError, OSError) as error:
                 if len(jobs) == 1:
                     raise

@@ -6,7 +6,6 @@
 __all__ = ['HELD', 'PERFECT', 'POINT', 'PERCENT', 'with_headroom']
 
 # %% ../../nbs/library/7_study/73c_headroom.ipynb #f7768e53
-import pandas as pd
 from ..evaluation.scoring import aggregate
 from .sources import Sources
 
