@@ -170,7 +170,8 @@ def formats(self:Forecast)->tuple: # of names
 def _check(self:Forecast):
     "Raise a ValueError where options contradict each other or a file is not there"
     if 'rrd' in self.formats() and find_spec('rerun') is None:
-        raise ValueError('.rrd files need Rerun, an optional extra: pip install "forehand4d[rerun]"')
+        raise ValueError(
+            '.rrd files need Rerun, an optional extra: pip install "forehand4d[rerun]"')
     if not self.images:
         raise ValueError('forecast needs an image: forehand4d forecast photo.jpg')
     if self.intrinsics and self.fov:
