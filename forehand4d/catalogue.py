@@ -5,9 +5,10 @@
 # %% auto #0
 __all__ = ['GROUPS', 'SPLIT_CLIPS', 'LABELLED', 'LEAVING', 'HANDWORLD', 'Mixture', 'DatasetName', 'FEW_CLIPS', 'LOOKABLE',
            'name_and_split', 'parse_mixture', 'labelled_splits', 'split_of', 'without_labels', 'open_dataset',
-           'profile_dataset', 'validation_clips']
+           'profile_dataset', 'fresh_dataset', 'validation_clips']
 
 # %% ../nbs/library/5_catalogue/51_catalogue.ipynb #bd4fead1
+import math
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +21,7 @@ from .data.loaders import ClipDataset, StorePart
 from .datasets.convert import DATASETS
 from .handworld.domains import DOMAINS
 from .handworld.generate import generate
+from .handworld.stream import ClipStream
 
 # %% ../nbs/library/5_catalogue/51_catalogue.ipynb #12e8d517
 def _group(prefix:str)->tuple: # of names → domains
@@ -270,6 +272,36 @@ def profile_dataset(
         opened = open_dataset(base, split=split, **options, **kwargs | few)
         stores += opened.stores
         weights.append(weight)
+    return ClipDataset(stores, weights)
+
+# %% ../nbs/library/5_catalogue/51_catalogue.ipynb #168db783
+def fresh_dataset(
+    name:str, # domain, group, store folder, or a mixture of them
+    p, # `Profile` with the sizes
+    total:int, # clips that will be asked for
+    image:bool=True, # render and decode images
+    truth:bool=False, # with the labels that a domain hides
+)->ClipDataset: # at least `total` clips
+    "Training clips of HandWorld that are made when they are read, beside those of stores"
+    parts = parse_mixture(name)
+    streamed = sum(weight for base, weight in parts if base in DOMAINS)
+    if not streamed:
+        raise ValueError(f'fresh clips come from domains of HandWorld, and {name!r} has none')
+    opened = {}
+    for base, _ in parts:
+        if base not in DOMAINS:
+            opened[base] = profile_dataset(base, 'train', p, image=image, truth=truth)
+    stored = sum(weight*len(opened[base]) for base, weight in parts if base in opened)
+    each = max(1, math.ceil((total - stored)/streamed))
+    look = dict(image=image, truth=truth, frames=p.frames, image_size=p.image_size)
+    stores, weights = [], []
+    for base, weight in parts:
+        if base in opened:
+            stores += opened[base].stores
+            weights.append(weight)
+        else:
+            stores.append(ClipStream(base, 'train', each*weight, **look))
+            weights.append(1)
     return ClipDataset(stores, weights)
 
 # %% ../nbs/library/5_catalogue/51_catalogue.ipynb #ba90bf8c

@@ -33,6 +33,7 @@ class ClipDataset(Dataset):
                 f'a mixture of labels for the hand models {", ".join(models)}: '
                 'their parameters are not interchangeable; leave one out')
         self.hand_id = models[0] # hand model of the parameters, if any
+        self.is_fresh = any(getattr(store, 'is_fresh', False) for store in stores) # made when read
         self.index = [] # store and place of each clip
         for k, (store, weight) in enumerate(zip(self.stores, self.weights, strict=False)):
             self.index += [(k, i) for i in range(len(store))]*weight
@@ -203,7 +204,8 @@ def loader(
     how = Loading(*values, **named)
     cache = how.cache
     if cache is None:
-        cache = how.workers == 0 and _is_small(data, frames, image_size)
+        is_kept = how.workers == 0 and not data.is_fresh
+        cache = is_kept and _is_small(data, frames, image_size)
     rank, processes = how.shard
     mine = slice(rank*batch//processes, (rank + 1)*batch//processes)
     steps = (

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['OUTLIERS', 'OUTLIER', 'MISSED', 'PAST_FRAMES', 'IN_PICTURE', 'NEAREST', 'ARM_AWAY', 'TOUCHING', 'APART', 'ATTEMPTS',
-           'SHORT', 'View', 'observe', 'detector_noise', 'is_good', 'Look', 'make_clip', 'generate', 'sequence_again',
-           'draw_again']
+           'SHORT', 'USUAL_LOOK', 'View', 'observe', 'detector_noise', 'is_good', 'Look', 'make_clip', 'describe_clips',
+           'generate', 'sequence_again', 'draw_again']
 
 # %% ../../nbs/library/4_handworld/49a_generate.ipynb #3239bc6b
 from dataclasses import asdict, dataclass
@@ -241,16 +241,23 @@ def make_clip(
 def _job(args): # arguments of `make_clip` → encoded clip
     return encode_clip(make_clip(**args))
 
-def _parameters(
-    domain, # name
-    n, # number of clips
-    look, # fields of `Look`, frames, size and split
-): # what names the folder
+USUAL_LOOK = dict(frames=64, image_size=224, truth=False, seed=0, image=True) # of a stored clip
+
+def describe_clips(
+    domain:str, # a key of DOMAINS
+    split:str, # train, val or test
+    n:int, # number of clips, 1 or more
+    **look, # what differs from `USUAL_LOOK`
+)->dict: # what names a store, and stands in its manifest
+    "All that clips depend on"
     settings = domain_named(domain)
+    if n < 1:
+        raise ValueError(f'n must be at least 1, got {n}')
     version = GENERATOR_VERSION
     if not settings.families:
         version = f'{GENERATOR_VERSION}.{FREE_VERSION}'
-    return dict(look, past=PAST_FRAMES, domain=asdict(settings), n=n, version=version)
+    facts = dict(past=PAST_FRAMES, domain=asdict(settings), n=n, version=version)
+    return USUAL_LOOK | look | dict(split=split) | facts
 
 def generate(
     domain:str, # a key of DOMAINS
@@ -261,16 +268,13 @@ def generate(
     **look, # `frames`, `image_size` and `truth` of `make_clip`
 )->Path: # a clip store
     "Write clips in parallel, once"
-    if n < 1:
-        raise ValueError(f'n must be at least 1, got {n}')
-    defaults = dict(frames=64, image_size=224, truth=False)
-    look = defaults | look | dict(split=split, seed=0, image=True)
-    params = _parameters(domain, n, look)
+    params = describe_clips(domain, split, n, **look)
     name = f'{domain}-{split}-{stable_hash(params)}'
     folder = Path(folder) if folder else data_root()/'handworld'/name
     if (folder/'manifest.json').exists():
         return folder
-    jobs = [dict(look, domain=domain, index=i) for i in range(n)]
+    what = USUAL_LOOK | look | dict(domain=domain, split=split)
+    jobs = [dict(what, index=i) for i in range(n)]
     clips = progress(in_processes(_job, jobs, workers, 4), f'{domain} {split}', n)
     with holding(folder, wait=True): # another process may be making the same clips
         if not (folder/'manifest.json').exists():

@@ -8,6 +8,7 @@ __all__ = ['ORACLE', 'USUAL', 'SHOWN_CLIPS', 'FEW_STEPS', 'ForecastParams', 'che
            'planned_model', 'shown_images', 'futures_picture', 'watch_forecast']
 
 # %% ../../nbs/library/6_models/68a_forecast_run.ipynb #2a133177
+import math
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -16,7 +17,7 @@ import torch
 from torch import Tensor
 from ..data.batches import Batch, collate
 from ..data.loaders import ClipDataset, require_motion
-from ..catalogue import profile_dataset, validation_clips
+from ..catalogue import fresh_dataset, profile_dataset, validation_clips
 from ..drawing.overlays import draw_motion, points_of
 from ..networks.conditioning import LEGACY_SIDE
 from ..released.examples import released_image
@@ -55,7 +56,8 @@ class ForecastParams:
     frozen: bool = False # leave the backbone as it is
     shape: dict = field(default_factory=dict) # further fields of `ForecasterConfig`
     slow: Rate = 1.0 # learning rate of the backbone as a share of the others'
-    workers: Count = 0 # processes that decode clips
+    workers: Count = 0 # processes that decode clips, or make them
+    fresh: bool = False # no clip of HandWorld twice: they are made while it trains
     shard: bool = False # several processes hold a share each of weights and moments
     compile: bool = False # let torch.compile fuse the transformer layers
     checkpoint: bool = False # compute activations again for the backward pass
@@ -73,6 +75,8 @@ def check_params(
         raise ValueError(
             f'imputed labels and 2D supervision belong to stage 2, got stage {params.stage} with '
             f'imputed {params.imputed!r}, supervision {params.supervision!r}, aux {params.aux!r}')
+    if params.fresh and params.frozen:
+        raise ValueError('fresh clips have no features computed once: leave out fresh, or frozen')
     if params.configuration != 'ours':
         _check_released(params)
 
@@ -180,7 +184,7 @@ def forecast_run(
 # %% ../../nbs/library/6_models/68a_forecast_run.ipynb #f730d284
 USUAL = dict(
     configuration='ours', imputed='', supervision='3d', aux='', backbone='',
-    backbone_weights='', shape={}, slow=1.0)
+    backbone_weights='', shape={}, slow=1.0, fresh=False)
 
 def record_of(
     plan:RunPlan, # of a run
@@ -207,10 +211,15 @@ def training_clips(
     sources = [(plan.mixture, False)]
     if is_oracle(plan.params):
         sources = [(plan.params.datasets, False), (plan.params.wild, True)]
+    asked_for = plan.training.steps*plan.training.batch
     stores, weights = [], []
     for name, truth in sources:
-        clips = profile_dataset(
-            name, 'train', plan.sizes, n=plan.params.clips or None, truth=truth)
+        if plan.params.fresh:
+            share = math.ceil(asked_for/len(sources))
+            clips = fresh_dataset(name, plan.sizes, share, truth=truth)
+        else:
+            clips = profile_dataset(
+                name, 'train', plan.sizes, n=plan.params.clips or None, truth=truth)
         if plan.params.supervision == '3d':
             require_motion(clips)
         stores += clips.stores

@@ -11,7 +11,8 @@ import torch
 from fastcore.basics import patch
 from torch import Tensor
 from ..data.batches import batch_motion, collate
-from ..data.loaders import ClipDataset
+from ..catalogue import fresh_dataset, profile_dataset
+from ..data.loaders import ClipDataset, require_motion
 from ..released.learning import LegacyLearner, build_learner
 from ..released.networks import LegacyModel
 from .lifter import Lifter, build_lifter, lifting_view
@@ -38,6 +39,8 @@ class TrainLifting:
     batch: Count = 0 # clips per step; 0: the profile's
     lr: Rate = 0.0 # peak learning rate; 0: the profile's
     clips: Count = 0 # training clips of each domain; 0: the profile's
+    workers: Count = 0 # processes that decode clips, or make them
+    fresh: bool = False # no clip of HandWorld twice: they are made while it trains
     compile: bool = False # let torch.compile fuse the transformer layers
     checkpoint: bool = False # compute activations again for the backward pass
     accumulate: AtLeastOne = 1 # pieces of a step that a process works on one after the other
@@ -84,6 +87,7 @@ class TrainLifting:
             checkpoint=self.checkpoint,
             compile=self.compile,
             accumulate=self.accumulate,
+            workers=self.workers,
             seed=self.seed)
 
 # %% ../../nbs/library/6_models/61a_lifter_run.ipynb #732ec052
@@ -101,11 +105,23 @@ def record(self:TrainLifting)->dict:
         lr=cfg.lr,
         clips=self.clips or sizes.lab_clips,
         seed=self.seed)
-    changed = dict(init='', configuration='ours', views='random')
+    changed = dict(init='', configuration='ours', views='random', fresh=False)
     for name, usual in changed.items():
         if getattr(self, name) != usual:
             resolved[name] = getattr(self, name)
     return resolved
+
+@patch
+def training_clips(self:TrainLifting)->ClipDataset: # without images
+    "The clips that the lifting model is trained on"
+    sizes, cfg = self.sizes(), self.training()
+    if self.fresh:
+        data = fresh_dataset(self.datasets, sizes, cfg.steps*cfg.batch, image=False)
+    else:
+        data = profile_dataset(
+            self.datasets, 'train', sizes, n=self.clips or None, image=False)
+    require_motion(data)
+    return data
 
 @patch
 def model(self:TrainLifting,
