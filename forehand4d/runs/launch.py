@@ -7,6 +7,7 @@ __all__ = ['HOW', 'on_record', 'NotebookError', 'run_notebook']
 
 # %% ../../nbs/library/2_runs/22_launch.ipynb #714a1c7e
 import errno
+import itertools
 import os
 import sys
 import tempfile
@@ -17,6 +18,7 @@ from fastcore.xtras import modified_env
 from ..core.paths import data_root, outputs_root, project_root
 from ..core.files import atomic_path, file_hash
 from .folders import check_name, relative, require_same, set_aside
+from .kernels import can_be_warm, warm_manager
 from .parameters import check_parameters, find_notebook, notebook_parameters
 from .record import Run
 
@@ -162,6 +164,14 @@ class _Whole:
 
 # %% ../../nbs/library/2_runs/22_launch.ipynb #fb021917
 _TO_START = 300 # seconds that a kernel may take
+_launches = itertools.count() # of kernels in this process
+
+def _kind_of_kernel()->dict: # options of papermill
+    "From the second notebook of a process on, kernels start at once where they can"
+    is_first = next(_launches) == 0
+    if is_first or not can_be_warm():
+        return {}
+    return dict(kernel_manager_class=warm_manager())
 
 def _kernel_problem(
     error:Exception, # of nbclient or jupyter_client
@@ -218,7 +228,7 @@ class _Launch:
             papermill.execute_notebook(
                 str(self.path), str(executed), parameters=self.params, progress_bar=False,
                 coalesce_streams=True, extra_arguments=['--log-level=50'],
-                start_timeout=_TO_START,
+                start_timeout=_TO_START, **_kind_of_kernel(),
                 stdout_file=self.out, stderr_file=self.err or sys.stderr)
         except PapermillExecutionError as e:
             return e
