@@ -249,7 +249,7 @@ class NewDataset:
         path = new_dataset(self.name, project_root()/'nbs'/'library'/'4_datasets')
         print(os.path.relpath(path))
         print(f'next: change its cells until they read your files, add {self.name!r} to DATASETS '
-              'in 45_convert.ipynb, then:')
+              'in 31b_names.ipynb, then:')
         print(f'  nbdev_export && forehand4d check-data {self.name} DOWNLOAD')
         return 0
 
