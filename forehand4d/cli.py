@@ -24,6 +24,7 @@ from .app import App
 from .core.checks import USUAL, check_formats, one_line, shown_safely
 from .core.files import require_free
 from .core.paths import outputs_root, project_root
+from .runs.choices import check_weights
 from .runs.launch import NotebookError
 from .runs.record import relative
 from .cli_runs import Bench, Parameters, Prepare, Run, Runs, Text
@@ -183,8 +184,7 @@ def _check(self:Forecast):
     if not there:
         kind = 'video' if self.at else 'image'
         raise FileNotFoundError(f'no {kind} at {", ".join(self.images)}: check the name')
-    if self.weights and os.sep in self.weights and not os.path.exists(self.weights):
-        raise FileNotFoundError(f'no weights at {self.weights}: check the name')
+    check_weights(self.weights)
     require_free(self.out)
 
 # %% ../nbs/library/8_cli/81_cli.ipynb #3f9c3407

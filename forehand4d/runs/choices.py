@@ -6,10 +6,10 @@
 __all__ = ['ProfileName', 'Method', 'Stage', 'Supervision', 'SideHead', 'Layout', 'ConfigurationName', 'Views', 'Phase',
            'ProcedureName', 'SamplerName', 'Protocol', 'Selection', 'BenchmarkSize', 'AnimationKind', 'JointOrder',
            'HandId', 'Split', 'Count', 'AtLeastOne', 'ClipFrames', 'ImageSize', 'Rate', 'Share', 'Amount', 'Degrees',
-           'Conditions', 'Procedures', 'LiftingBaselines', 'ExistingPath', 'Pattern', 'CameraSource', 'LifterRun',
-           'ForecastRun', 'LabelsRun', 'CodebookRun', 'HandsRun', 'InfillerRun', 'BackboneWeights', 'BACKBONES',
-           'BackboneName', 'nearest', 'Range', 'Joined', 'find_path', 'OnDisk', 'AFile', 'ARun', 'Published', 'Named',
-           'base_type', 'describe', 'value_problem', 'check_fields']
+           'Conditions', 'Procedures', 'LiftingBaselines', 'ExistingPath', 'ExistingFolder', 'Pattern', 'CameraSource',
+           'LifterRun', 'ForecastRun', 'LabelsRun', 'CodebookRun', 'HandsRun', 'InfillerRun', 'BackboneWeights',
+           'BACKBONES', 'BackboneName', 'nearest', 'Range', 'Joined', 'find_path', 'OnDisk', 'AFile', 'ARun',
+           'Published', 'Named', 'base_type', 'describe', 'value_problem', 'check_fields', 'check_weights']
 
 # %% ../../nbs/library/2_runs/21a_choices.ipynb #047f44b1
 import difflib
@@ -94,22 +94,38 @@ class AFile(OnDisk):
     "A path of something that is there"
     words: tuple = () # that may stand for it
     pattern: bool = False # may it be patterns, joined by +?
+    folder: bool = False # must it be a folder?
 
     def __str__(self)->str:
         also = ''.join(f', or {word!r}' for word in self.words)
-        return f'a file or folder that is there{also}'
+        kind = 'folder' if self.folder else 'file or folder'
+        return f'a {kind} that is there{also}'
 
     def problem(self, value:str)->str: # path → what is wrong; empty where nothing is
         "Nothing there"
         if not value or value in self.words or self.pattern or '{' in value:
             return ''
-        if find_path(value).exists():
+        path = find_path(value)
+        if path.is_dir() or (path.is_file() and not self.folder):
             return ''
-        parent = Path(os.path.expanduser(value)).parent
-        folders = parent, project_root()/parent
-        names = [path.name for folder in folders for path in folder.glob('*')]
-        near = difflib.get_close_matches(Path(value).name, names, n=1)
-        return f'nothing at {value}' + (f'; did you mean {near[0]!r}?' if near else '')
+        if os.path.lexists(path):
+            kind = 'a folder' if self.folder else 'a file or a folder'
+            return f'{value}: expected {kind}, got {_kind_of(path)}'
+        return f'nothing at {value}' + _near_path(value)
+
+def _kind_of(path:Path)->str: # there, and not what is needed
+    "What something is, in words"
+    if path.is_file():
+        return 'a file'
+    return 'a pipe or a device' if path.exists() else 'a dead link'
+
+def _near_path(value:str)->str: # path of nothing → half a sentence; empty where nothing is near
+    "Did you mean a neighbour?"
+    parent = Path(os.path.expanduser(value)).parent
+    folders = parent, project_root()/parent
+    names = [path.name for folder in folders for path in folder.glob('*')]
+    near = difflib.get_close_matches(Path(value).name, names, n=1)
+    return f'; did you mean {near[0]!r}?' if near else ''
 
 # %% ../../nbs/library/2_runs/21a_choices.ipynb #c0f1aa3f
 def _is_safetensors(path:Path)->bool: # a file
@@ -246,6 +262,7 @@ LiftingBaselines = Annotated[str, Joined(('hamer', 'easymocap', 'hawor'))]
 
 # %% ../../nbs/library/2_runs/21a_choices.ipynb #fb33d7ec
 ExistingPath = Annotated[str, AFile()]
+ExistingFolder = Annotated[str, AFile(folder=True)]
 Pattern = Annotated[str, AFile(pattern=True)]
 CameraSource = Annotated[str, AFile(('background', 'none'))]
 LifterRun = Annotated[str, ARun('train_lifting')]
@@ -320,3 +337,9 @@ def check_fields(
         wrong = value_problem(field.type, getattr(params, field.name))
         if wrong:
             raise ValueError(f'{field.name}: {wrong}')
+def check_weights(
+    given:str|None, # run of `train_forecast`, a file, or user/model of the hub; None: what ships
+):
+    "Refuse weights that are not there, before anything heavy is imported"
+    if wrong := ARun('train_forecast').problem(given or ''):
+        raise ValueError(f'--weights: {wrong}')
