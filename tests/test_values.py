@@ -100,7 +100,7 @@ def test_choices_are_those_of_the_library():
 
     one_hand = {name for name, (joints, _) in JOINT_ORDERS.items() if joints != 42}
     assert get_args(choices.ProfileName) == tuple(PROFILES)
-    assert choices.BACKBONES == ('small', *NAMES)
+    assert ('small', *NAMES) == choices.BACKBONES
     assert get_args(choices.Method) == METHODS
     assert get_args(choices.SamplerName) == SAMPLERS
     assert set(get_args(choices.ProcedureName)) == {*PROCEDURES, 'paper'}
