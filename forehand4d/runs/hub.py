@@ -12,6 +12,7 @@ from pathlib import Path
 # %% ../../nbs/library/2_runs/20b_hub.ipynb #3ab27b1b
 WEIGHTS = 'model.safetensors' # file of a run, and of a repository
 _WORD = r'[A-Za-z0-9][\w.-]*'
+_FILES = '.safetensors', '.ckpt', '.pth', '.pt', '.bin', '.pkl', '.npz' # what is no repository
 _LOCAL = r'(train|impute|evaluate|lift|ship|prepare)_' # how names of notebooks begin
 
 def is_repository(
@@ -20,7 +21,7 @@ def is_repository(
     "Does a name look like a repository of the hub?"
     text = str(spec)
     usual = re.fullmatch(f'{_WORD}/{_WORD}', text) and not re.match(_LOCAL, text)
-    return bool(usual) and not text.endswith('.safetensors')
+    return bool(usual) and not text.endswith(_FILES)
 
 # %% ../../nbs/library/2_runs/20b_hub.ipynb #ba4d90b0
 def download_weights(
