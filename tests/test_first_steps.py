@@ -9,7 +9,7 @@ ROOT = Path(__file__).resolve().parent.parent
 
 FAULTS = {  # what held a newcomer up → tests that hold it now
     'a command imports more than it needs': 'test_first_steps::test_answers_import_nothing_heavy',
-    'a forecast imports diffusers': 'test_first_steps::test_a_forecast_imports_no_more_than_it_needs',
+    'diffusers': 'test_first_steps::test_a_forecast_imports_no_more_than_it_needs',
     'a missing file is answered late': 'test_own_input::test_a_missing_file_is_answered_at_once',
     'files, folders, patterns': 'test_own_input::test_files_folders_patterns',
     'help without examples': 'test_own_input::test_every_help_has_an_example',
