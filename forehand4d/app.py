@@ -9,6 +9,7 @@ __all__ = ['App']
 from dataclasses import dataclass
 from typing import Annotated
 from tyro.conf import arg
+from .runs.choices import check_weights
 
 # %% ../nbs/library/8_cli/80_app.ipynb #deb4f522
 @dataclass
@@ -25,6 +26,7 @@ class App:
 
     def __call__(self)->int:
         "Serve the page until it is stopped"
+        check_weights(self.weights)
         from forehand4d.models.app import serve
         serve(self.weights, self.port, inbrowser=self.browser)
         return 0

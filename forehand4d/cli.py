@@ -24,6 +24,7 @@ from .app import App
 from .core.checks import USUAL, check_formats, one_line, shown_safely
 from .core.files import require_free
 from .core.paths import outputs_root, project_root
+from .runs.choices import check_weights
 from .runs.launch import NotebookError
 from .runs.record import relative
 from .cli_runs import Bench, Parameters, Prepare, Run, Runs, Text
@@ -184,8 +185,7 @@ def _check(self:Forecast):
     if not there:
         kind = 'video' if self.at else 'image'
         raise FileNotFoundError(f'no {kind} at {", ".join(self.images)}: check the name')
-    if self.weights and os.sep in self.weights and not os.path.exists(self.weights):
-        raise FileNotFoundError(f'no weights at {self.weights}: check the name')
+    check_weights(self.weights)
     require_free(self.out)
 
 # %% ../nbs/library/8_cli/81_cli.ipynb #3f9c3407
@@ -250,7 +250,7 @@ class NewDataset:
         path = new_dataset(self.name, project_root()/'nbs'/'library'/'4_datasets')
         print(os.path.relpath(path))
         print(f'next: change its cells until they read your files, add {self.name!r} to DATASETS '
-              'in 45_convert.ipynb, then:')
+              'in 31b_names.ipynb, then:')
         print(f'  nbdev_export && forehand4d check-data {self.name} DOWNLOAD')
         return 0
 

@@ -78,6 +78,64 @@ def test_a_photograph_is_answered(client, tmp_path):
         assert numbers['joints'].shape[0] == 2 and np.isfinite(numbers['joints']).all()
 
 
+@pytest.fixture(scope='module')
+def video(tmp_path_factory):
+    "A second of two hands at a table"
+    import imageio_ffmpeg
+
+    path = tmp_path_factory.mktemp('video') / 'table.mp4'
+    image = make_clip('lab-pour', 'test', 0, 8, 128).image
+    writer = imageio_ffmpeg.write_frames(str(path), (128, 128), fps=30)
+    writer.send(None)
+    for _ in range(30):
+        writer.send(np.ascontiguousarray(image))
+    writer.close()
+    return path
+
+
+def ask_video(client, video, second):
+    "What the button returns for a video, as it is uploaded or taken by a webcam"
+    from gradio_client import handle_file
+
+    given = handle_file(str(video))
+    return client.predict(None, given, second, 70, 2, 1, api_name='/forecast')
+
+
+def test_a_video_is_answered_as_the_command_does(client, video, tmp_path):
+    "The same numbers as `forehand4d forecast VIDEO --at`"
+    *_, files, notes = ask_video(client, video, 0.5)
+    assert [Path(file).suffix for file in files] == ['.npz', '.html', '.png']
+    out = ['-o', str(tmp_path / 'out'), '--format', 'npz']
+    how = ['--at', '0.5', '--fov', '70', '--samples', '2', '--seed', '1']
+    assert main(['forecast', str(video), *how, *out]) == 0
+    (alone,) = (tmp_path / 'out').glob('*.npz')
+    with np.load(files[0]) as page, np.load(alone) as command:
+        assert page['joints'].shape[0] == 2
+        assert np.array_equal(page['joints'], command['joints'])
+
+
+def test_what_cannot_be_used_of_a_video_is_said(client, video, tmp_path):
+    from gradio_client.exceptions import AppError
+
+    with pytest.raises(AppError, match='second'):
+        ask_video(client, video, 30)
+    (tmp_path / 'cut.mp4').write_bytes(video.read_bytes()[:500])
+    with pytest.raises(AppError, match='cut.mp4'):
+        ask_video(client, tmp_path / 'cut.mp4', 0)
+
+
+def test_a_photograph_and_a_video_may_come_from_a_webcam(page):
+    import json
+    from urllib.request import urlopen
+
+    with urlopen(f'http://127.0.0.1:{page[1]}/config') as answer:
+        parts = json.load(answer)['components']
+    inputs = {part['type']: part['props'] for part in parts if part['props'].get('sources')}
+    for kind in ('image', 'video'):
+        assert {'upload', 'webcam'} <= {*inputs[kind]['sources']}
+        assert inputs[kind]['webcam_options']['mirror'] is False  # or left became right
+
+
 def test_what_cannot_be_used_is_said(client, tmp_path):
     from gradio_client.exceptions import AppError
 

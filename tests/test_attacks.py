@@ -7,6 +7,7 @@ import pytest
 import torch
 from PIL import Image
 from test_cases import refused
+from test_runs import toy
 from fuzz.targets import clip_store, run_record, still
 from forehand4d.cli import main
 from forehand4d.catalogue import open_dataset
@@ -18,7 +19,7 @@ from forehand4d.geometry.hand_models import load_hand
 from forehand4d.models.lifting import load_lifter
 from forehand4d.networks.pretrained import read_state
 from forehand4d.released.checkpoints import load_official
-from forehand4d.runs.record import list_runs
+from forehand4d.runs.record import find_run, list_runs
 from forehand4d.training.loop import TrainConfig  # noqa: F401, loads what trains
 from forehand4d.training.weights import read_state as continue_from
 from forehand4d.video.footage import film_sequence
@@ -82,15 +83,43 @@ COMMANDS = {
     'official': ['import-official', '{}', 'out'],
     'check': ['check-data', 'arctic', '{}'],
     'dataset': ['data prepare', '-p', 'dataset={}'],
+    'root': ['data prepare', '-p', 'dataset=arctic', '-p', 'root={}'],
+    'download': ['check-data', 'arctic', '{}'],
+    'weights': ['forecast', 'photo.jpg', '-o', 'out', '--weights', '{}'],
+    'start': ['train', '--init', '{}'],
+    'clips': ['train', '--add', '{}'],
+    'video': ['run', 'lift_video', '-p', 'video={}'],
     'command': ['{}'],
 }
 
 
+NO_PHOTOGRAPHS = 'root', 'download', 'weights', 'start', 'clips'
+
+
 @pytest.mark.parametrize('command', COMMANDS)
 def test_names_in_commands(place, capsys, command):
-    for bad in BAD:
+    for bad in [*BAD, 'photo.jpg'] if command in NO_PHOTOGRAPHS else BAD:
         words = [word.format(bad) for word in COMMANDS[command]]
         refuses(place, capsys, *words)
+
+
+LEGAL = 'pipe.jpg', 'dead'
+ILLEGAL = [*(bad for bad in BAD if bad not in LEGAL), 'a' + '日' * 90]
+
+
+@pytest.mark.parametrize('name', ILLEGAL)
+def test_names_of_runs(place, capsys, name):
+    refuses(place, capsys, 'run', 'prepare_data', '--name', name, '-p', 'smoke=true')
+
+
+@pytest.mark.parametrize('name', [*LEGAL, 'a-été+1_.lock', 'a' * 100, 'run.ipynb'])
+def test_odd_names_that_are_allowed(place, name):
+    "They are names of folders in outputs, whatever lies here"
+    before = state_of(place)
+    notebook = toy(place.parent / 'notebooks')
+    assert main(['run', str(notebook), '--name', name]) == 0
+    assert find_run('toy', name).metrics == dict(steps=3)
+    assert state_of(place) == before
 
 
 class Evil:

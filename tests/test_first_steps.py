@@ -7,6 +7,50 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 
+FAULTS = {  # what held a newcomer up → tests that hold it now
+    'a command imports more than it needs': 'test_first_steps::test_answers_import_nothing_heavy',
+    'diffusers': 'test_first_steps::test_a_forecast_imports_no_more_than_it_needs',
+    'a missing file is answered late': 'test_own_input::test_a_missing_file_is_answered_at_once',
+    'files, folders, patterns': 'test_own_input::test_files_folders_patterns',
+    'help without examples': 'test_own_input::test_every_help_has_an_example',
+    'formats that there are not': 'test_exports::test_formats_are_checked_first',
+    'every format of a photograph': 'test_exports::test_every_format_of_a_photograph',
+    'stage 7, difusion, cpuu': 'test_values::test_refused_before_a_kernel_starts',
+    'a name of nothing costs a kernel': 'test_values::test_what_is_named_is_looked_for_first',
+    'clips without labels': 'test_values::test_clips_without_labels_say_so',
+    'a file that explains nothing': 'test_exports::test_npz_explains_itself',
+    'a page that says otherwise': 'test_exports::test_the_page_and_the_schema_agree',
+    'MANO parameters that smplx reads': 'test_exports::test_smplx',
+    'glb': 'test_exports::test_glb_shows_our_vertices',
+    'bvh': 'test_exports::test_bvh',
+    'LeRobot': 'test_exports::test_lerobot',
+    'Rerun': 'test_exports::test_rerun',
+    'a page in a browser': 'test_viewer::test_what_is_seen',
+    'the next command': 'test_first_steps::test_each_of_three_commands_ends_with_the_next',
+    'files of HaMeR': 'test_own_input::test_hamer',
+    'files of WiLoR': 'test_own_input::test_wilor',
+    'cameras of other tools': 'test_other_tools::test_cameras_of_other_tools',
+    'the page serves this machine': 'test_app::test_only_this_machine_is_served',
+    'the page and a photograph': 'test_app::test_a_photograph_is_answered',
+    'the page and a video': 'test_app::test_a_video_is_answered_as_the_command_does',
+    'curves of a training': 'test_watching::test_tensorboard_reads_it',
+    'settings of a training': 'test_watching::test_configuration_as_yaml',
+    'licensed data is shared': 'test_share::test_recorded_data_is_never_exported',
+    'a wheel without notebooks': 'test_wheel::test_run_finds_the_notebooks_of_the_wheel',
+    'exact versions in a wheel': 'test_wheel::test_the_wheel_asks_for_ranges',
+    'a demo outside a clone': 'test_first_steps::test_a_demo_outside_a_clone_says_so_once',
+    'states of runs': 'test_values::test_states',
+    'runs are listed and removed': 'test_values::test_runs_are_listed_and_removed',
+    'an output replaces its input': 'test_exports::test_files_of_others_stay',
+}
+
+
+@pytest.mark.parametrize('fault', FAULTS)
+def test_every_fault_has_a_test(fault):
+    module, name = FAULTS[fault].split('::')
+    assert f'def {name}(' in (ROOT / 'tests' / f'{module}.py').read_text()
+
+
 HEAVY = {
     'torch',
     'scipy',

@@ -1,11 +1,12 @@
 """Files that ask for far more memory than they have bytes are refused before it is taken:
 the limits are lowered, so that small files do"""
 
-import io, json, pickle, re, struct, tarfile, tracemalloc, zipfile
+import io, json, pickle, re, struct, subprocess, sys, tarfile, tracemalloc, zipfile
 from collections import OrderedDict
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+from pyarrow import parquet
 import pytest
 import torch
 from PIL import Image
@@ -81,10 +82,12 @@ def test_long_texts(tmp_path, name):
 UNBOUNDED = (
     r'\.read_text\(|json\.loads?\(|np\.load\(|read_bytes\(|np\.fromfile'
     r'|np\.loadtxt\((?!text_file)|pd\.read_csv\((?!text_file|io\.StringIO)'
+    r'|read_parquet\(|parquet\.read_table\(|ipc\.open_'
 )
 OWN = {  # reads what the program itself has written or ships
     'core/files.py',  # the readers with limits
     'core/checks.py',
+    'data/tables.py',
     'geometry/hand_models.py',
     'handworld/fingers.py',
     'study/speed.py',
@@ -284,20 +287,127 @@ def test_tables_of_evaluations(tmp_path):
     bounded(tmp_path / 'records.parquet', load_records, tmp_path, says='not a readable')
 
 
-@pytest.mark.parametrize(
-    'column, value', [('image', png(200)), ('meta', f'[{"[]," * 20_000}[]]')]
-)
-def test_stores(tmp_path, column, value):
-    store = clip_store(tmp_path)
+def rewritten(folder, change, **how):
+    "A store whose first shard holds other rows, with hash and size on record"
+    store = clip_store(folder)
     shard = store / 'clips-00000.arrow'
     with pa.OSFile(str(shard)) as file:
         stored = pa.ipc.open_file(file).read_all()
-    rows = stored.to_pylist()
-    rows[0][column] = value
-    table = pa.Table.from_pylist(rows, stored.schema)
-    with pa.OSFile(str(shard), 'wb') as file, pa.ipc.new_file(file, stored.schema) as writer:
+    table = change(stored)
+    options = pa.ipc.IpcWriteOptions(**how)
+    with pa.ipc.new_file(str(shard), table.schema, options=options) as writer:
         writer.write_table(table)
     manifest = json.loads((store / 'manifest.json').read_text())
     manifest['shards'][0] |= dict(bytes=shard.stat().st_size, sha256=file_hash(shard))
     written(store / 'manifest.json', json.dumps(manifest))
+    return store
+
+
+def with_column(name, values):
+    "A change of a table: other values, whatever their type"
+    return lambda table: table.set_column(table.schema.get_field_index(name), name, [values])
+
+
+@pytest.mark.parametrize(
+    'column, value', [('image', png(200)), ('meta', f'[{"[]," * 20_000}[]]')]
+)
+def test_stores(tmp_path, column, value):
+    def change(table):
+        rows = table.to_pylist()
+        rows[0][column] = value
+        return pa.Table.from_pylist(rows, table.schema)
+
+    store = rewritten(tmp_path, change)
     bounded(store, lambda: ClipStore(store)[0])
+
+
+GROWTH = """
+import resource, sys
+from forehand4d.data.clip_store import ClipStore
+from forehand4d.evaluation.records import load_records
+def most():
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+before = most()
+try:
+    {}
+except ValueError as error:
+    print(error)
+print((most() - before) >> 10)"""
+ALLOWED, INFLATED = 80, 400  # MB
+
+
+def apart(path, code):
+    "What a process says that reads a file; memory that is not Python's counts, too"
+    command = [sys.executable, '-c', GROWTH.format(code)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    *said, growth = done.stdout.splitlines()
+    assert int(growth) < ALLOWED, done.stdout
+    assert len(said) == 1 and path.name in said[0], done.stdout
+    return said[0]
+
+
+@pytest.mark.parametrize('how', ['zstd', 'lz4'])
+def test_compressed_columns_of_a_store(tmp_path, how):
+    half = bytes(INFLATED << 19)
+    store = rewritten(tmp_path, with_column('image', [half, half]), compression=how)
+    shard = store / 'clips-00000.arrow'
+    assert shard.stat().st_size < 4 << 20
+    said = apart(shard, f'ClipStore({str(store)!r})[0]')
+    assert 'FOREHAND4D_MAX_BYTES' in said and str(INFLATED << 20)[:3] in said
+    small = rewritten(tmp_path / 'small', lambda table: table, compression=how)
+    assert ClipStore(small)[0].sequence == 'a'  # few bytes may be compressed
+
+
+def damaged_text():
+    "Offsets of the names of sequences that lie far behind the file"
+    names = pa.py_buffer(struct.pack('<3i', 0, 1 << 30, 2))
+    letters = pa.py_buffer(b'ab')
+    return pa.StringArray.from_buffers(2, names, letters)
+
+
+ODD_COLUMNS = {
+    'another type': ('fps', pa.array([30, 30], pa.int64())),
+    'lists of nothing': (
+        'meta',
+        pa.FixedSizeListArray.from_arrays(pa.nulls(2 << 20), 1 << 20),
+    ),
+    'a dictionary': ('meta', pa.array(['{}', '{}']).dictionary_encode()),
+    'wrong offsets': ('sequence', damaged_text()),
+}
+
+
+@pytest.mark.parametrize('kind', ODD_COLUMNS)
+def test_columns_that_are_none_of_a_store(tmp_path, kind):
+    store = rewritten(tmp_path, with_column(*ODD_COLUMNS[kind]))
+    refused('clips-00000.arrow', lambda: ClipStore(store)[0], says='damaged')
+
+
+def test_texts_of_evaluations(tmp_path):
+    path = tmp_path / 'records.parquet'
+    written(tmp_path / 'methods.json', '{}')
+    text = pa.array(['x' * 10_000])
+    shared = pa.DictionaryArray.from_arrays([0] * (INFLATED * 100), text)
+    parquet.write_table(pa.table(dict(method=shared)), path)
+    assert path.stat().st_size < 4000
+    said = apart(path, f'load_records({str(tmp_path)!r})')
+    assert f'{INFLATED}000000 bytes' in said and 'FOREHAND4D_MAX_BYTES' in said
+
+
+@pytest.mark.parametrize('how', [dict(compression='zstd'), dict(compression='gzip')])
+def test_tables_that_inflate(tmp_path, how):
+    table = pa.table(dict(method=pa.array([bytes(150 << 20).decode()])))
+    parquet.write_table(table, tmp_path / 'records.parquet', write_statistics=False, **how)
+    written(tmp_path / 'methods.json', '{}')
+    said = apart(tmp_path / 'records.parquet', f'load_records({str(tmp_path)!r})')
+    assert 'FOREHAND4D_MAX_BYTES' in said
+
+
+def test_texts_that_repeat_their_beginning(tmp_path):
+    table = pa.table(dict(method=['x' * 10_000] * 40_000))
+    path = tmp_path / 'records.parquet'
+    encoding = dict(use_dictionary=False, column_encoding='DELTA_BYTE_ARRAY')
+    parquet.write_table(table, path, compression='snappy', **encoding)
+    written(tmp_path / 'methods.json', '{}')
+    assert path.stat().st_size < 4 << 20
+    said = apart(path, f'load_records({str(tmp_path)!r})')
+    assert "compression='snappy'" in said or 'FOREHAND4D_MAX_BYTES' in said

@@ -28,7 +28,7 @@ def test_every_adapter_is_refused():
     "No recorded dataset bears the name of a domain of HandWorld"
     from types import SimpleNamespace
 
-    from forehand4d.datasets.convert import DATASETS
+    from forehand4d.data.names import DATASETS
 
     assert len(DATASETS) >= 8
     for name in DATASETS:

@@ -22,6 +22,14 @@ WRONG = [  # notebook, parameter, value, what is said
     ('train_forecast', 'lr', 'nan', 'got nan'),
     ('train_forecast', 'datasets', 'lab+wilt', "did you mean 'wild'"),
     ('train_forecast', 'init', 'nobody', 'no run train_forecast/nobody'),
+    ('train_forecast', 'datasets', 'clips/of-nobody', "no dataset 'clips/of-nobody'"),
+    ('train_forecast', 'imputed', 'nobody', 'no run impute_labels/nobody'),
+    ('train_forecast', 'backbone', 'vit-z', "did you mean 'vit-h'"),
+    ('train_forecast', 'backbone_weights', 'there/hamer.ckpt', 'nothing at there/hamer.ckpt'),
+    ('train_latentact', 'codebook', 'nobody', 'no run train_latentact/nobody'),
+    ('evaluate_lifting', 'runs', 'pretrained+nobody', 'no run train_lifting/nobody'),
+    ('evaluate_lifting_baselines', 'hands', './hamer.ckp', 'no run train_hands/./hamer.ckp'),
+    ('lift_video', 'lifter', 'pretraind', "did you mean 'pretrained'"),
     ('train_lifting', 'conditions', 'kps+pluker', "did you mean 'plucker'"),
     ('train_lifting', 'layout', 'fuzed', "did you mean 'fused'"),
     ('train_latentact', 'phase', 'codebok', "did you mean 'codebook'"),
@@ -47,16 +55,52 @@ def test_refused_before_a_kernel_starts(notebook, name, value, says, outputs, ca
     assert not outputs.exists(), 'something was written'
 
 
+NAMED = {  # command → what is said
+    'train --add my-clips': "no dataset 'my-clips'",
+    'train --add lab-por': "did you mean 'lab-pour'",
+    'train --init pretraind': "did you mean 'pretrained'",
+    'train --init notes.txt': 'notes.txt: not a complete checkpoint of this project',
+    'train --init empty': 'empty holds no model.safetensors: is the run finished?',
+    'train --init nobody/nothing': 'none of that name on the Hugging Face Hub',
+    'run train_lifting -p init ./a.safetensors': 'no run train_lifting/./a.safetensors',
+    'run evaluate_forecast -p runs notes.txt': 'notes.txt: not a complete checkpoint',
+}
+LIGHT = """
+import sys
+from forehand4d.cli import main
+code = main(sys.argv[1:])
+heavy = {'torch', 'papermill', 'jupyter_client'} & {*sys.modules}
+sys.exit(f'imported {heavy}' if heavy else code)"""
+
+
+@pytest.mark.parametrize('words', NAMED)
+def test_what_is_named_is_looked_for_first(words, outputs, tmp_path):
+    "A name is answered before torch or a kernel come in, which take longer than all else"
+    (tmp_path / 'notes.txt').write_text('no weights')
+    (tmp_path / 'empty').mkdir()
+    command = [sys.executable, '-c', LIGHT, *words.split()]
+    environment = os.environ | dict(HF_HUB_OFFLINE='1')
+    done = subprocess.run(
+        command, capture_output=True, text=True, cwd=tmp_path, env=environment, timeout=60
+    )
+    assert done.returncode == 2, done.stderr
+    said = done.stderr.strip()
+    assert NAMED[words] in said and len(said.splitlines()) == 1, said
+    assert not outputs.exists(), 'something was written'
+
+
 def test_choices_are_those_of_the_library():
     "A choice that a parameter offers is one that the code knows, and the other way round"
     from forehand4d.fitting.procedure import PROCEDURES
     from forehand4d.geometry.mano import JOINT_ORDERS
     from forehand4d.models.forecast_model import METHODS
+    from forehand4d.networks.backbones import NAMES
     from forehand4d.networks.sampling import SAMPLERS
     from forehand4d.runs.profiles import PROFILES
 
     one_hand = {name for name, (joints, _) in JOINT_ORDERS.items() if joints != 42}
     assert get_args(choices.ProfileName) == tuple(PROFILES)
+    assert ('small', *NAMES) == choices.BACKBONES
     assert get_args(choices.Method) == METHODS
     assert get_args(choices.SamplerName) == SAMPLERS
     assert set(get_args(choices.ProcedureName)) == {*PROCEDURES, 'paper'}

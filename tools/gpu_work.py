@@ -116,7 +116,8 @@ def clip_rate(folder, domain, sizes):
 
 def clips(folder, seconds):
     "HandWorld for the training, as many clips as can be made in the time"
-    from forehand4d.catalogue import parse_mixture, profile_dataset
+    from forehand4d.catalogue import profile_dataset
+    from forehand4d.data.names import parse_mixture
     from forehand4d.runs.profiles import profile
 
     began = time.monotonic()

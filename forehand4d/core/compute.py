@@ -21,6 +21,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from tqdm import tqdm
 from .paths import in_test, project_root
+from .workers import begin_worker
 
 # %% ../../nbs/library/1_core/13_compute.ipynb #2efab281
 PACKAGES = ('forehand4d', 'torch', 'numpy', 'diffusers', 'transformers', 'accelerate', 'datasets',
@@ -139,10 +140,8 @@ def _another_main():
 @contextmanager
 def _pool(workers:int): # processes; yields the pool
     "New processes; when somebody stops listening, jobs that have not begun are given up"
-    import torch
     context = multiprocessing.get_context('spawn')
-    one_thread = dict(initializer=torch.set_num_threads, initargs=(1,))
-    with ProcessPoolExecutor(workers, mp_context=context, **one_thread) as pool:
+    with ProcessPoolExecutor(workers, context, begin_worker) as pool:
         try:
             yield pool
         finally:

@@ -6,7 +6,7 @@
 __all__ = ['QUALITY', 'BATCH', 'AXES', 'MAPPED', 'MOST_CLIPS', 'encode_clip', 'decode_clip', 'write_clips', 'ClipStore']
 
 # %% ../../nbs/library/3_data/32_clip_store.ipynb #8fa803b0
-import io, json, mmap, os
+import io, json, os
 from bisect import bisect_right
 from functools import cache
 from pathlib import Path
@@ -22,6 +22,7 @@ from ..geometry.rotations import mat_to_6d
 from ..geometry.motion import HandMotion
 from .clips import Clip, LABELS, Past, CLIP_ARRAYS, PAST_ARRAYS, CLIP_TENSORS
 from .clips import check_clip
+from .tables import open_arrow
 
 # %% ../../nbs/library/3_data/32_clip_store.ipynb #464e8b4d
 QUALITY = 92 # of the JPEG images in a store, colours at full resolution
@@ -226,10 +227,12 @@ def _verify(
 
 # %% ../../nbs/library/3_data/32_clip_store.ipynb #34746fcd
 def _mapped(path:Path)->tuple: # memory-mapped file, number of its rows
-    "Open an Arrow file"
-    with path.open('rb') as file: # private pages: torch wants them writable
-        pages = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
-    reader = pa.ipc.open_file(pa.py_buffer(pages))
+    "Open an Arrow file with the columns of a store"
+    reader = open_arrow(path)
+    for field in reader.schema:
+        place = _SCHEMA.get_field_index(field.name)
+        if place < 0 or field.type != _SCHEMA.field(place).type:
+            raise pa.ArrowInvalid(f'column {field.name!r} of {field.type} is none of a clip store')
     full = reader.num_record_batches - 1
     return reader, BATCH*full + reader.get_batch(full).num_rows
 

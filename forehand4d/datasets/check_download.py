@@ -21,7 +21,8 @@ from ..drawing.overlays import draw_keypoints
 from .sequences import Sequence, SequenceList
 from .windows import inside_image
 from .checks import BOUNDS, check_sequence
-from .convert import DATASETS, find_sequences
+from ..data.names import DATASETS
+from .convert import find_sequences
 
 # %% ../../nbs/library/4_datasets/46_check_download.ipynb #bf8fdc91
 PICTURES = 12 # overlays of sequences that are fine, and as many of those that are off

@@ -9,11 +9,11 @@ __all__ = ['Budget', 'SampleClip', 'sample_clip', 'EvalRecords', 'save_records',
 from dataclasses import asdict, dataclass
 from pathlib import Path
 import numpy as np, pandas as pd, torch
-from pyarrow import parquet
 from torch import Tensor
 from ..core.checks import read_arrays
-from ..core.files import atomic_path, read_json, reading, within, write_json
+from ..core.files import atomic_path, read_json, write_json
 from ..data.clips import Clip
+from ..data.tables import read_table
 from .scoring import KEYS
 from .alignment import METRICS
 from ..geometry.motion import HandMotion
@@ -169,14 +169,7 @@ def save_records(
     names = ('records.parquet', 'curves.parquet', 'methods.json', 'samples.npz')
     return [folder/name for name in names]
 
-def _load_table(path:Path)->pd.DataFrame: # parquet file
-    "Read a table, no larger than allowed"
-    with reading(path, 'table of an evaluation'):
-        says = parquet.read_metadata(path)
-        packed = sum(says.row_group(k).total_byte_size for k in range(says.num_row_groups))
-        numbers = says.num_rows*says.num_columns
-        within('BYTES', max(packed, numbers*8), path) # 8 bytes a number
-        return pd.read_parquet(path)
+_TABLE = 'table of an evaluation'
 
 def load_records(
     folder:str|Path, # run folder
@@ -188,8 +181,8 @@ def load_records(
     costs = read_json(folder/'methods.json')
     variety = folder/'variety.json'
     return EvalRecords(
-        records=_load_table(folder/'records.parquet'),
-        curves=_load_table(folder/'curves.parquet'),
+        records=read_table(folder/'records.parquet', _TABLE),
+        curves=read_table(folder/'curves.parquet', _TABLE),
         budgets={method: Budget(**cost) for method, cost in costs.items()},
         samples=_load_samples(folder/'samples.npz'),
         variety=read_json(variety) if variety.is_file() else {})

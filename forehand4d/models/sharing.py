@@ -14,7 +14,7 @@ from pathlib import Path
 from safetensors import safe_open
 from ..core.files import atomic_path, parse_json, read_json, reading, write_json
 from ..handworld.domains import DOMAINS
-from ..training.hub import WEIGHTS, is_repository
+from ..runs.hub import WEIGHTS, is_repository
 from ..training.weights import pick_weights
 
 # %% ../../nbs/library/6_models/69g_sharing.ipynb #2fabfd96

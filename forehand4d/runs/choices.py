@@ -6,19 +6,23 @@
 __all__ = ['ProfileName', 'Method', 'Stage', 'Supervision', 'SideHead', 'Layout', 'ConfigurationName', 'Views', 'Phase',
            'ProcedureName', 'SamplerName', 'Protocol', 'Selection', 'BenchmarkSize', 'AnimationKind', 'JointOrder',
            'HandId', 'Split', 'Count', 'AtLeastOne', 'ClipFrames', 'ImageSize', 'Rate', 'Share', 'Amount', 'Degrees',
-           'Conditions', 'Procedures', 'LiftingBaselines', 'ExistingPath', 'Pattern', 'CameraSource', 'LifterRun',
-           'ForecastRun', 'LabelsRun', 'CodebookRun', 'HandsRun', 'InfillerRun', 'nearest', 'Range', 'Joined',
-           'find_path', 'AFile', 'ARun', 'base_type', 'describe', 'value_problem', 'check_fields']
+           'Conditions', 'Procedures', 'LiftingBaselines', 'ExistingPath', 'ExistingFolder', 'Pattern', 'CameraSource',
+           'LifterRun', 'ForecastRun', 'LabelsRun', 'CodebookRun', 'HandsRun', 'InfillerRun', 'BackboneWeights',
+           'BACKBONES', 'BackboneName', 'nearest', 'Range', 'Joined', 'find_path', 'OnDisk', 'AFile', 'ARun',
+           'Published', 'Named', 'base_type', 'describe', 'value_problem', 'check_fields', 'check_weights']
 
 # %% ../../nbs/library/2_runs/21a_choices.ipynb #047f44b1
 import difflib
 import math
 import os
+import re
 from dataclasses import dataclass, fields
 from pathlib import Path
 from types import UnionType
 from typing import Annotated, Any, Literal, get_args, get_origin
+from ..core.files import parse_json, reading, within
 from ..core.paths import outputs_root, project_root
+from .hub import WEIGHTS, hub_problem, is_repository
 
 # %% ../../nbs/library/2_runs/21a_choices.ipynb #83a0b6e7
 def nearest(
@@ -78,45 +82,150 @@ def find_path(
     return inside if not given.exists() and inside.exists() else given
 
 @dataclass(frozen=True)
-class AFile:
+class OnDisk:
+    "A rule about files and runs, which may be made before they are needed"
+
+    def wording(self, value:str)->str: # text → what is wrong; empty where nothing is
+        "What can be said of a text while its file may not be there yet"
+        return ''
+
+@dataclass(frozen=True)
+class AFile(OnDisk):
     "A path of something that is there"
     words: tuple = () # that may stand for it
     pattern: bool = False # may it be patterns, joined by +?
+    folder: bool = False # must it be a folder?
 
     def __str__(self)->str:
         also = ''.join(f', or {word!r}' for word in self.words)
-        return f'a file or folder that is there{also}'
+        kind = 'folder' if self.folder else 'file or folder'
+        return f'a {kind} that is there{also}'
 
     def problem(self, value:str)->str: # path → what is wrong; empty where nothing is
         "Nothing there"
         if not value or value in self.words or self.pattern or '{' in value:
             return ''
-        if find_path(value).exists():
+        path = find_path(value)
+        if path.is_dir() or (path.is_file() and not self.folder):
             return ''
-        parent = Path(os.path.expanduser(value)).parent
-        folders = parent, project_root()/parent
-        names = [path.name for folder in folders for path in folder.glob('*')]
-        near = difflib.get_close_matches(Path(value).name, names, n=1)
-        return f'nothing at {value}' + (f'; did you mean {near[0]!r}?' if near else '')
+        if os.path.lexists(path):
+            kind = 'a folder' if self.folder else 'a file or a folder'
+            return f'{value}: expected {kind}, got {_kind_of(path)}'
+        return f'nothing at {value}' + _near_path(value)
+
+def _kind_of(path:Path)->str: # there, and not what is needed
+    "What something is, in words"
+    if path.is_file():
+        return 'a file'
+    return 'a pipe or a device' if path.exists() else 'a dead link'
+
+def _near_path(value:str)->str: # path of nothing → half a sentence; empty where nothing is near
+    "Did you mean a neighbour?"
+    parent = Path(os.path.expanduser(value)).parent
+    folders = parent, project_root()/parent
+    names = [path.name for folder in folders for path in folder.glob('*')]
+    near = difflib.get_close_matches(Path(value).name, names, n=1)
+    return f'; did you mean {near[0]!r}?' if near else ''
+
+# %% ../../nbs/library/2_runs/21a_choices.ipynb #c0f1aa3f
+def _is_safetensors(path:Path)->bool: # a file
+    "Does it begin as weights of this project do?"
+    with path.open('rb') as file:
+        size = int.from_bytes(file.read(8), 'little')
+        if size > path.stat().st_size:
+            raise ValueError('it does not begin as one')
+        within('JSON', size, f'{path}, its header')
+        header = parse_json(file.read(size).decode(), path)
+    return isinstance(header, dict) and 'config' in header.get('__metadata__', ())
+
+def _weights_problem(path:Path)->str: # a file → what is wrong; empty where nothing is
+    "Weights of other makes, damaged ones, or none"
+    kind = 'checkpoint of this project'
+    try:
+        with reading(path, kind, 'complete'):
+            is_ours = _is_safetensors(path)
+    except (ValueError, OSError) as error:
+        return str(error)
+    return '' if is_ours else f'{path}: not a {kind}'
 
 @dataclass(frozen=True)
-class ARun:
-    "Names of runs on record, joined by +; a path or a name of a hub is left to who reads it"
+class ARun(OnDisk):
+    "Names of runs on record, joined by +"
     notebook: str # whose runs are meant
     words: tuple = ('pretrained',) # that may stand for one
+    holds: str = WEIGHTS # what is needed of it
+    others: tuple = () # suffixes of files that are read beside weights of this project
 
     def __str__(self)->str:
         return f'runs of {self.notebook}, files, or {", ".join(map(repr, self.words))}'
 
     def problem(self, value:str)->str: # names → what is wrong; empty where nothing is
-        "A run that is not there"
-        for name in filter(None, value.split('+')):
-            place = outputs_root()/self.notebook
-            is_there = (place/name).exists() or find_path(name).exists()
-            if name in self.words or '/' in name or is_there: continue
-            runs = [path.name for path in sorted(place.glob('*')) if path.is_dir()]
-            return f'no run {self.notebook}/{name}; {nearest(name, (*runs, *self.words))}'
-        return ''
+        "A run that is not there, or does not hold what is needed"
+        names = (name for name in value.split('+') if name and name not in self.words)
+        return next(filter(None, map(self._one_problem, names)), '')
+
+    def _one_problem(self, name:str)->str: # name → what is wrong; empty where nothing is
+        "The problem of one name"
+        place = outputs_root()/self.notebook
+        there = [path for path in (find_path(name), place/name, outputs_root()/name)
+                 if path.exists()]
+        if there:
+            return self._use_problem(there)
+        if self.holds == WEIGHTS and is_repository(name):
+            wrong = hub_problem(name)
+        else:
+            wrong = f'no run {self.notebook}/{name}'
+        return wrong and f'{wrong}; {self._near(place, name)}'
+
+    def _near(self,
+        place:Path, # folder of the runs
+        name:str, # that is not there
+    )->str: # half a sentence
+        "What may have been meant"
+        runs = [path.name for path in sorted(place.glob('*')) if path.is_dir()]
+        return nearest(name, (*runs, *self.words))
+
+    def _use_problem(self, there:list)->str: # paths → what is wrong; empty where nothing is
+        "Is one of them what is needed?"
+        files = [path for path in there if not path.is_dir()]
+        files += [path/self.holds for path in there if (path/self.holds).is_file()]
+        if not files:
+            return f'{there[0]} holds no {self.holds}: is the run finished?'
+        is_other = self.holds != WEIGHTS or files[0].suffix in self.others
+        return '' if is_other else _weights_problem(files[0])
+
+# %% ../../nbs/library/2_runs/21a_choices.ipynb #c0f1aa40
+@dataclass(frozen=True)
+class Published(OnDisk):
+    "Weights of others: a file, a folder, or a repository of the hub"
+    words: tuple = ('none',) # that may stand for one
+
+    def __str__(self)->str:
+        return f'a file, a folder, user/model of the hub, or {", ".join(map(repr, self.words))}'
+
+    def problem(self, value:str)->str: # name or path → what is wrong; empty where nothing is
+        "Neither here nor on the hub"
+        if not value or value in self.words or find_path(value).exists():
+            return ''
+        if is_repository(value):
+            return hub_problem(value, 'config.json')
+        return AFile(self.words).problem(value)
+
+@dataclass(frozen=True)
+class Named:
+    "A name that is known, or of a known form"
+    words: tuple # names
+    form: str # regular expression
+    example: str # of the form
+
+    def __str__(self)->str:
+        return f'of {", ".join(self.words)}, or such as {self.example}'
+
+    def problem(self, value:str)->str: # name → what is wrong; empty where nothing is
+        "Neither"
+        if not value or value in self.words or re.fullmatch(self.form, value):
+            return ''
+        return f'no {value!r}; {nearest(value, self.words)}'
 
 # %% ../../nbs/library/2_runs/21a_choices.ipynb #4de76b3a
 ProfileName = Literal['tiny', 'cpu', 'gpu', 'paper']
@@ -153,14 +262,19 @@ LiftingBaselines = Annotated[str, Joined(('hamer', 'easymocap', 'hawor'))]
 
 # %% ../../nbs/library/2_runs/21a_choices.ipynb #fb33d7ec
 ExistingPath = Annotated[str, AFile()]
+ExistingFolder = Annotated[str, AFile(folder=True)]
 Pattern = Annotated[str, AFile(pattern=True)]
 CameraSource = Annotated[str, AFile(('background', 'none'))]
 LifterRun = Annotated[str, ARun('train_lifting')]
 ForecastRun = Annotated[str, ARun('train_forecast', ('pretrained', 'none'))]
-LabelsRun = Annotated[str, ARun('impute_labels', ('oracle', 'none'))]
+LabelsRun = Annotated[str, ARun('impute_labels', ('oracle', 'none'), 'labels/manifest.json')]
 CodebookRun = Annotated[str, ARun('train_latentact', ())]
-HandsRun = Annotated[str, ARun('train_hands', ())]
+HandsRun = Annotated[str, ARun('train_hands', (), others=('.ckpt',))]
 InfillerRun = Annotated[str, ARun('train_infiller', ())]
+BackboneWeights = Annotated[str, Published()]
+BACKBONES = 'small', 'vit-h', 'dinov2-small', 'dinov2-base', 'dinov2-large'
+BackboneName = Annotated[str, Named(
+    BACKBONES, r'(vitpose|dinov2)-\d+x\d+x\d+', 'vitpose-384x12x12')]
 
 # %% ../../nbs/library/2_runs/21a_choices.ipynb #151fafb5
 def base_type(
@@ -200,8 +314,8 @@ def value_problem(
         return '' if fits else wrong
     if get_origin(kind) is Annotated:
         rule = get_args(kind)[1]
-        is_later = isinstance(rule, (AFile, ARun)) and not there
-        return '' if is_later else rule.problem(value)
+        is_later = isinstance(rule, OnDisk) and not there
+        return rule.wording(value) if is_later else rule.problem(value)
     if isinstance(value, float) and not math.isfinite(value):
         return f'expected a finite number, got {value!r}'
     return ''
@@ -223,3 +337,9 @@ def check_fields(
         wrong = value_problem(field.type, getattr(params, field.name))
         if wrong:
             raise ValueError(f'{field.name}: {wrong}')
+def check_weights(
+    given:str|None, # run of `train_forecast`, a file, or user/model of the hub; None: what ships
+):
+    "Refuse weights that are not there, before anything heavy is imported"
+    if wrong := ARun('train_forecast').problem(given or ''):
+        raise ValueError(f'--weights: {wrong}')

@@ -68,9 +68,10 @@ def check_name(
 )->str: # the same
     "Refuse a name that is no plain folder name, before anything is written"
     is_plain = isinstance(name, str) and re.fullmatch(r'[A-Za-z0-9][\w.+-]*', name)
-    if is_plain and len(name) <= 100:
+    if is_plain and len(os.fsencode(name)) <= 100: # file systems allow 255, with a suffix
         return name
-    raise ValueError(f'expected a name of at most 100 letters, digits and ._+-, got {name!r}')
+    raise ValueError('expected a name of at most 100 bytes, letters, digits and ._+-, '
+                     f'got {name!r}')
 
 # %% ../../nbs/library/2_runs/20_folders.ipynb #95dc328c
 _locks = {}

@@ -7,6 +7,7 @@ __all__ = ['ROLE_NAMES', 'Entry', 'DataRoles', 'read_roles', 'template', 'write_
            'data_option']
 
 # %% ../../nbs/library/7_study/72a_roles.ipynb #08562d82
+import os
 import tomllib
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
@@ -17,7 +18,7 @@ from ..core.files import read_json, read_text, write_json
 from ..core.paths import data_root, outputs_root
 from ..runs.choices import Amount, AtLeastOne, Count, HandId, Share, base_type, describe
 from ..runs.choices import nearest, value_problem
-from ..catalogue import LABELLED, DatasetName, split_of, without_labels
+from ..data.names import LABELLED, DatasetName, split_of, without_labels
 from ..evaluation.scoring import ROLES
 
 # %% ../../nbs/library/7_study/72a_roles.ipynb #d9e9fec8
@@ -64,7 +65,7 @@ class DataRoles:
 
     def path(self, given:str)->Path: # as written in the file
         "A path of the file"
-        return (self.file.parent/Path(given).expanduser()).resolve()
+        return (self.file.parent/os.path.expanduser(given)).resolve()
 
     @property
     def folder(self)->Path:
@@ -89,6 +90,18 @@ class DataRoles:
         return '+'.join(parts)
 
 # %% ../../nbs/library/7_study/72a_roles.ipynb #262272bd
+_PATHS = ('root', 'windows', 'mano') # keys that name files and folders
+
+def _home_problem(
+    key:str, # of the file
+    value, # behind it
+)->str: # what is wrong; empty where nothing is
+    "A path in the home of somebody who has none"
+    is_home = key in _PATHS and value.startswith('~')
+    if not is_home or os.path.expanduser(value) != value:
+        return ''
+    return f'{value!r} is in the home of a user that is not on this machine'
+
 def _checked(
     where:str, # file, and place in it
     kind:type, # dataclass
@@ -108,7 +121,8 @@ def _checked(
             value = float(value)
         if type(value) is not base_type(rule):
             raise ValueError(f'{where}, {key}: expected {describe(rule)}, got {value!r}')
-        if wrong := value_problem(rule, value):
+        wrong = value_problem(rule, value) or _home_problem(key, value)
+        if wrong:
             raise ValueError(f'{where}, {key}: {wrong}')
         values[key] = value
     return values
@@ -163,7 +177,7 @@ def read_roles(
     file:str|Path, # TOML file
 )->DataRoles: # checked for itself; `missing_data` looks at the downloads
     "Read a description of the data"
-    path = Path(file).expanduser()
+    path = Path(os.path.expanduser(file))
     if not path.is_file():
         raise FileNotFoundError(
             f'no description of the data at {file}; '
@@ -207,7 +221,7 @@ def write_template(
     file:str|Path, # new
 )->Path: # the same
     "Write a description to be filled in"
-    path = Path(file).expanduser()
+    path = Path(os.path.expanduser(file))
     if path.exists():
         raise ValueError(f'{file} is there already: choose another name')
     path.parent.mkdir(parents=True, exist_ok=True)

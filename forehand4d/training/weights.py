@@ -20,7 +20,7 @@ from ..core.compute import per_row
 from ..core.files import atomic_path, parse_json, reading
 from ..core.checks import check_config
 from ..runs.record import Run, list_runs
-from .hub import download_weights, is_repository
+from ..runs.hub import download_weights, is_repository
 
 # %% ../../nbs/library/4_training/44_weights.ipynb #575a3b99
 MOST = 127 # largest number of 8 bits
