@@ -329,9 +329,10 @@ def _why_not(
     same:dict, # of `copies`
 )->str: # empty: nothing speaks against the test
     "Why a test would say nothing"
-    reasons = [f'the rows are the same: {method} is {same[method]}'
-               for method in claim.methods if method in same]
-    return ' and '.join(reasons)
+    labels = {row.method: row.label for spec in TABLES for row in spec.rows}
+    pairs = [(method, same[method]) for method in claim.methods if method in same]
+    reasons = [f'{labels[copy]} = {labels[original]}' for copy, original in pairs]
+    return f'the rows are the same: {", ".join(reasons)}' if reasons else ''
 
 def _commands(
     sources:Sources, # all evaluations
