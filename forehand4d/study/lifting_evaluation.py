@@ -225,7 +225,11 @@ def lifting_budgets(
             train_seconds=found[method].seconds,
             sampler_steps=settings.steps,
             samples=settings.samples,
-            seconds_per_clip=lifted.seconds)
+            seconds_per_clip=lifted.seconds,
+            sampler='ddim', # what `lift` draws with where nothing else is asked for
+            temperature=1.,
+            smooth=0.,
+            **found[method].history)
     return budgets
 
 def lifting_samples(

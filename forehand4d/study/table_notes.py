@@ -9,6 +9,7 @@ __all__ = ['HANDWORLD', 'UNIT_NOTES', 'INTERVALS', 'data_label', 'kind_of_data',
 from ..evaluation.records import Budget
 from ..evaluation.scoring import ROLES
 from ..runs.profiles import profile as get_profile
+from .fairness import fairness_notes
 from .paper import REAL, RELEASED_SPLITS, TableSpec
 from .roles import DataRoles, current_data
 from .sources import Sources, budget_statement
@@ -167,6 +168,7 @@ def table_notes(
     costly = [each for each in filled if each.budget != Budget()]
     budgets = [budget_statement(each.row.label, each.budget, len(each.pool)) for each in costly]
     notes = [unit, data, reading, *_perfect(filled)]
+    notes += fairness_notes(filled, groups if spec.unit == 'cm' else ())
     if other := _other_splits(sources):
         notes.append(other)
     if described:
