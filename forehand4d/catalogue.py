@@ -18,13 +18,14 @@ from .runs.choices import find_path, nearest
 from .data.clip_store import ClipStore
 from .data.loaders import ClipDataset, StorePart
 from .datasets.convert import DATASETS
-from .handworld.domains import DOMAINS
+from .handworld.domains import DOMAINS, TEST_ONLY
 from .handworld.generate import generate
 
 # %% ../nbs/library/5_catalogue/51_catalogue.ipynb #12e8d517
 def _group(prefix:str)->tuple: # of names → domains
-    "HandWorld domains whose names begin alike"
-    return tuple(domain for domain in DOMAINS if domain.startswith(prefix))
+    "HandWorld domains whose names begin alike, but for those that only test"
+    return tuple(domain for domain in DOMAINS
+                 if domain.startswith(prefix) and domain not in TEST_ONLY)
 
 GROUPS = {prefix: _group(prefix) for prefix in ('lab', 'wild', 'zero', 'free')}
 
@@ -161,6 +162,8 @@ def _folder(
     "Find the store of a name; a HandWorld domain is generated where it is absent"
     places = _places(base, root, split)
     here = [place for place in places if (place/'manifest.json').is_file()]
+    if base in TEST_ONLY and split != 'test':
+        raise ValueError(f'{base} is for tests alone: ask for its split test, not {split}')
     if base in DOMAINS and not (root and here):
         with first_process_first():
             return generate(base, split, n or SPLIT_CLIPS[split], **handworld)

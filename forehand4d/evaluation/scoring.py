@@ -65,7 +65,7 @@ ROLES = { # column of the paper → datasets that may stand in it
     'in-domain': (
         'arctic', 'h2o', 'h2o3d', 'dexycb', 'hot3d',
         'lab-articulated', 'lab-pour', 'lab-handover', 'lab-grasp', 'lab-headset'),
-    'wild': ('assemblyhands', 'wild-joints'),
+    'wild': ('assemblyhands', 'wild-joints', 'wild-leaving'),
     'zero-shot': ('egoexo4d', 'zero-everyday')}
 
 def groups_of(datasets)->dict[str, list[str]]: # name of each clip's dataset → group: its datasets

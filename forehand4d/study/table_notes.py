@@ -41,12 +41,14 @@ def _amount(
 def _measured_on(
     group:str, # column
     sources:Sources, # that may be quoted
+    quoted:tuple, # `Source`s that are
 )->str: # our datasets, the paper's
     "What a column was measured on"
     members = ROLES.get(group, [group])
     recorded = [_amount(name, facts) for name, facts in sources.recorded.items()
                 if name in members]
-    ours = ', '.join(recorded or [name for name in members if '-' in name])
+    tested = {name for source in quoted for name in source.data.records.dataset.unique()}
+    ours = ', '.join(recorded or [name for name in members if name in tested] or ['nothing'])
     return f'{group}: {ours} (ours), {REAL.get(group, "not")} (paper)'
 
 def _other_splits(sources:Sources)->str: # empty where there is none
@@ -163,7 +165,7 @@ def table_notes(
         unit += f' Ours: protocol {protocol}, profile {profiles}; {_how_averaged(filled)};'
         unit += f' ± half of the {INTERVALS[spec.unit]}.'
     described = current_data()
-    columns = '; '.join(_measured_on(group, sources) for group in groups)
+    columns = '; '.join(_measured_on(group, sources, quoted) for group in groups)
     data = f'Columns: {columns}. {kind_of_data(quoted, described)}'
     costly = [each for each in filled if each.budget != Budget()]
     budgets = [budget_statement(each.row.label, each.budget, len(each.pool)) for each in costly]
