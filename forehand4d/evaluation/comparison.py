@@ -55,7 +55,7 @@ class Trained:
             batch=params.get('batch'),
             data=params.get('data') or params.get('datasets') or '',
             init=params.get('init') or 'none',
-            falls=(fall.share if fall.goes_on else 0.) if fall else None)
+            falls=fall.sure if fall else None)
 
 def count_parameters(
     model, # network

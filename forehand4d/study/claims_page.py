@@ -39,9 +39,12 @@ def evidence(
     "What speaks for and against the claims"
     relative = best.relative.map('{:+.0%}'.format)
     p = best.p.map('{:.2g}'.format)
-    verdict = best.verdict.where(best.missing == '', 'not run: `' + best.missing + '`')
-    units = best.kind.map(lambda kind: 'clips' if kind == 'error' else 'datasets')
-    pairs = best.n.astype(str) + ' ' + units
+    command = 'not run: `' + best.missing + '`'
+    reason = best.verdict + ': ' + best.why
+    verdict = best.verdict.where(best.missing == '', command)
+    clips = best.n.astype(str) + ' clips'
+    datasets = best.n.astype(str) + ' datasets'
+    pairs = clips.where(best.kind == 'error', datasets)
     return pd.DataFrame({
         'Claim': best.claim,
         'Where': best.group,
@@ -51,7 +54,7 @@ def evidence(
         'Seeds': best.seeds,
         'Pairs': pairs.where(best.n > 0, ''),
         'p (Holm)': p.where(best.p.notna(), ''),
-        'Best of k': verdict.where(best.why == '', verdict + ': ' + best.why),
+        'Best of k': verdict.where(best.why == '', reason),
         'One sample': single.verdict})
 
 # %% ../../nbs/library/7_study/77b_claims_page.ipynb #0e973eeb
@@ -89,19 +92,20 @@ def _level_of_seeds(
         return ('One seed of each method: intervals and p-values are about these trainings alone, '
                 'another training may come out otherwise.')
     said = 'Seeds: trainings of each method (of the better and the worse, where they differ).'
-    alone = [one for one in seeds if '1' in one.split(', ')]
-    return f'{said} Where there is one, a test is about that training alone.' if alone else said
+    for one in seeds:
+        if '1' in one.split(', '):
+            return f'{said} Where there is one, a test is about that training alone.'
+    return said
 
 def _counted(
-    tests:pd.DataFrame, # of `judge`
+    what:str, # claims or tests
+    found:pd.Series, # their verdicts
 )->str: # such as 26 claims: 7 reproduced, 19 undecided
-    "How often each verdict was found, among claims and among tests"
-    def list_of(found):
-        return ', '.join(f'{number} {verdict}' for verdict, number in found.items())
-
-    claims = verdicts(tests)
-    return (f'{len(claims)} claims: {list_of(claims.value_counts())}. '
-            f'{len(tests)} tests: {list_of(tests.verdict.value_counts())}.')
+    "How often each verdict was found"
+    parts = []
+    for verdict, number in found.value_counts().items():
+        parts.append(f'{number} {verdict}')
+    return f'{len(found)} {what}: {", ".join(parts)}.'
 
 def claims_markdown(
     tests:dict, # best and single → tests of `judge`
@@ -111,13 +115,15 @@ def claims_markdown(
 )->str:
     "The page of claims"
     summary = verdict_summary(tests).reset_index(names='Claim')
+    best = tests['best']
     how = (f'Evidence (centimetres; protocol {protocol}, profile {profile}): '
            'positive differences speak for the claim. '
            + kind_of_data(tuple(quoted), current_data()))
     sources = [f'Source: {source.line}  ' for source in quoted]
-    best = tests['best']
-    said = [f'Best of k samples: {_counted(best)}', RULES, _level_of_seeds(best)]
-    lines = ['### Claims of the paper', '', *markdown_table(summary), '',
-             ' '.join(filter(None, said)), '', how, '',
-             *markdown_table(evidence(best, tests['single'])), '', *sources]
+    of_claims = _counted('claims', verdicts(best))
+    of_tests = _counted('tests', best.verdict)
+    said = f'Best of k samples: {of_claims} {of_tests} {RULES} {_level_of_seeds(best)}'
+    table = evidence(best, tests['single'])
+    lines = ['### Claims of the paper', '', *markdown_table(summary), '', said.rstrip(), '',
+             how, '', *markdown_table(table), '', *sources]
     return '\n'.join(lines) + '\n'
