@@ -37,8 +37,12 @@ def _properties(
 
 def _budgets(filled:list)->dict: # `Filled` rows → label → `Budget`
     "Of the rows with a record; what is told more is the same network"
-    return {each.row.label: each.budget for each in filled
-            if each.budget != Budget() and not each.row.label.startswith('Told')}
+    found = {}
+    for each in filled:
+        label = each.row.label
+        if each.budget != Budget() and not label.startswith('Told'):
+            found[label] = each.budget
+    return found
 
 def _values(
     budgets:dict, # label → `Budget`
@@ -46,9 +50,12 @@ def _values(
     form:str='{}', # of a value
 )->dict: # label → text, of the rows that have it
     "One property"
-    found = {label: getattr(budget, field) for label, budget in budgets.items()}
-    known = {label: value for label, value in found.items() if value not in (None, '')}
-    return {label: form.format(value) for label, value in known.items()}
+    found = {}
+    for label, budget in budgets.items():
+        value = getattr(budget, field)
+        if value not in (None, ''):
+            found[label] = form.format(value)
+    return found
 
 def _drawing(budgets:dict)->list[str]: # label → `Budget`; sentences
     "Number of samples, sampler, temperature and smoothing of the rows that are predicted"
@@ -85,9 +92,9 @@ def _fall_of(each)->float|None: # `Filled` row → of the seed that falls most; 
 
 def _convergence(filled:list)->list[str]: # `Filled` rows → sentences
     "Which trainings have not converged"
-    names = _budgets(filled)
-    falls = {each.row.label: _fall_of(each) for each in filled
-             if each.budget.steps and each.row.label in names}
+    asked = _budgets(filled)
+    rows = {each.row.label: each for each in filled if each.budget.steps}
+    falls = {label: _fall_of(each) for label, each in rows.items() if label in asked}
     going = [f'{label} (by {100*fall:.0f} %)' for label, fall in falls.items() if fall]
     unknown = [label for label, fall in falls.items() if fall is None]
     said = []
