@@ -217,7 +217,8 @@ def of_seed(number, ours, theirs):
 
 def test_claims_have_seeds_as_a_level(outputs):
     "What one training shows for sure, three that differ among themselves do not"
-    from forehand4d.study.claims import FORECASTING_CLAIMS, judge
+    from forehand4d.study.claims import judge
+    from forehand4d.study.statements import FORECASTING_CLAIMS
 
     asked = [replace(FORECASTING_CLAIMS[0], metrics=('M',), groups=('wild',))]
     of_seed(0, 0.05, 0.09)
@@ -233,7 +234,8 @@ def test_claims_have_seeds_as_a_level(outputs):
 
 def test_holm_is_within_a_claim(outputs):
     "Other claims change nothing"
-    from forehand4d.study.claims import LIFTING_CLAIMS, judge
+    from forehand4d.study.claims import judge
+    from forehand4d.study.statements import LIFTING_CLAIMS
 
     noise = {'lifting': 0.05, 'lifting-refined': 0.047, 'hamer': 0.055, 'easymocap': 0.052}
     record('cpu-lift', noise=noise, clips=60)

@@ -75,6 +75,7 @@ def quoted_sources(
     read = {source for method in methods for source in sources.of(method)}
     return [source for source in sources.found if source in read]
 
+# %% ../../nbs/library/7_study/77b_claims_page.ipynb #77b00002
 RULES = (
     'Tests: paired bootstrap over seeds (trainings of each method) and clips, two-sided, at 5 % '
     'unless stated otherwise, corrected by Holm among the tests of a claim. Variety and curves '
@@ -107,6 +108,7 @@ def _counted(
         parts.append(f'{number} {verdict}')
     return f'{len(found)} {what}: {", ".join(parts)}.'
 
+# %% ../../nbs/library/7_study/77b_claims_page.ipynb #77b00003
 def claims_markdown(
     tests:dict, # best and single → tests of `judge`
     quoted:list, # `Source`s that they read

@@ -35,6 +35,7 @@ def _properties(
     parts = [part[0].upper() + part[1:] for part in parts]
     return [f'{title}. {". ".join(parts)}.'] if parts else []
 
+# %% ../../nbs/library/7_study/72d_fairness.ipynb #72d00017
 def _budgets(filled:list)->dict: # `Filled` rows → label → `Budget`
     "Of the rows with a record; what is told more is the same network"
     found = {}

@@ -19,7 +19,6 @@ from ..evaluation.comparison import Trained, count_parameters, first_clips
 from ..evaluation.records import Budget, sample_clip
 from ..evaluation.scoring import ROLES, Targets, method_id, stack_targets
 from ..handworld.again import can_be_acted_again, perfect_forecasts
-from ..baselines.perframe import PerFrame
 from ..evaluation.variety import motion_channels, speed_statistics, variety_summary
 from ..models.forecast_sampling import SampleSettings
 from ..models.futures import FutureSettings, forecast_clips
@@ -279,7 +278,7 @@ def _how_drawn(
     settings:FutureSettings, # how futures were drawn
 )->dict: # fields of `Budget`
     "Sampler, temperature, smoothing of a row"
-    if isinstance(model, PerFrame):
+    if row == 'static-hamer': # nothing is drawn, nothing smoothed
         return {}
     how = settings.how
     usual = SampleSettings(**{name: how[name] for name in how if name in DRAWN})
