@@ -13,12 +13,20 @@ from .data.clip_store import ClipStore
 from .data.loaders import ClipDataset, StorePart
 from .data.names import DATASETS, SPLIT_CLIPS, parse_mixture, split_of
 from .data.names import store_places, unknown_dataset
-from .handworld.domains import DOMAINS
+from .handworld.domains import DOMAINS, TEST_ONLY
 from .handworld.generate import generate
 from .handworld.stream import ClipStream
 
 # %% ../nbs/library/5_catalogue/51_catalogue.ipynb #7a3d10f1
 HANDWORLD = dict(frames=64, image_size=224, truth=False, workers=None) # how it is generated
+
+def _refuse_test_only(
+    base:str, # one name of a mixture
+    split:str, # train, val or test
+):
+    "Raise a ValueError where somebody would train on a domain that only tests"
+    if base in TEST_ONLY and split != 'test':
+        raise ValueError(f'{base} is for tests alone: ask for its split test, not {split}')
 
 def _folder(
     base:str, # one name of a mixture
@@ -30,6 +38,7 @@ def _folder(
     "Find the store of a name; a HandWorld domain is generated where it is absent"
     places = store_places(base, root, split)
     here = [place for place in places if (place/'manifest.json').is_file()]
+    _refuse_test_only(base, split)
     if base in DOMAINS and not (root and here):
         with first_process_first():
             return generate(base, split, n or SPLIT_CLIPS[split], **handworld)
@@ -136,6 +145,7 @@ def fresh_dataset(
     look = dict(image=image, truth=truth, frames=p.frames, image_size=p.image_size)
     stores, weights = [], []
     for base, weight in parts:
+        _refuse_test_only(base, 'train')
         if base in opened:
             stores += opened[base].stores
             weights.append(weight)

@@ -355,6 +355,7 @@ for _name in (
     'zero-everyday',
     'free-first',
     'free-third',
+    'wild-leaving',
 ):
     entry(f'handworld/{_name}', domain=_name)(handworld_clip)
 

@@ -206,6 +206,48 @@ def test_claims_page(outputs, monkeypatch):
     assert tests.n.unique().tolist() == [15]
 
 
+def of_seed(number, ours, theirs):
+    "One training of two methods, on record"
+    again = f'-s{number}' if number else ''
+    noise = {'forecast-3d': ours, 'regressor-3d': theirs}
+    models = {method: f'cpu-{method}{again}' for method in noise}
+    named = dict(notebook='evaluate_forecast', models=models, clips=60)
+    return record(f'cpu-main{again}', noise=noise, seed=number, **named)
+
+
+def test_claims_have_seeds_as_a_level(outputs):
+    "What one training shows for sure, three that differ among themselves do not"
+    from forehand4d.study.claims import judge
+    from forehand4d.study.statements import FORECASTING_CLAIMS
+
+    asked = [replace(FORECASTING_CLAIMS[0], metrics=('M',), groups=('wild',))]
+    of_seed(0, 0.05, 0.09)
+    alone = judge(collect('evaluate_forecast', 'cpu'), asked=asked)
+    assert alone.verdict.item() == 'reproduced' and alone.seeds.item() == '1'
+    of_seed(1, 0.09, 0.05)
+    of_seed(2, 0.06, 0.07)
+    several = judge(collect('evaluate_forecast', 'cpu'), asked=asked)
+    assert several.verdict.item() == 'undecided' and several.seeds.item() == '3'
+    assert several.n.item() == alone.n.item() == 15
+    assert several.low.item() < 0 < several.high.item()
+
+
+def test_holm_is_within_a_claim(outputs):
+    "Other claims change nothing"
+    from forehand4d.study.claims import judge
+    from forehand4d.study.statements import LIFTING_CLAIMS
+
+    noise = {'lifting': 0.05, 'lifting-refined': 0.047, 'hamer': 0.055, 'easymocap': 0.052}
+    record('cpu-lift', noise=noise, clips=60)
+    sources = collect('evaluate_lifting', 'cpu')
+    asked = [claim for claim in LIFTING_CLAIMS if set(claim.methods) <= set(noise)]
+    together = judge(sources, asked=asked).set_index('claim').p
+    assert len(asked) == 5
+    for claim in asked:
+        alone = judge(sources, asked=[claim]).set_index('claim').p
+        assert alone.tolist() == together[claim.claim].tolist()
+
+
 @pytest.mark.parametrize('profile', ['tiny', 'gpu'])
 def test_study_is_a_graph_in_order(profile):
     steps = study(profile)

@@ -28,9 +28,15 @@ from .codebook import Codebook, LatentActConfig, cut_pieces, stack_of_layers
 @dataclass(frozen=True)
 class DrawSettings:
     "How futures are drawn"
-    samples: int = 5 # futures of each image; one: the likeliest codes
+    samples: int = 5 # futures of each image
     seed: int = 0 # seed of the codes
-    smooth: float = 2.0 # frames of smoothing, of several futures
+    smooth: float = 2.0 # frames of smoothing
+    likeliest: bool|None = None # the likeliest codes, not sampled ones; None: of a single future
+
+    @property
+    def sampled(self)->bool:
+        "Are codes drawn?"
+        return not (self.samples == 1 if self.likeliest is None else self.likeliest)
 
     @classmethod
     def of(cls, given:dict)->'DrawSettings': # arguments of `ForecastModel.forecast`
@@ -120,7 +126,7 @@ def forecast(self:LatentAct,
     indices = self._draw(self.index(tokens).softmax(-1), how)
     codes = book.quantiser.lookup(indices).flatten(0, 1)
     x = book.decode(codes, tokens.repeat_interleave(how.samples, 0)).float()
-    x = smooth_in_time(x, how.smooth if how.samples > 1 else 0)
+    x = smooth_in_time(x, how.smooth)
     x = x.unflatten(0, (len(image), how.samples))
     if betas is not None:
         betas = betas[:, None].expand(-1, how.samples, -1, -1)
@@ -133,12 +139,12 @@ def _draw(self:LatentAct,
 )->Tensor: # (B, samples, N, L)
     "Codes of each future"
     each = p.flatten(0, -2)
-    if how.samples > 1:
+    if how.sampled:
         generator = torch.Generator().manual_seed(how.seed)
         chosen = torch.multinomial(each.cpu(), how.samples, True, generator=generator)
         chosen = chosen.to(p.device)
     else:
-        chosen = each.argmax(-1, True)
+        chosen = each.argmax(-1, True).expand(-1, how.samples)
     by_token = chosen.unflatten(0, p.shape[:-1])
     return by_token.movedim(-1, 1)
 

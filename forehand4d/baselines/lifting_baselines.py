@@ -202,6 +202,22 @@ def run_baselines(
         seconds['hawor'] += spent
     return motions, seconds
 
+def _history(
+    parts:list, # `Trained` networks of a method
+)->dict: # fields of `Budget`
+    "What the networks of a method were trained on, together"
+    found = [part.history for part in parts if part.history]
+    if not found: return {}
+    steps = [each['all_steps'] for each in found]
+    falls = [each['falls'] for each in found]
+    batches = {each['batch'] for each in found}
+    return dict(
+        all_steps=None if None in steps else sum(steps),
+        batch=batches.pop() if len(batches) == 1 else None,
+        data='+'.join(dict.fromkeys(each['data'] for each in found)),
+        init='none',
+        falls=None if None in falls else max(falls))
+
 def baseline_budgets(
     seconds:dict, # method → seconds a clip
     networks:dict, # role → network or None
@@ -215,5 +231,6 @@ def baseline_budgets(
         steps = sum(found[role].steps or 0 for role in PARTS[method])
         training = sum(found[role].seconds or 0 for role in PARTS[method])
         budgets[method] = Budget(sizes or None, steps or None, training or None,
-                                 seconds_per_clip=spent)
+                                 seconds_per_clip=spent,
+                                 **_history([found[role] for role in PARTS[method]]))
     return budgets

@@ -14,6 +14,7 @@ from ..core.files import write_json
 from .records import save_records
 from .scoring import Targets, score
 from ..runs.record import Run, relative
+from ..runs.trainings import all_steps, fall_at_end
 
 # %% ../../nbs/library/4_evaluation/46_comparison.ipynb #80b3eaa8
 @dataclass(frozen=True)
@@ -42,6 +43,19 @@ class Trained:
     def seconds(self)->float|None: # None: not on record
         "Wall time of the training"
         return self.run.manifest.get('duration') if self.run else None
+
+    @property
+    def history(self)->dict: # fields of `Budget`; empty: not on record
+        "What a fair comparison depends on"
+        if not self.run: return {}
+        params = self.run.params
+        fall = fall_at_end(self.run.log_rows())
+        return dict(
+            all_steps=all_steps(self.run),
+            batch=params.get('batch'),
+            data=params.get('data') or params.get('datasets') or '',
+            init=params.get('init') or 'none',
+            falls=fall.sure if fall else None)
 
 def count_parameters(
     model, # network

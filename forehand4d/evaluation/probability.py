@@ -9,7 +9,8 @@ __all__ = ['MOVES', 'CM', 'energy_score', 'spread_and_error', 'calibration', 'wr
 import numpy as np
 import torch
 from torch import Tensor
-from .scoring import NORMAL95, Targets, bootstrap_mean, groups_of
+from .bootstrap import NORMAL95, bootstrap_mean
+from .scoring import Targets, groups_of
 
 # %% ../../nbs/library/4_evaluation/44a_probability.ipynb #9b299090
 def _mean_over_joints(

@@ -21,13 +21,21 @@ from ..geometry.motion import HandMotion
 # %% ../../nbs/library/4_evaluation/45_records.ipynb #a3d2e853
 @dataclass(frozen=True)
 class Budget:
-    "What a method cost; none where it does not apply"
+    "What a method cost, what it was trained on, how it draws; none where it does not apply"
     parameters: int|None = None # trained numbers
     steps: int|None = None # optimiser steps
     train_seconds: float|None = None # wall time of training
     sampler_steps: int|None = None # network calls per sample
     samples: int = 1 # samples per clip
     seconds_per_clip: float|None = None # wall time of prediction
+    all_steps: int|None = None # optimiser steps of all stages, those of the start included
+    batch: int|None = None # clips a step
+    data: str = '' # training sources, joined by +
+    init: str = '' # run or file whose weights it started from
+    falls: float|None = None # share by which the loss still falls at the end; 0: converged
+    sampler: str = '' # how samples are drawn; empty: the method has none
+    temperature: float|None = None # of what samples are drawn from
+    smooth: float|None = None # frames of smoothing in time
 
 @dataclass(frozen=True)
 class SampleClip:

@@ -21,6 +21,7 @@ from ..evaluation.records import Budget, sample_clip
 from ..evaluation.scoring import method_id
 from ..fitting.procedure import fit_tracks, procedure
 from ..fitting.refinement import RefineConfig, observe, refine_batch
+from ..released.networks import RELEASED_STEPS, LegacyModel
 from ..runs.record import list_runs
 from ..training.weights import pick_weights
 from ..video.recordings import Spoil, spoiled
@@ -207,6 +208,14 @@ def fit_clips(
     return Lifted(torch.cat(joints), spent/len(clips), {})
 
 # %% ../../nbs/library/7_study/78b_lifting_evaluation.ipynb #03403f95
+def _sampler(
+    model, # lifting model
+    steps:int, # network calls a motion
+)->str: # of `networks.sampling`
+    "What `lift` draws with where nothing else is asked for"
+    as_released = isinstance(model, LegacyModel) and steps >= RELEASED_STEPS
+    return 'ddpm' if as_released else 'ddim'
+
 def lifting_budgets(
     results:dict, # row → `Lifted`
     models:dict, # method → network
@@ -225,7 +234,11 @@ def lifting_budgets(
             train_seconds=found[method].seconds,
             sampler_steps=settings.steps,
             samples=settings.samples,
-            seconds_per_clip=lifted.seconds)
+            seconds_per_clip=lifted.seconds,
+            sampler=_sampler(models[method], settings.steps),
+            temperature=1.,
+            smooth=0.,
+            **found[method].history)
     return budgets
 
 def lifting_samples(

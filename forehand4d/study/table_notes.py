@@ -9,6 +9,7 @@ __all__ = ['HANDWORLD', 'UNIT_NOTES', 'INTERVALS', 'data_label', 'kind_of_data',
 from ..evaluation.records import Budget
 from ..evaluation.scoring import ROLES
 from ..runs.profiles import profile as get_profile
+from .fairness import fairness_notes
 from .paper import REAL, RELEASED_SPLITS, TableSpec
 from .roles import DataRoles, current_data
 from .sources import Sources, budget_statement
@@ -40,12 +41,14 @@ def _amount(
 def _measured_on(
     group:str, # column
     sources:Sources, # that may be quoted
+    quoted:tuple, # `Source`s that are
 )->str: # our datasets, the paper's
     "What a column was measured on"
     members = ROLES.get(group, [group])
     recorded = [_amount(name, facts) for name, facts in sources.recorded.items()
                 if name in members]
-    ours = ', '.join(recorded or [name for name in members if '-' in name])
+    tested = {name for source in quoted for name in source.data.records.dataset.unique()}
+    ours = ', '.join(recorded or [name for name in members if name in tested] or ['nothing'])
     return f'{group}: {ours} (ours), {REAL.get(group, "not")} (paper)'
 
 def _other_splits(sources:Sources)->str: # empty where there is none
@@ -162,11 +165,12 @@ def table_notes(
         unit += f' Ours: protocol {protocol}, profile {profiles}; {_how_averaged(filled)};'
         unit += f' ± half of the {INTERVALS[spec.unit]}.'
     described = current_data()
-    columns = '; '.join(_measured_on(group, sources) for group in groups)
+    columns = '; '.join(_measured_on(group, sources, quoted) for group in groups)
     data = f'Columns: {columns}. {kind_of_data(quoted, described)}'
     costly = [each for each in filled if each.budget != Budget()]
     budgets = [budget_statement(each.row.label, each.budget, len(each.pool)) for each in costly]
     notes = [unit, data, reading, *_perfect(filled)]
+    notes += fairness_notes(filled, groups if spec.unit == 'cm' else ())
     if other := _other_splits(sources):
         notes.append(other)
     if described:

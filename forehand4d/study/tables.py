@@ -12,7 +12,8 @@ from pathlib import Path
 import pandas as pd
 from .plan import how_to_get, study
 from .roles import current_data
-from ..evaluation.scoring import NORMAL95, ROLES, aggregate
+from ..evaluation.bootstrap import NORMAL95
+from ..evaluation.scoring import ROLES, aggregate
 from .paper import Row, TableSpec, paper_numbers
 from .table_notes import data_label, table_notes
 from ..evaluation.records import Budget
