@@ -100,6 +100,11 @@ def write_holoassist(root):
     write(root / 'train-v1_2.txt', test_adapters_joints.VIDEO + '\n')
 
 
+def write_egoexo4d(root):
+    "Every third frame is labelled, as people do not label every one"
+    test_adapters_everyday.write_egoexo4d(root, step=3)
+
+
 WRITERS = dict(
     arctic=write_arctic,
     h2o=write_h2o,
@@ -108,7 +113,7 @@ WRITERS = dict(
     hot3d=write_hot3d,
     assemblyhands=write_assemblyhands,
     holoassist=write_holoassist,
-    egoexo4d=test_adapters_everyday.write_egoexo4d,
+    egoexo4d=write_egoexo4d,
 )
 
 
