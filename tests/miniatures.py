@@ -96,7 +96,9 @@ def write_assemblyhands(root):
 
 
 def write_holoassist(root):
-    test_adapters_joints.write_holoassist(root / 'video_pitch_shifted')
+    m, cam, *_ = test_adapters_joints.write_holoassist(root / 'video_pitch_shifted')
+    seen = test_adapters_joints.hands_in_frames(m, cam)
+    test_adapters_joints.write_authors(root, test_adapters_joints.VIDEO, seen)
     write(root / 'train-v1_2.txt', test_adapters_joints.VIDEO + '\n')
 
 
