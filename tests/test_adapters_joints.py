@@ -456,7 +456,7 @@ def write_hamer(root, name, pixels, absent=()):
     "A row a hand, and a less sure one that does not count"
     ours = from_mano21(pixels, 'openpose21').numpy()
     rows = [(f, h) for f in range(len(ours)) for h in (0, 1) if (f, h) not in absent]
-    table = [(f, 1 - h, ours[f, h] + wrong, 0.9 - wrong / 100) for f, h in rows for wrong in (50, 0)]
+    table = [(f, 1 - h, ours[f, h] + off, 0.9 - off / 100) for f, h in rows for off in (50, 0)]
     frame, is_right, joints2d, score = (np.array(column) for column in zip(*table, strict=True))
     (root / 'hamer').mkdir(exist_ok=True, parents=True)
     columns = dict(frame=frame, is_right=is_right, joints2d=joints2d, score=score)
@@ -504,11 +504,11 @@ def test_holoassist_keypoints_refusals(tmp_path):
     write_holoassist(tmp_path, 'R012-7July-Nespresso')
     pixels = hands_in_frames(m, cam)
     write_authors(tmp_path, VIDEO, pixels)
-    with pytest.warns(UserWarning, match='1 of 2 .*holo_hands/R012.*find the hands of these videos'):
+    with pytest.warns(UserWarning, match='1 of 2 .*holo_hands/R012.*find the hands of these'):
         seqs = holoassist.sequences(tmp_path, None)
     assert seqs.names == [VIDEO]
     write(tmp_path / f'holo_hands/{VIDEO}/000003.pkl', pickle.dumps(dict(right=dict(joints2d=[]))))
-    with pytest.raises(ValueError, match="joints2d, a list of .* in .*000003.pkl .KeyError: 'left'"):
+    with pytest.raises(ValueError, match="joints2d, a list .* in .*000003.pkl .KeyError: 'left'"):
         seqs[0]
     write_hamer(tmp_path, VIDEO, pixels)
     np.savez(tmp_path / f'hamer/{VIDEO}.npz', frame=[0], is_right=[1])

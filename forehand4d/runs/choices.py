@@ -5,10 +5,10 @@
 # %% auto #0
 __all__ = ['ProfileName', 'Method', 'Stage', 'Supervision', 'SideHead', 'Layout', 'ConfigurationName', 'Views', 'Phase',
            'ProcedureName', 'SamplerName', 'Protocol', 'Selection', 'BenchmarkSize', 'AnimationKind', 'JointOrder',
-           'HandId', 'Split', 'Count', 'AtLeastOne', 'ClipFrames', 'ImageSize', 'Rate', 'Share', 'Amount', 'Degrees',
-           'Conditions', 'Procedures', 'LiftingBaselines', 'ExistingPath', 'Pattern', 'CameraSource', 'LifterRun',
-           'ForecastRun', 'LabelsRun', 'CodebookRun', 'HandsRun', 'InfillerRun', 'nearest', 'Range', 'Joined',
-           'find_path', 'AFile', 'ARun', 'base_type', 'describe', 'value_problem', 'check_fields']
+           'HandId', 'KeypointSource', 'Split', 'Count', 'AtLeastOne', 'ClipFrames', 'ImageSize', 'Rate', 'Share',
+           'Amount', 'Degrees', 'Conditions', 'Procedures', 'LiftingBaselines', 'ExistingPath', 'Pattern',
+           'CameraSource', 'LifterRun', 'ForecastRun', 'LabelsRun', 'CodebookRun', 'HandsRun', 'InfillerRun', 'nearest',
+           'Range', 'Joined', 'find_path', 'AFile', 'ARun', 'base_type', 'describe', 'value_problem', 'check_fields']
 
 # %% ../../nbs/library/2_runs/21a_choices.ipynb #047f44b1
 import difflib
@@ -136,6 +136,7 @@ BenchmarkSize = Literal['full', 'tiny']
 AnimationKind = Literal['mp4', 'gif']
 JointOrder = Literal['openpose21', 'mano21', 'hololens26', 'hot3d20']
 HandId = Literal['mano', 'mano-left-fixed', 'open-hand', '']
+KeypointSource = Literal['', 'authors', 'hamer', 'tracks', 'headset']
 Split = Literal['train', 'val', 'test']
 
 # %% ../../nbs/library/2_runs/21a_choices.ipynb #8b597cff

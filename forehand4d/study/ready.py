@@ -25,7 +25,7 @@ def cutting_of(
     "How the clips of an entry are made"
     windows = str(data.path(entry.windows)) if entry.windows else ''
     return dict(frames=data.frames, fps=entry.fps, image_size=SIDE, limit=entry.limit,
-                hand_id=data.hands, ranges=windows)
+                hand_id=data.hands, ranges=windows, **entry.options)
 
 def preparing(
     data:DataRoles, # that the entry is from
@@ -57,7 +57,7 @@ def _entry_problem(
             return f'no windows at {data.path(entry.windows)}'
         if not _is_prepared(data, entry):
             with warnings.catch_warnings(action='ignore'): # parts of a download are no problem
-                find_sequences(entry.name, root, entry.split, hand_id=data.hands)
+                find_sequences(entry.name, root, entry.split, hand_id=data.hands, **entry.options)
     except (ValueError, OSError) as error:
         return str(error)
     return ''
