@@ -124,20 +124,13 @@ def other_frames(
     clip:Clip, # of a prepared store
     s:Sequence, # that it was cut from
     frames:Iterable[int], # numbers of frames of the clip
-)->np.ndarray: # (n, H, W, 3) uint8
-    "Pictures of any frames of a clip, with the pixels of its intrinsics"
+)->tuple[list, torch.Tensor]: # n pictures (H, W, 3) uint8; their intrinsics (n, 3, 3)
+    "Whole pictures of any frames of a clip, as large as the recording has them"
     if s.image is None:
         raise ValueError(f'{s.dataset}/{s.name}: {s.meta.get("image", "no images")}')
     row_of = {int(number): row for row, number in enumerate(s.frame_ids)}
-    size = clip.meta['size'][0] if 'source_size' in clip.meta else 0
-    pictures = []
-    for t in frames:
-        row = row_of[int(clip.frame_ids[t])]
-        image = s.image(row)
-        if size:
-            image, _ = square_image(image, s.intrinsics[row], size)
-        pictures.append(image)
-    return np.stack(pictures)
+    rows = [row_of[int(clip.frame_ids[t])] for t in frames]
+    return [s.image(row) for row in rows], s.intrinsics[rows].float()
 
 # %% ../../nbs/library/4_datasets/45_convert.ipynb #39fdf56a
 class Skipped(list):
