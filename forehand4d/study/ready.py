@@ -108,13 +108,18 @@ def _sequence(
     name:str, # of a sequence
 )->Sequence:
     "A sequence of a download; the last one stays, as clips come in its order"
-    for *where, hand_id in places:
-        with warnings.catch_warnings(action='ignore'):
-            found = find_sequences(*where, hand_id=hand_id)
-        if name in found.names:
-            return found[name]
-    looked = ' or '.join(f'{dataset}:{split} in {root}' for dataset, root, split, _ in places)
-    raise ValueError(f'no recording {name!r} in {looked}')
+    looked = []
+    for dataset, root, split, hand_id in places:
+        try:
+            with warnings.catch_warnings(action='ignore'):
+                found = find_sequences(dataset, root, split, hand_id=hand_id)
+        except (ValueError, OSError) as error: # not all splits have to be there
+            looked.append(str(error))
+        else:
+            if name in found.names:
+                return found[name]
+            looked.append(f'it is not in {dataset}:{split} in {root}')
+    raise ValueError(f'no recording {name!r}: {"; ".join(looked)}')
 
 @dataclass(frozen=True)
 class Downloads:
