@@ -89,7 +89,9 @@ def test_hamer_by_its_weights(recorded, checkpoint):
         hamer_motions(model, [clip], BaselineSettings(N))
 
     # looked at through the square picture, the hands stand in the same direction
-    squares = lambda clip, frames: ([clip.image] * len(frames), clip.intrinsics[list(frames)])
+    def squares(clip, frames):
+        return [clip.image] * len(frames), clip.intrinsics[list(frames)]
+
     small, _ = hamer_motions(model, [clip], BaselineSettings(N, every=N, pictures=squares))
     large, _ = hamer_motions(model, [clip], BaselineSettings(N, every=N, pictures=known.pictures))
     ahead = [x.wrist[0, 0] / x.wrist[0, 0, :, 2:] for x in (small, large)]

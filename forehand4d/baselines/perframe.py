@@ -11,7 +11,6 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import SimpleNamespace
-import numpy as np
 import torch
 from torch import Tensor, nn
 from fastcore.basics import patch

@@ -18,7 +18,6 @@ from ..core.checks import read_arrays
 from ..core.files import read_json
 from ..core.pickles import read_pickle
 from ..geometry.motion import HandMotion, rest_motion
-from ..geometry.rotations import aa_to_mat
 from ..data.clips import Clip, window
 from ..datasets.sequences import expect
 from .perframe import FoundHands, fill_gaps, hands_in_boxes
@@ -119,7 +118,8 @@ def _in_folder(
     files = [path for path in sorted(folder.iterdir())
              if path.suffix in _READERS and path.stem.isdigit() and int(path.stem) in wanted]
     if not files:
-        raise FileNotFoundError(f'no .npz or .pkl there is called as a frame, such as {min(wanted):06d}')
+        raise FileNotFoundError(
+            f'no .npz or .pkl there is called as a frame, such as {min(wanted):06d}')
     parts = []
     for file in files:
         with expect('saved', file, 'the hands that HaMeR or WiLoR found in a picture'):
@@ -177,11 +177,11 @@ def _mocap(
 )->HandMotion: # (T,) view frame
     "Fits of EasyMocap"
     hands = [_mocap_hand(folder/side, clip) for side in ('right', 'left')]
-    Th, Rh, pose, shape, found = (torch.stack(part) for part in zip(*hands, strict=True))
+    *moving, shape, found = (torch.stack(part) for part in zip(*hands, strict=True))
     if not found.any():
         first = int(clip.frame_ids[0])
         raise FileNotFoundError(f'easymocap: expected right/{first:06d}.json or left/… in {folder}')
-    frames = [part.transpose(0, 1)[None] for part in (Th, Rh, pose)]
+    frames = [part.transpose(0, 1)[None] for part in moving]
     like = rest_motion(len(clip), hand_id=hand_id).map(lambda x: x[None])
     motion = MocapPose(*frames, shape[None]).motion(like).rows(0)
     known = found.T

@@ -44,7 +44,7 @@ def _folder(
     camera:Path, # folder of a camera
     kind:str, # one of `KINDS`
 )->Path: # with text files
-    "Folder of a kind; MANO is spelled in capitals by the description of H2O, in small letters by its loaders"
+    "Folder of a kind; its name may end in MANO, as H2O's own description spells it"
     spelled = [camera/kind, camera/kind.replace('mano', 'MANO')]
     found = [folder for folder in spelled if next(folder.glob('*.txt'), None)]
     if not found:

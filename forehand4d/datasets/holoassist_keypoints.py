@@ -52,7 +52,8 @@ def find_source(
 )->KeypointSource: # that has one of the videos at least
     "Where the hands come from"
     if name and name not in SOURCES:
-        raise ValueError(f'holoassist: keypoints must be one of {", ".join(SOURCES)}, got {name!r}')
+        known = ', '.join(SOURCES)
+        raise ValueError(f'holoassist: keypoints must be one of {known}, got {name!r}')
     wanted = [name] if name else [source for source in SOURCES if source != 'headset']
     for source in wanted:
         for folder in map(Path, folders):

@@ -143,7 +143,8 @@ class Downloads:
         root = Path(folder)
         there = [name for name in DATASETS if (root/name).is_dir()]
         if not there:
-            raise FileNotFoundError(f'{folder}: expected folders such as {DATASETS[0]}, found none')
+            raise FileNotFoundError(
+                f'{folder}: expected folders such as {DATASETS[0]}, found none')
         return cls(tuple((name, str(root/name), split, None)
                          for name in there for split in labelled_splits(name)[::-1]))
 
