@@ -334,11 +334,14 @@ class FoundHands:
         T = len(clip)
         same = clip.frame_ids == self.frame[:, None]
         mine = same.any(1)
-        t, side = same.long().argmax(1)[mine], self.side[mine]
+        t = same.long().argmax(1)[mine]
+        side = self.side[mine]
         place = torch.zeros(T, 2, 3) + _AHEAD
         place[t, side] = self.place[mine]
-        turn, betas = torch.zeros(T, 2, 16, 3), torch.zeros(T, 2, 10)
-        turn[t, side], betas[t, side] = self.turn[mine], self.betas[mine]
+        turn = torch.zeros(T, 2, 16, 3)
+        turn[t, side] = self.turn[mine]
+        betas = torch.zeros(T, 2, 10)
+        betas[t, side] = self.betas[mine]
         found = torch.zeros(T, 2, dtype=torch.bool)
         found[t, side] = True
         numbers = (turn[..., 0, :], turn[..., 1:, :].flatten(-2), place, betas, found)

@@ -32,10 +32,12 @@ def write_pictures(
     folder:str|Path, # created where absent
 )->list[Path]: # a jpg for each frame of the source
     "Write the pictures of a clip for another project"
-    _, frames = np.unique(clip.frame_ids[:clip.length].numpy(), return_index=True)
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    numbers = clip.frame_ids[:clip.length].numpy()
+    names, frames = np.unique(numbers, return_index=True)
     images, _ = pictures(clip, frames)
-    Path(folder).mkdir(parents=True, exist_ok=True)
-    paths = [Path(folder)/f'{int(clip.frame_ids[t]):06d}.jpg' for t in frames]
+    paths = [folder/f'{name:06d}.jpg' for name in names]
     for path, image in zip(paths, images, strict=True):
         Image.fromarray(image).save(path, quality=95)
     return paths
@@ -46,11 +48,13 @@ _READERS = {'.npz': partial(read_arrays, kind='hands of a picture'), '.pkl': rea
 def _tensors(
     content:dict, # of a file
     names:dict, # their name → ours
-    *shape, # of the numbers of one hand, by our name
 )->dict: # our name → (n, ...)
     "Columns under our names"
-    return {ours: torch.from_numpy(np.array(content[theirs], np.float32))
-            for theirs, ours in names.items()}
+    columns = {}
+    for theirs, ours in names.items():
+        numbers = np.array(content[theirs], np.float32)
+        columns[ours] = torch.from_numpy(numbers)
+    return columns
 
 _HAMER = {'right': 'is_right', 'global_orient': 'global_orient', 'hand_pose': 'hand_pose',
           'betas': 'betas', 'pred_cam': 'cam', 'box_center': 'box_center', 'box_size': 'box_size'}
@@ -220,7 +224,9 @@ def saved_motion(
     hand_id:str='mano-left-fixed', # hand model of the numbers
 )->HandMotion: # (T,) view frame
     "What a method saved about a clip"
-    return METHODS[method](saved_place(folder, method, clip), clip, hand_id)
+    read = METHODS[method]
+    place = saved_place(folder, method, clip)
+    return read(place, clip, hand_id)
 
 def saved_static(
     folder:str|Path, # with a folder for each method
@@ -229,5 +235,8 @@ def saved_static(
     hand_id:str='mano-left-fixed', # hand model of the numbers
 )->HandMotion: # (T,) view frame
     "What was found in the first picture, held; a hand that was not found is half a metre ahead"
-    found = _hands(saved_place(folder, method, clip), clip)
-    return found.motion(window(clip, 0, 1), hand_id).pad(len(clip))
+    place = saved_place(folder, method, clip)
+    found = _hands(place, clip)
+    first = window(clip, 0, 1)
+    motion = found.motion(first, hand_id)
+    return motion.pad(len(clip))

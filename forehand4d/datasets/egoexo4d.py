@@ -96,10 +96,14 @@ def _plausible(
     back = joints[..., _BEFORE, :] - joints
     on = joints.roll(-1, -2) - joints # to the next joint; what it is of a tip does not count
     length = back.norm(dim=-1)
-    cosine = (back*on).sum(-1)/(length*on.norm(dim=-1))
-    angle = cosine.clamp(-1, 1).acos().rad2deg()
-    off = (length < _SHORTEST) | (length > _LONGEST) | (angle < _STRAIGHT)
-    return ~off
+    product = (back*on).sum(-1)
+    lengths = length*on.norm(dim=-1)
+    cosine = (product/lengths).clamp(-1, 1)
+    angle = cosine.acos().rad2deg()
+    short = length < _SHORTEST
+    long = length > _LONGEST
+    bent = angle < _STRAIGHT
+    return ~(short | long | bent)
 
 # %% ../../nbs/library/4_datasets/44h_egoexo4d.ipynb #eb470286
 _LOOKED = 8 # images of a take
@@ -123,9 +127,11 @@ def _shown(
     lit:Tensor, # (H, W) bool
 )->Tensor: # (...) bool
     "Pixels of the image at which the lens shows something"
-    size = torch.tensor(SIZE)
-    inside = ((pixels >= 0) & (pixels < size)).all(-1)
-    u, v = torch.where(inside[..., None], pixels, 0).long().unbind(-1)
+    positive = pixels >= 0
+    below = pixels < torch.tensor(SIZE)
+    inside = (positive & below).all(-1)
+    known = torch.where(inside[..., None], pixels, 0)
+    u, v = known.long().unbind(-1)
     return inside & lit[v, u]
 
 # %% ../../nbs/library/4_datasets/44h_egoexo4d.ipynb #b9955fd8

@@ -208,7 +208,10 @@ class Plan:
     @property
     def backbone(self)->str: # name of the module that sees the image; empty: none
         "What turns an image into tokens"
-        return next((name for name in ('backbone', 'vit') if name in self.trace.index), '')
+        for name in ('backbone', 'vit'):
+            if name in self.trace.index:
+                return name
+        return ''
 
     @property
     def block(self)->str: # name of the first block
@@ -219,22 +222,30 @@ class Plan:
     def last(self)->list[str]: # names below `net`
         "What comes after the blocks"
         names = ('norm', 'split', 'norm_frame', 'out')
-        return [name for name in names if f'net.{name}' in self.trace.index]
+        there = self.trace.index
+        return [name for name in names if f'net.{name}' in there]
 
     def drawn(self,
         blocks:int, # how many there are
     )->int: # parameters
         "Of all modules that the drawing has a box for"
-        names = [*self.told, 'net.inp', 'net.time', *(f'net.{name}' for name in self.last)]
-        names += [name for name in (self.backbone, FINDER, 'net.merge') if name in self.trace.index]
-        return int(self.trace.parameters[names].sum() + blocks*self.trace.parameters[self.block])
+        sizes = self.trace.parameters
+        names = [*self.told, 'net.inp', 'net.time']
+        names += [f'net.{name}' for name in self.last]
+        for name in (self.backbone, FINDER, 'net.merge'):
+            if name in sizes.index:
+                names.append(name)
+        inside = blocks*sizes[self.block]
+        return int(sizes[names].sum() + inside)
 
     def label(self,
         name:str, # of a module
     )->str:
         "What it embeds, in words"
         last = name.split('.')[-1]
-        return INPUTS['step' if self.released and last == 'time' else last]
+        if self.released and last == 'time':
+            last = 'step'
+        return INPUTS[last]
 
     def text(self,
         name:str, # of a module
