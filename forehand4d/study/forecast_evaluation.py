@@ -199,7 +199,7 @@ def forecast_all(
     results = {}
     for method in models:
         extra = {'guidance': guidance} if method == 'forecast-guided' else {}
-        told = 'present' if method.endswith('static-hamer') else 'image'
+        told = 'hands' if method.endswith('static-hamer') else 'image'
         results[method] = ask(method, told, **extra)
     if informed:
         results['forecast-hands'] = ask(informed, 'present')
