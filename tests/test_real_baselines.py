@@ -16,7 +16,8 @@ from forehand4d.datasets.convert import convert
 from forehand4d.geometry.hand_models import forget_hands, hand_pair, know_hands, open_hand
 from forehand4d.geometry.hands import rest_wrist
 from forehand4d.geometry.rotations import mat_to_aa
-from forehand4d.study.forecast_evaluation import find_forecasters, load_forecasters
+from forehand4d.baselines.forecasters import load_forecasters
+from forehand4d.study.forecast_evaluation import find_forecasters
 from forehand4d.study.ready import Downloads
 from dataclasses import replace
 
@@ -85,7 +86,7 @@ def test_hamer_by_its_weights(recorded, checkpoint):
     motion, seconds = hamer_motions(model, [clip], settings)
     assert motion.wrist.shape == (1, N, 2, 3) and motion.wrist.isfinite().all() and seconds > 0
     assert [*with_authors(dict(hamer=motion), model)] == ['authors-hamer']
-    with pytest.raises(FileNotFoundError, match='name the folder of the downloads .downloads., or'):
+    with pytest.raises(FileNotFoundError, match='name the folder of the downloads .downloads., or that'):
         hamer_motions(model, [clip], BaselineSettings(N))
 
     # looked at through the square picture, the hands stand in the same direction

@@ -355,6 +355,7 @@ class FoundHands:
         if not torch.isin(self.frame, clip.frame_ids).any():
             raise ValueError(f'none is there, only frames such as {self.frame[:3].tolist()}')
 
+# %% ../../nbs/library/7_baselines/73_perframe.ipynb #14f0d9b1
 def whole_intrinsics(
     clip:Clip, # of a store
 )->Tensor: # (T, 3, 3)

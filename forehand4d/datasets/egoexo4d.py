@@ -164,6 +164,7 @@ def _check_cameras(
             f'{path}: {far} joints are over {FAR:g} px from their annotations: '
             'not the cameras of these labels?')
 
+# %% ../../nbs/library/4_datasets/44h_egoexo4d.ipynb #a09484c8
 def _label_rate(
     frames:Tensor, # (N,) frame numbers
     valid:Tensor, # (N, 2, 21) bool

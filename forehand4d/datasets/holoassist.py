@@ -284,6 +284,7 @@ def _seen(
         labels='keypoints', joints3d=nowhere, valid3d=nowhere[..., 0] > 0,
         keypoints2d=pixels, valid2d=valid)
 
+# %% ../../nbs/library/4_datasets/44g_holoassist.ipynb #7a4b9dcf
 def _load(
     root:Path, # folder of the videos' folders
     source:KeypointSource, # of the hands

@@ -114,6 +114,7 @@ def _of_authors(
                     hands.append((int(file.stem), side, np.reshape(joints, (21, 2))))
     return _from_hands(hands, np.array([int(file.stem) for file in files]), fps)
 
+# %% ../../nbs/library/4_datasets/44g1_holo_keypoints.ipynb #692d94f0
 def _of_hamer(
     path:Path, # npz
     fps:float, # frames per second of the video

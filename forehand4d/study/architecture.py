@@ -255,6 +255,7 @@ class Plan:
         return (f'{name}: {row.kind}\n{_times(row.takes)} → {_times(row.gives)}\n'
                 f'{_count(row.parameters)} parameters')
 
+# %% ../../nbs/library/7_study/76_architecture.ipynb #743bc8af
 def _plan(trace:pd.DataFrame)->Plan:
     released = 'net.merge' not in trace.index
     starts, dots = ('cond.', 1) if released else (('net.ctx.', 'net.cond.'), 2)
@@ -269,6 +270,7 @@ def _plan(trace:pd.DataFrame)->Plan:
         tokens |= dict.fromkeys(told, missing//len(told))
     return plan if plan.backbone else replace(plan, base=.9)
 
+# %% ../../nbs/library/7_study/76_architecture.ipynb #87455e64
 def _draw_input(
     canvas:Canvas, # to draw on
     plan:Plan, # of the drawing

@@ -139,6 +139,7 @@ def _draw_errors(
             band = dict(color=style['color'], alpha=.12, lw=0)
             ax.fill_between(part.time, part.cm_low, part.cm_high, **band)
 
+# %% ../../nbs/library/7_study/75_figures.ipynb #f86a60cf
 def spread_out(
     places, # heights at which labels should stand
     gap:float, # least distance of two

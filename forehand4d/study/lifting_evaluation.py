@@ -27,7 +27,7 @@ from ..runs.record import list_runs
 from ..training.weights import pick_weights
 from ..video.recordings import Spoil, spoiled
 from ..handworld.domains import DOMAINS
-from ..baselines.lifting_baselines import pictures_of
+from ..handworld.generate import pictures_of
 from .forecast_evaluation import name_of_weights
 
 # %% ../../nbs/library/7_study/78b_lifting_evaluation.ipynb #c768158f
