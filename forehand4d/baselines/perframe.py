@@ -348,13 +348,6 @@ class FoundHands:
         motion = hand_motion('hands', *numbers, 'absolute', hand_id)
         return _into_view(motion, torch.arange(T), clip)
 
-    def check(self,
-        clip:Clip, # whose frames they should be of
-    ):
-        "Raise a ValueError where none of them is of the clip"
-        if not torch.isin(self.frame, clip.frame_ids).any():
-            raise ValueError(f'none is there, only frames such as {self.frame[:3].tolist()}')
-
 # %% ../../nbs/library/7_baselines/73_perframe.ipynb #14f0d9b1
 def whole_intrinsics(
     clip:Clip, # of a store
@@ -392,7 +385,8 @@ def hands_of_table(
         saved = read_arrays(path, 'result of HaMeR', _SAVED)
         table = {name: torch.from_numpy(saved[name]).float() for name in _SAVED}
         found = hands_in_boxes(table, clip)
-        found.check(clip)
+        if not torch.isin(found.frame, clip.frame_ids).any():
+            raise ValueError(f'none is there, only frames such as {found.frame[:3].tolist()}')
     return found
 
 def read_hamer(

@@ -74,6 +74,7 @@ def _name_of(
         return 'forecast-imputed'
     return 'static-hamer' if run.notebook == 'train_hands' else method_id(run.params)
 
+# %% ../../nbs/library/7_study/78a_forecast_evaluation.ipynb #4b79966c
 def _picked(
     name:str, # of a run or a file; 'pretrained'
 )->tuple: # path, `Run` or None
