@@ -1181,7 +1181,7 @@ def assemblyhands():
 def holoassist():
     from test_adapters_joints import write_holoassist
 
-    return adapted('holoassist', write_holoassist, None, image=False)
+    return adapted('holoassist', write_holoassist, None, image=False, keypoints='headset')
 
 
 @entry('adapters/egoexo4d')

@@ -96,8 +96,15 @@ def write_assemblyhands(root):
 
 
 def write_holoassist(root):
-    test_adapters_joints.write_holoassist(root / 'video_pitch_shifted')
+    m, cam, *_ = test_adapters_joints.write_holoassist(root / 'video_pitch_shifted')
+    seen = test_adapters_joints.hands_in_frames(m, cam)
+    test_adapters_joints.write_authors(root, test_adapters_joints.VIDEO, seen)
     write(root / 'train-v1_2.txt', test_adapters_joints.VIDEO + '\n')
+
+
+def write_egoexo4d(root):
+    "Every third frame is labelled, as people do not label every one"
+    test_adapters_everyday.write_egoexo4d(root, step=3)
 
 
 WRITERS = dict(
@@ -108,7 +115,7 @@ WRITERS = dict(
     hot3d=write_hot3d,
     assemblyhands=write_assemblyhands,
     holoassist=write_holoassist,
-    egoexo4d=test_adapters_everyday.write_egoexo4d,
+    egoexo4d=write_egoexo4d,
 )
 
 

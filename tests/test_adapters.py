@@ -16,9 +16,10 @@ from forehand4d.datasets import arctic
 from forehand4d.datasets import dexycb
 from forehand4d.datasets import h2o
 from forehand4d.datasets import h2o3d
-from forehand4d.data.clip_store import decode_clip, encode_clip
+from forehand4d.data.clip_store import ClipStore, decode_clip, encode_clip
 from forehand4d.geometry.lenses import brown_conrady
 from forehand4d.datasets.check_download import check_dataset
+from forehand4d.datasets.convert import convert
 from forehand4d.datasets.sequences import read_npy, read_split
 from forehand4d.datasets.windows import windows
 from forehand4d.datasets.checks import check_sequence
@@ -55,8 +56,8 @@ def scene(seed, moving=True, one_shape=False, n=N):
     return m.to_frame(cam[0]), torch.eye(4).repeat(n, 1, 1)
 
 
-def jpg(w, h):
-    Image.new('RGB', (w, h), (90, 120, 60)).save(b := io.BytesIO(), 'JPEG')
+def jpg(w, h, colour=(90, 120, 60)):
+    Image.new('RGB', (w, h), colour).save(b := io.BytesIO(), 'JPEG')
     return b.getvalue()
 
 
@@ -416,6 +417,20 @@ def test_h2o(tmp_path):
     same(clip, m, cam, K, 2, valid, (1280, 720))
 
 
+def test_h2o_spells_mano_in_two_ways(tmp_path):
+    "hand_pose_MANO of the description, hand_pose_mano of the loaders"
+    m, _, _, valid = write_h2o(tmp_path)
+    cam4 = tmp_path / 'subject1_ego/h1/0/cam4'
+    (cam4 / 'hand_pose_mano').rename(cam4 / 'hand_pose_MANO')
+    motion = h2o.sequences(tmp_path)[0].motion
+    assert torch.equal(motion.valid, valid.all(-1))
+    assert (motion.joints() - m.joints())[valid].abs().max() < 1e-5
+    (cam4 / 'hand_pose_MANO').rename(cam4 / 'mano')
+    says = r'expected .*hand_pose_mano/000000.txt or .*hand_pose_MANO/000000.txt …: nothing there'
+    with pytest.raises(FileNotFoundError, match=says):
+        h2o.sequences(tmp_path)[0]
+
+
 def test_h2o_refusals(tmp_path):
     write_h2o(tmp_path)
     f = tmp_path / 'subject1_ego/h1/0/cam4'
@@ -527,6 +542,21 @@ def test_h2o3d_split_pickle(tmp_path):
         int(i) for i in ids[1:19]
     ]
     assert (sparse.joints3d - m.joints()[10:181:10])[sparse.valid3d].abs().max() < 1e-5
+
+
+def test_h2o3d_windows_of_the_authors(tmp_path):
+    "A store of their windows: at 30 fps, or at their own rate of every tenth frame"
+    m, *_ = write_h2o3d(tmp_path / 'h2o3d', n=200)
+    ids = [f'{i:04d}' for i in range(0, 200, 10)]
+    split = dict(names=[('ABF12', '0000')], ranges=[(1, 17)], subsampled_indices=[ids])
+    write(tmp_path / 'train.pkl', pickle.dumps(split))
+    how = dict(ranges=tmp_path / 'train.pkl', image_size=None, workers=1)
+    out = convert('h2o3d', tmp_path / 'h2o3d', out=tmp_path / 'theirs', fps=None, **how)
+    (clip,) = ClipStore(out)
+    assert clip.fps == 3 and clip.frame_ids.tolist() == list(range(20, 181, 10))
+    assert (clip.joints3d - m.joints()[20:181:10])[clip.valid3d].abs().max() < 1e-5
+    (clip,) = ClipStore(convert('h2o3d', tmp_path / 'h2o3d', out=tmp_path / 'ours', **how))
+    assert clip.fps == 30 and clip.frame_ids.tolist() == list(range(20, 181))
 
 
 def test_h2o3d_refusals(tmp_path):

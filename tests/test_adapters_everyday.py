@@ -79,8 +79,11 @@ def write_egoexo4d(root, step=1, first=0):
         }
         del a3['right_ring_4'], a2['left_pinky_1']  # not triangulated; not marked in this camera
         valid[:, i, 0, ours('ring_4')], seen[i, 1, ours('pinky_1')] = False, False
-        a3['left_wrist']['num_views_for_3d'] = 2  # trusted from a network only
-        valid[0, i, 1, 0] = False
+        a3['left_thumb_4']['num_views_for_3d'] = 2
+        valid[:, i, 1, ours('thumb_4')] = valid[:, i, 1, ours('pinky_1')] = False
+        if i == 12:
+            del a3['left_wrist']  # no hand without it
+            valid[:, i, 1] = False
         if i == 6:
             a3['left_index_2']['x'] = float('nan')
             valid[:, i, 1, ours('index_2')] = False
@@ -180,8 +183,8 @@ def edit(path, change):
 
 
 def test_egoexo4d_every_third_frame(tmp_path):
-    """Labels at a third of the camera's rate:
-    clips at that rate have a label in every frame, those at 30 fps holes"""
+    """Labels at a third of the camera's rate: clips at that rate have a label in every frame,
+    those at 30 fps, the default, in every third"""
     m, up, cam, valid, seen = write_egoexo4d(tmp_path, step=3, first=100)
     seq = egoexo4d.sequences(tmp_path)[0]
     assert len(seq) == N and seq.frame_ids[0] == 100 and seq.meta['label_fps'] == 10
@@ -192,8 +195,7 @@ def test_egoexo4d_every_third_frame(tmp_path):
         and (clip.joints3d - transform(up[0], m.joints())[::3])[clip.valid3d].abs().max() < 1e-5
     )
     assert (clip.cam_from_view - (up @ invert(up[0]))[::3]).abs().max() < 1e-5
-    assert windows(seq, image=False) == []
-    (fine,) = windows(seq, labelled=0.3)
+    (fine,) = windows(seq)
     assert (
         len(fine) == N and torch.equal(fine.valid3d, valid[0]) and fine.image.shape == (512, 512, 3)
     )
@@ -230,9 +232,9 @@ def test_egoexo4d_pixels_judge(tmp_path):
     assert (s.valid3d != before).nonzero().tolist() == [[3, 0, 3]] and s.valid2d[3, 0, 3]
     edit(
         tmp_path / LABELS, lambda d: [f[0]['annotation2D'].pop('aria01') for f in d.values() if f]
-    )  # nothing stored: the joints are projected
+    )  # nothing marked in this camera: nothing to trust
     s = egoexo4d.sequences(tmp_path)[0]
-    assert s.keypoints2d is None and torch.equal(windows(s, image=False)[0].valid3d, before)
+    assert s.keypoints2d is None and not s.valid3d.any() and windows(s, image=False) == []
     write_egoexo4d(tmp_path)
     edit(
         tmp_path / POSES,
@@ -245,6 +247,76 @@ def test_egoexo4d_pixels_judge(tmp_path):
     )
     with pytest.raises(ValueError, match='not the cameras of these labels'):
         egoexo4d.sequences(tmp_path)[0]
+
+
+def changed(tmp_path, frame, change):
+    "Joints (hand, joint) that are no labels any more, after a change to an annotation of a frame"
+    labels = (tmp_path / LABELS).read_text()
+    before = egoexo4d.sequences(tmp_path)[0].valid3d
+    edit(tmp_path / LABELS, lambda d: change(d[str(frame)][0]))
+    s = egoexo4d.sequences(tmp_path)[0]
+    write(tmp_path / LABELS, labels)
+    where = (s.valid3d != before).nonzero().tolist()
+    assert all(row == frame and not s.valid3d[row, hand, joint] for row, hand, joint in where)
+    return [(hand, joint) for _, hand, joint in where]
+
+
+def in_3d(name, **change):
+    return lambda frame: frame['annotation3D'][name].update(change)
+
+
+def in_2d(name, **change):
+    return lambda frame: frame['annotation2D']['aria01'][name].update(change)
+
+
+def test_egoexo4d_as_the_benchmark_prepares_it(tmp_path):
+    "Joints in our order: wrist 0, index 1 2 3 and its tip 17, thumb 13 14 15, tip 16"
+    of_index = (0, 1), (0, 2), (0, 3), (0, 17)
+    write_egoexo4d(tmp_path)
+    place = json.loads((tmp_path / LABELS).read_text())['3'][0]['annotation3D']
+
+    # the wrist is exempt from the comparison with pixels, other joints are not
+    assert changed(tmp_path, 3, in_2d('right_wrist', x=20, y=20)) == []
+    assert changed(tmp_path, 3, lambda f: f['annotation2D']['aria01'].pop('right_wrist')) == []
+    assert changed(tmp_path, 3, in_2d('right_index_2', x=20, y=20)) == [of_index[1]]
+    assert changed(tmp_path, 3, in_2d('right_index_2', x=512.5)) == [of_index[1]]
+    assert changed(tmp_path, 3, lambda f: f['annotation2D']['aria01'].pop('right_index_2')) == [
+        of_index[1]
+    ]
+
+    # no hand without a wrist that three cameras saw
+    whole = [(0, joint) for joint in range(21) if joint != 19]  # its ring finger has no tip
+    assert changed(tmp_path, 3, in_3d('right_wrist', num_views_for_3d=2)) == whole
+    assert changed(tmp_path, 3, lambda f: f['annotation3D'].pop('right_wrist')) == whole
+    assert changed(tmp_path, 3, in_3d('right_index_2', num_views_for_3d=2)) == [of_index[1]]
+
+    # distances: a tip on the joint before it; angles: a tip folded back to the first joint
+    before = {key: place['right_index_3'][key] for key in 'xyz'}
+    assert changed(tmp_path, 3, in_3d('right_index_4', **before)) == [of_index[3]]
+    first = {key: place['right_index_1'][key] for key in 'xyz'}
+    assert of_index[2] in changed(tmp_path, 3, in_3d('right_index_4', **first))
+
+
+def test_egoexo4d_outside_of_the_lens(tmp_path):
+    "What is black in every image is no place for a joint; a dark take has no such places"
+    m, up, cam, *_ = write_egoexo4d(tmp_path)
+    before = egoexo4d.sequences(tmp_path)[0]
+    seen_at = project(transform(cam[:, None], m.joints()), K_ARIA)
+    u, v = seen_at[4, 0, 3].round().int().tolist()
+    image = np.full((512, 512, 3), 90, np.uint8)
+    image[v - 3 : v + 4, u - 3 : u + 4] = 0
+    Image.fromarray(image).save(b := io.BytesIO(), 'JPEG', quality=95)
+    files = sorted((tmp_path / f'image/undistorted/val/{TAKE}').iterdir())
+    for file in files:
+        write(file, b.getvalue())
+    s = egoexo4d.sequences(tmp_path)[0]
+    lost = before.valid3d & ~s.valid3d
+    assert lost[4, 0, 3] and not s.valid2d[4, 0, 3]
+    off = (seen_at - seen_at[4, 0, 3]).abs().amax(-1)
+    assert lost[off < 2].any() and not lost[off > 6].any()
+    for file in files:
+        write(file, jpg(512, 512, (0, 0, 0)))
+    assert torch.equal(egoexo4d.sequences(tmp_path)[0].valid3d, before.valid3d)
 
 
 def test_egoexo4d_holes(tmp_path):

@@ -2,8 +2,7 @@
 written from known motions, must come back as those motions"""
 
 import json, pickle, subprocess, tempfile
-from dataclasses import replace
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 import imageio_ffmpeg, numpy as np, pytest, torch
 from scipy.spatial.transform import Rotation, Slerp
@@ -11,10 +10,11 @@ from test_adapters import dot_error, dots, jpg, same, scene, stand_in, text, wri
 from forehand4d.geometry.cameras import invert, make_T, project, transform
 from forehand4d.geometry.mano import from_mano21
 from forehand4d.datasets import assemblyhands
-from forehand4d.datasets import holoassist
+from forehand4d.datasets import holoassist, holoassist_keypoints
 from forehand4d.datasets.sequences import read_split
 from forehand4d.datasets.windows import windows
 from forehand4d.datasets.checks import check_sequence
+from forehand4d.video.tracks import Tracks
 
 N = 48
 ALL = torch.ones(N, 2, 21, dtype=torch.bool)
@@ -320,6 +320,7 @@ VIDEO, START, K_PV = (
     torch.tensor([[685.88, 0, 451.2], [0, 686.13, 248.4], [0, 0, 1]]),
 )
 FRAMES = 24  # of the video, a second; the sensors give 30
+headset = partial(holoassist.sequences, keypoints='headset')
 
 
 def device_axes(cam):
@@ -418,7 +419,7 @@ def movie(size=(896, 504)):
 @pytest.mark.parametrize('head', (('1',), ('1', '0', '1')))
 def test_holoassist(tmp_path, head):
     m, cam, valid, tracked = write_holoassist(tmp_path / 'data/holo/video_pitch_shifted', head=head)
-    seqs = pickle.loads(pickle.dumps(holoassist.sequences(tmp_path, None)))
+    seqs = pickle.loads(pickle.dumps(headset(tmp_path, None)))
     seq = seqs[VIDEO]
     assert seqs.names == [VIDEO] and abs(seq.fps - 30) < 1e-3 and check_sequence(seq)['off'] == []
     assert (seq.cam_from_world - cam).abs().max() < 1e-5 and (
@@ -430,15 +431,101 @@ def test_holoassist(tmp_path, head):
         assert (
             abs(clip.image.mean() - (30 + 5 * round(clip.meta['row'] * FRAMES / 30))) < 2.4
         )  # the frame shown at that moment
-    (clip,) = windows(holoassist.sequences(tmp_path, None, inferred=True)[0], image=False)
+    (clip,) = windows(headset(tmp_path, None, inferred=True)[0], image=False)
     same(clip, m, cam, K_PV, 0, valid, (896, 504))
-    (clip,) = windows(replace(seq, labels='keypoints'), image=False)
-    assert clip.labels == 'keypoints'
+
+def hands_in_frames(m, cam):
+    "Pixels of both hands (n, 2, 21, 2) in the frames of the video"
+    at = torch.arange(N * FRAMES // 30) * 30 / FRAMES
+    pixels = project(transform(cam[:, None], m.joints()), K_PV)
+    return pixels[at.floor().long()].lerp(pixels[at.ceil().long()], (at % 1)[:, None, None, None])
+
+
+def write_authors(root, name, pixels, absent=()):
+    "A pickle a frame: detections of both hands, in OpenPose's order, of which the first counts"
+    ours = from_mano21(pixels, 'openpose21').numpy()
+    for frame, both in enumerate(ours):
+        found = {
+            side: dict(joints2d=[] if (frame, hand) in absent else [both[hand], both[hand] + 50])
+            for hand, side in enumerate(('right', 'left'))
+        }
+        write(root / f'holo_hands/{name}/{frame:06d}.pkl', pickle.dumps(found))
+
+
+def write_hamer(root, name, pixels, absent=()):
+    "A row a hand, and a less sure one that does not count"
+    ours = from_mano21(pixels, 'openpose21').numpy()
+    rows = [(f, h) for f in range(len(ours)) for h in (0, 1) if (f, h) not in absent]
+    table = [(f, 1 - h, ours[f, h] + off, 0.9 - off / 100) for f, h in rows for off in (50, 0)]
+    frame, is_right, joints2d, score = (np.array(column) for column in zip(*table, strict=True))
+    (root / 'hamer').mkdir(exist_ok=True, parents=True)
+    columns = dict(frame=frame, is_right=is_right, joints2d=joints2d, score=score)
+    np.savez(root / f'hamer/{name}.npz', **columns)
+
+
+def write_tracks(root, name, pixels, absent=()):
+    valid = torch.ones(pixels.shape[:-1], dtype=torch.bool)
+    for where in absent:
+        valid[where] = False
+    (root / 'tracks').mkdir(exist_ok=True, parents=True)
+    zeros = torch.where(valid[..., None], pixels, 0)
+    found = Tracks(zeros, valid, valid.any(-1).float(), float(FRAMES), (896, 504))
+    found.save(root / f'tracks/{name}.npz')
+
+
+HANDS = dict(authors=write_authors, hamer=write_hamer, tracks=write_tracks)
+
+
+@pytest.mark.parametrize('source', HANDS)
+def test_holoassist_keypoints(tmp_path, source):
+    "What HaMeR saw, at the moments of the camera; nothing in 3D"
+    m, cam, *_ = write_holoassist(tmp_path / 'video_pitch_shifted')
+    with pytest.raises(FileNotFoundError, match='expected keypoints, holo_hands/VIDEO.* or hamer'):
+        holoassist.sequences(tmp_path, None)
+    HANDS[source](tmp_path, VIDEO, hands_in_frames(m, cam), absent=[(8, 1)])  # at .333 s
+    (seq,) = holoassist.sequences(tmp_path, None)
+    assert seq.meta['keypoints'] == source and not seq.valid3d.any() and seq.motion is None
+    (clip,) = windows(seq, image=False)
+    assert clip.labels == 'keypoints' and (clip.intrinsics - K_PV).abs().max() < 1e-3
+    lost = (~clip.valid2d.all(-1)).nonzero().tolist()
+    last = [[row, hand] for row in range(len(clip)) for hand in (0, 1) if row * FRAMES / 30 > 30]
+    assert [row for row in lost if row not in last] == [[9, 1], [10, 1], [11, 1]]
+    true = project(transform(cam[:, None], m.joints()), K_PV)[: len(clip)]
+    assert (clip.keypoints2d - true)[clip.valid2d].abs().max() < 0.5
+    before = [name for name in HANDS if name != source]
+    says = f'expected keypoints, {before[0] and holoassist_keypoints.SOURCES[before[0]]}'
+    with pytest.raises(FileNotFoundError, match=f'{says}.*headset .VIDEO/Export_py'):
+        holoassist.sequences(tmp_path, None, keypoints=before[0])
+    assert headset(tmp_path, None)[0].valid3d.any()  # only where it is asked for
+
+
+def test_holoassist_keypoints_refusals(tmp_path):
+    m, cam, *_ = write_holoassist(tmp_path)
+    write_holoassist(tmp_path, 'R012-7July-Nespresso')
+    pixels = hands_in_frames(m, cam)
+    write_authors(tmp_path, VIDEO, pixels)
+    with pytest.warns(UserWarning, match='1 of 2 .*holo_hands/R012.*find the hands of these'):
+        seqs = holoassist.sequences(tmp_path, None)
+    assert seqs.names == [VIDEO]
+    write(tmp_path / f'holo_hands/{VIDEO}/000003.pkl', pickle.dumps(dict(right=dict(joints2d=[]))))
+    with pytest.raises(ValueError, match="joints2d, a list .* in .*000003.pkl .KeyError: 'left'"):
+        seqs[0]
+    write_hamer(tmp_path, VIDEO, pixels)
+    np.savez(tmp_path / f'hamer/{VIDEO}.npz', frame=[0], is_right=[1])
+    with pytest.raises(ValueError, match="hamer/.*npz .KeyError: 'joints2d'"):
+        holoassist.sequences(tmp_path, None, keypoints='hamer')[0]
+    write_tracks(tmp_path, VIDEO, pixels)
+    with np.load(tmp_path / f'tracks/{VIDEO}.npz') as kept:
+        np.savez(tmp_path / f'tracks/{VIDEO}.npz', **{**kept, 'size': (448, 252)})
+    with pytest.raises(ValueError, match=r'size is \[448, 252\], that of the video \[896, 504\]'):
+        holoassist.sequences(tmp_path, None, keypoints='tracks')[0]
+    with pytest.raises(ValueError, match="one of authors, hamer, tracks, headset, got 'kinect'"):
+        holoassist.sequences(tmp_path, None, keypoints='kinect')
 
 
 def test_holoassist_every_frame_of_the_video(tmp_path):
     write_holoassist(tmp_path)
-    seq = holoassist.sequences(tmp_path, None)[0]
+    seq = headset(tmp_path, None)[0]
     shown = [round((seq.image(i).mean() - 30) / 5) for i in range(0, N, 6)]
     times = np.arange(0, N, 6) / 30 * FRAMES
     assert (
@@ -476,7 +563,7 @@ def test_holoassist_clocks(tmp_path):
                 own[h], at(own[h])[:, h].float(), ALL[: len(own[h]), 0], ALL[: len(own[h]), 0]
             ),
         )
-    seq = holoassist.sequences(tmp_path, None)[0]
+    seq = headset(tmp_path, None)[0]
     (clip,) = windows(seq, image=False)
     assert clip.fps == 30 and clip.valid3d[2:-2, 1].all() and len(clip) >= n - 2
     t = own[2][clip.meta['row']] + np.arange(len(clip)) / 30
@@ -508,7 +595,7 @@ def test_holoassist_gaps(tmp_path):
     m, cam, valid, tracked = write_holoassist(tmp_path, video=False, drop=(3, *range(20, 30)))
     for i in range(N * FRAMES // 30):
         write(tmp_path / VIDEO / f'Export_py/Video/images_jpg/{i:06d}.jpg', jpg(896, 504))
-    first, second = windows(holoassist.sequences(tmp_path, None)[0])
+    first, second = windows(headset(tmp_path, None)[0])
     assert (len(first), len(second)) == (20, 18) and first.image.shape == (504, 896, 3)
     tracked[3] = False
     same(first, m, bridged(cam, (3,)), K_PV, 0, tracked, (896, 504))
@@ -518,7 +605,7 @@ def test_holoassist_gaps(tmp_path):
         pickle.dumps(dict(names=[VIDEO], ranges=[(24, 37)], max_frames=[38])),
     )  # frames of the video: 1 s … 1.54 s
     ((name, a, b),) = read_split(tmp_path / 'train.pkl')
-    (clip,) = windows(holoassist.sequences(tmp_path, None)[name], ranges=[(a, b)])
+    (clip,) = windows(headset(tmp_path, None)[name], ranges=[(a, b)])
     same(clip, m, cam, K_PV, 30, tracked, (896, 504))
 
 
@@ -534,7 +621,7 @@ def test_holoassist_lost_poses(tmp_path):
     write(
         path, '\n'.join([late, *lines[:6], zero, none, *lines[8:], lines[-1], early]) + '\n'
     )  # in no order, one of them twice
-    (clip,) = windows(holoassist.sequences(tmp_path, None)[0], image=False)
+    (clip,) = windows(headset(tmp_path, None)[0], image=False)
     tracked[[6, 7]] = False
     same(clip, m, bridged(cam, (6, 7)), K_PV, 0, tracked, (896, 504))
 
@@ -554,7 +641,7 @@ def test_holoassist_missing_and_cut_files(tmp_path, lost, says):
     write_holoassist(tmp_path)
     path = tmp_path / VIDEO / 'Export_py' / lost
     whole = path.read_bytes()
-    seqs = holoassist.sequences(tmp_path, None)
+    seqs = headset(tmp_path, None)
     for left in (None, b'', whole[: len(whole) * 3 // 5]):
         path.unlink(missing_ok=True)
         if left is not None:
@@ -575,7 +662,7 @@ def test_holoassist_videos_cut_off(tmp_path, monkeypatch):
     subprocess.run([*command, '-c', 'copy', '-movflags', 'faststart', str(flat)], check=True)
     data = flat.read_bytes()
     video.write_bytes(data[: len(data) // 2])
-    seq = holoassist.sequences(tmp_path, None)[0]
+    seq = headset(tmp_path, None)[0]
     assert seq.image(0).shape == (504, 896, 3)
     with pytest.raises(ValueError, match=r'expected a frame at \d.\d\d s .*mp4 .*cut off'):
         seq.image(len(seq) - 1)
@@ -587,11 +674,11 @@ def test_holoassist_partial_downloads(tmp_path):
     write_holoassist(tmp_path, 'R012-7July-Nespresso', video=False)
     (tmp_path / 'R013-only-a-video').mkdir()
     with pytest.warns(UserWarning, match='1 of 3 .*R013-only-a-video/Export_py: unpack every'):
-        seqs = holoassist.sequences(tmp_path, None)
+        seqs = headset(tmp_path, None)
     assert len(seqs) == 2
     write(tmp_path / 'train-v1_2.txt', f'{VIDEO}\nR999-not-downloaded\n')
     with pytest.warns(UserWarning, match='1 of 2 are not there .*R999-not-downloaded'):
-        assert holoassist.sequences(tmp_path).names == [VIDEO]
+        assert headset(tmp_path).names == [VIDEO]
 
     folder = tmp_path / VIDEO / 'Export_py'
     lines = (folder / 'Hands/Left_sync.txt').read_text().splitlines(keepends=True)
@@ -615,7 +702,7 @@ def test_holoassist_splits(tmp_path):
         FileNotFoundError,
         match=r'expected train-v1_2.txt or data-annotation-train-v1_1.json in .*split=None reads',
     ):
-        holoassist.sequences(tmp_path)
+        headset(tmp_path)
     write(tmp_path / 'train-v1_1.txt', 'z010-june-16-22-gopro\n')
     write(tmp_path / 'train-v1_2.txt', 'R007-7July-DSLR\r\nR999-not-downloaded\r\n')
     write(folder / 'val-v1_2.txt', 'R012-7July-Nespresso')
@@ -629,7 +716,7 @@ def test_holoassist_splits(tmp_path):
             ]
         ),
     )
-    names = {s: holoassist.sequences(tmp_path, s).names for s in ('train', 'val', 'trainval', None)}
+    names = {s: headset(tmp_path, s).names for s in ('train', 'val', 'trainval', None)}
     assert names == dict(
         train=['R007-7July-DSLR'],
         val=['R012-7July-Nespresso'],
@@ -638,12 +725,12 @@ def test_holoassist_splits(tmp_path):
     with pytest.raises(
         FileNotFoundError, match='no sequences: expected VIDEO/Export_py in .*test-v1_2.txt names'
     ):
-        holoassist.sequences(tmp_path, 'test')
+        headset(tmp_path, 'test')
     with pytest.raises(
         ValueError,
         match="holoassist: split must be one of train, val, test, trainval, or None, got 'all'",
     ):
-        holoassist.sequences(tmp_path, 'all')
+        headset(tmp_path, 'all')
     write(tmp_path / 'data-annotation-trainval-v1_1.json', '[{"video": 1}]')
     with pytest.raises(
         ValueError,
@@ -652,12 +739,12 @@ def test_holoassist_splits(tmp_path):
             'video_name in .*data-annotation-trainval-v1_1.json'
         ),
     ):
-        holoassist.sequences(tmp_path, 'trainval')
+        headset(tmp_path, 'trainval')
     write(tmp_path / 'data-annotation-trainval-v1_1.json', '[{"video_name": "R0')
     with pytest.raises(ValueError, match='expected json in .*trainval-v1_1.json'):
-        holoassist.sequences(tmp_path, 'trainval')
+        headset(tmp_path, 'trainval')
     with pytest.raises(FileNotFoundError, match=r'holoassist: expected \*/Export_py'):
-        holoassist.sequences(tmp_path / 'nowhere')
+        headset(tmp_path / 'nowhere')
 
 
 @pytest.mark.parametrize(
@@ -732,18 +819,18 @@ def test_holoassist_refusals(tmp_path, file, change, error):
     new = change('' if path.suffix == '.mp4' else path.read_text())
     path.unlink() if new is None else write(path, new)
     with pytest.raises((ValueError, FileNotFoundError), match=error):
-        holoassist.sequences(tmp_path, None)[0]
+        headset(tmp_path, None)[0]
 
 
 def test_holoassist_missing_images(tmp_path):
     write_holoassist(tmp_path, video=False)
     f = tmp_path / VIDEO / 'Export_py'
     write(f / 'Video_pitchshift.mp4', movie((448, 252)))
-    seq = holoassist.sequences(tmp_path, None)[0]
+    seq = headset(tmp_path, None)[0]
     with pytest.raises(ValueError, match='Video_pitchshift.mp4 .*448x252 pixels, expected 896x504'):
         windows(seq)
     assert windows(seq, image=False)[0].image is None
     write(f / 'Video/images_jpg/000037.jpg', jpg(896, 504))
-    seq = holoassist.sequences(tmp_path, None)[0]
+    seq = headset(tmp_path, None)[0]
     with pytest.raises(FileNotFoundError, match='images_jpg/000000.jpg: no such image'):
         windows(seq)

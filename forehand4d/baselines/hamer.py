@@ -8,13 +8,14 @@ __all__ = ['HamerHead', 'boxes_of_hands', 'crop_hands', 'place_weakly', 'Hamer',
 # %% ../../nbs/library/7_baselines/72_hamer.ipynb #c51adf9c
 from collections import OrderedDict
 from pathlib import Path
+from types import SimpleNamespace
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from ..geometry.rotations import sixd_to_mat
 from ..geometry.hands import rest_wrist
 from ..geometry.hand_models import hand_pair
-from ..geometry.motion import HandMotion
+from ..geometry.motion import HandMotion, stack_motions
 from ..core.files import reading
 from ..networks.backbones import VitPose, normalise_image
 from ..networks.pretrained import read_state, vitpose_shape, vitpose_state, fill_weights
@@ -239,8 +240,24 @@ class Hamer(nn.Module):
 
         return HandMotion(hold(rot), hold(wrist), betas, hold(found), hand_id)
 
+    def forecast(self,
+        image:Tensor, # (B, S, S, 3) uint8
+        K:Tensor, # (B, 3, 3) intrinsics
+        hands:tuple|None=None, # detected: pixels (B, 2, 21, 2) and which of them are valid
+        **others, # what else `ForecastModel.forecast` takes; ignored
+    )->HandMotion: # (B, 1, T) on the CPU
+        "The input frame, held"
+        if hands is None:
+            raise ValueError('HaMeR looks at squares around detected hands; '
+                             'give hands=(keypoints, valid)')
+        inputs = [x.cpu() for x in (image, *hands, K)]
+        cfg = self.cfg
+        each = [self(*one, cfg.frames, cfg.hand_id) for one in zip(*inputs, strict=True)]
+        return stack_motions(each).map(lambda x: x[:, None])
+
 # %% ../../nbs/library/7_baselines/72_hamer.ipynb #1c81563c
 _LAYERS = 'transformer.transformer.layers.'
+_LARGE = 640 # pixels of the square image of a forecast, out of which hands are cut
 
 def _decoder_of(
     head:dict, # weights
@@ -263,6 +280,7 @@ def _decoder_of(
 def load_hamer(
     path:str|Path, # `hamer.ckpt`
     heads:int=8, # attention heads of the decoder; the file does not say
+    frames:int=256, # of a forecast
 )->Hamer: # call it with an image and detected hands
     "HaMeR from its authors' checkpoint"
     vit = read_state(path, 'backbone.')
@@ -273,4 +291,6 @@ def load_hamer(
     weights = {f'vit.net.{name}': value for name, value in vitpose_state(vit).items()}
     weights |= {f'head.{name}': value for name, value in head.items()}
     fill_weights(model, weights, path, assign=True)
+    model.cfg = SimpleNamespace(
+        method='static', frames=frames, image_size=_LARGE, hand_id='mano-left-fixed')
     return model.eval()

@@ -6,6 +6,9 @@
 __all__ = ['from_wrist', 'random_gaps', 'Infiller', 'read_hawor']
 
 # %% ../../nbs/library/7_baselines/74_hawor.ipynb #d59b05fa
+import io
+import pickle
+from collections import OrderedDict
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -16,6 +19,7 @@ from torch import Tensor, nn
 from fastcore.basics import patch
 from ..core.checks import read_arrays
 from ..core.compute import by
+from ..core.files import within
 from ..geometry.cameras import invert, make_T
 from ..geometry.motion import HandMotion
 from ..geometry.motion_vector import MotionStats, decode198, encode198, fit_stats
@@ -154,11 +158,40 @@ def infill(self:Infiller,
 _HANDS = ('pred_rot', 'pred_hand_pose', 'pred_trans', 'pred_betas', 'pred_valid')
 _SAVED = (*_HANDS, 'traj', 'scale')
 
+_WORLD = ('pred_trans', 'pred_rot', 'pred_hand_pose', 'pred_betas', 'pred_valid') # of the .pth
+
+class _Tensors(pickle.Unpickler):
+    "Reads a list of tensors, and nothing that runs"
+    def find_class(self, module, name):
+        allowed = {
+            ('torch._utils', '_rebuild_tensor_v2'): torch._utils._rebuild_tensor_v2,
+            ('torch.storage', '_load_from_bytes'): _storage,
+            ('collections', 'OrderedDict'): OrderedDict}
+        if (module, name) not in allowed:
+            raise pickle.UnpicklingError(f'refused {module}.{name}: save it as .npz')
+        return allowed[module, name]
+
+def _storage(data:bytes): # of a tensor
+    "Numbers of a tensor, read as data"
+    return torch.load(io.BytesIO(data), weights_only=True)
+
+def _of_folder(folder:Path)->dict: # that HaWoR wrote beside a video → name → array
+    "HaWoR's own files"
+    cameras = sorted((folder/'SLAM').glob('hawor_slam_w_scale_*.npz'))
+    if not cameras:
+        raise FileNotFoundError(f'no {folder}/SLAM/hawor_slam_w_scale_*.npz')
+    world = folder/'world_space_res.pth'
+    within('BYTES', world.stat().st_size, world)
+    with open(world, 'rb') as file:
+        hands = _Tensors(file).load()
+    found = {name: hand.numpy() for name, hand in zip(_WORLD, hands, strict=True)}
+    return found | read_arrays(cameras[0], 'camera of HaWoR', ('traj', 'scale'))
+
 def _saved(
-    path:str|Path, # `.npz`
+    path:Path, # `.npz`, or a folder of HaWoR's
 )->dict: # name → tensor
     "Arrays of the file, in single precision"
-    arrays = read_arrays(path, 'result of HaWoR', _SAVED)
+    arrays = _of_folder(path) if path.is_dir() else read_arrays(path, 'result of HaWoR', _SAVED)
     return {name: torch.from_numpy(array.astype(np.float32)) for name, array in arrays.items()}
 
 def _first_camera(
@@ -171,14 +204,14 @@ def _first_camera(
     return make_T(R, first[:3]*saved['scale'])
 
 def read_hawor(
-    path:str|Path, # `.npz`
+    path:str|Path, # `.npz`, or the folder that HaWoR made
     clip:Clip, # whose frames it describes
     hand_id:str='mano-left-fixed', # hand model of the numbers
 )->HandMotion: # (T,) view frame
     "Saved output of HaWoR as a motion"
     T = clip.length
     with expect('hawor', path, f'{", ".join(_SAVED)} of {T} frames or more'):
-        saved = _saved(path)
+        saved = _saved(Path(path))
         there = saved['pred_valid'].shape[1]
         if there < T:
             raise ValueError(f'there are {there}')

@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['PARTS', 'SURE', 'BATCH', 'baseline_names', 'find_parts', 'load_parts', 'BaselineSettings', 'hamer_motions',
-           'hand_found', 'easymocap_motions', 'hawor_motions', 'run_baselines', 'baseline_budgets']
+           'hand_found', 'easymocap_motions', 'hawor_motions', 'run_baselines', 'saved_motions', 'with_authors',
+           'baseline_budgets']
 
 # %% ../../nbs/library/7_baselines/78_lifting.ipynb #62671219
 import time
@@ -17,16 +18,18 @@ from ..core.compute import progress
 from ..geometry.motion import HandMotion, join_motions, stack_motions
 from ..data.clips import Clip
 from ..data.batches import Batch
-from ..handworld.domains import DOMAINS
-from ..handworld.generate import draw_again
+
+from ..handworld.generate import pictures_of
 from ..evaluation.comparison import Trained, count_parameters
 from ..evaluation.records import Budget
 from ..fitting.refinement import observe
 from ..training.weights import pick_weights
 from .hamer import load_hamer
-from .perframe import PerFrame, predict_frames, read_hamer
-from .hawor import Infiller, read_hawor
+from .perframe import PerFrame, predict_frames
+from .hawor import Infiller
 from .easymocap import fit_easymocap
+from .saved import saved_methods, saved_motion
+from ..video.detection import detect_hands
 
 # %% ../../nbs/library/7_baselines/78_lifting.ipynb #4399019e
 PARTS = {'hamer': ('hands',), 'easymocap': (), 'hawor': ('hands', 'infiller')}
@@ -35,7 +38,7 @@ def baseline_names(
     methods:str, # joined by +
 )->list[str]:
     "Names of methods, checked"
-    wanted = methods.split('+')
+    wanted = [name for name in methods.split('+') if name]
     unknown = sorted(set(wanted) - {*PARTS})
     if unknown:
         raise ValueError(f'methods are hamer, easymocap and hawor, got {unknown}')
@@ -74,16 +77,9 @@ class BaselineSettings:
     frames: int # T
     every: int = 1 # HaMeR looks at every so many frames
     rounds: int = 1 # of L-BFGS in each stage of EasyMocap
-    saved: str = '' # folder with output of the real methods; empty: none
     profile: str = 'cpu' # named where a run is missing
-    pictures: Callable|None = None # recorded clip, frames → (n, H, W, 3) uint8; None: none
-
-    def file(self,
-        method:str, # hamer or hawor
-        clip:Clip, # that is looked for
-    )->Path: # may not exist
-        "Where a clip's saved output would lie"
-        return Path(self.saved)/method/clip.dataset/f'{clip.sequence}.npz'
+    pictures: Callable|None = None # recorded clip, frames → pictures, intrinsics; None: none
+    boxes: str = 'labels' # HaMeR looks around the keypoints of the labels, or of the 'detector'
 
     def missing(self,
         notebook:str, # that trains what is missing
@@ -93,26 +89,24 @@ class BaselineSettings:
             f'no run of {notebook} in profile {self.profile}: '
             f'forehand4d run {notebook} -p profile {self.profile}')
 
+def _detected(picture)->tuple[Tensor, Tensor]: # (H, W, 3) uint8 → (2, 21, 2) pixels, (2, 21) bool
+    "Where the detector of the suite sees hands"
+    hands = detect_hands(picture)
+    return hands.keypoints, hands.valid
+
 def _look(
     model, # estimator of hands, or None
     clip:Clip, # to be looked at
     settings:BaselineSettings, # which frames
 )->tuple[HandMotion, float]: # (T), seconds
-    "HaMeR's motion of a clip: its saved output, or the network on drawn frames"
-    path = settings.file('hamer', clip)
-    if settings.saved and path.is_file():
-        return read_hamer(path, clip).slice(0, settings.frames).pad(settings.frames), 0.
-    draw = draw_again if clip.dataset in DOMAINS else settings.pictures
-    if draw is None:
-        raise FileNotFoundError(
-            f'{path}: HaMeR needs every frame of {clip.dataset}/{clip.sequence}, and clips hold '
-            'the first; save its output there and name the folder (saved)')
+    "HaMeR's motion of a clip"
     if model is None:
         raise settings.missing('train_hands')
     frames = range(0, min(clip.length, settings.frames), settings.every)
-    pictures = draw(clip, frames)
+    pictures, K = pictures_of(clip, frames, settings.pictures)
+    detect = _detected if settings.boxes == 'detector' else None
     began = time.time()
-    motion = predict_frames(model, clip, frames, pictures)
+    motion = predict_frames(model, clip, frames, pictures, K, detect)
     spent = time.time() - began
     return motion.slice(0, settings.frames).pad(settings.frames), spent
 
@@ -160,25 +154,18 @@ def easymocap_motions(
 def hawor_motions(
     model, # infiller, or None
     start:HandMotion, # (N, T) of HaMeR
-    clips:list, # test clips
     batch:Batch, # from `collate`, all clips
-    settings:BaselineSettings, # where saved output may lie
+    settings:BaselineSettings, # how it is run
 )->tuple[HandMotion, float]: # (N, T), seconds
-    "HaWoR's motions of all clips: its saved output, or the infiller"
-    began = time.time()
-    paths = [settings.file('hawor', clip) for clip in clips]
-    if settings.saved and all(path.is_file() for path in paths):
-        read = [read_hawor(path, clip) for path, clip in zip(paths, clips, strict=True)]
-        frames = settings.frames
-        motion = stack_motions([each.slice(0, frames).pad(frames) for each in read])
-    elif model is None:
+    "HaWoR's motions of all clips"
+    if model is None:
         raise settings.missing('train_infiller')
-    else:
-        device = _device()
-        found = hand_found(batch).to(device)
-        real = batch.real.to(device)
-        begin = start.map(lambda x: x.to(device))
-        motion = model.infill(begin, found, real).cpu()
+    began = time.time()
+    device = _device()
+    found = hand_found(batch).to(device)
+    real = batch.real.to(device)
+    begin = start.map(lambda x: x.to(device))
+    motion = model.infill(begin, found, real).cpu()
     return motion, time.time() - began
 
 # %% ../../nbs/library/7_baselines/78_lifting.ipynb #45896f34
@@ -190,6 +177,8 @@ def run_baselines(
     settings:BaselineSettings, # how they are run
 )->tuple[dict, dict]: # method → (N, T); method → seconds of all clips
     "Motions of all methods; HaMeR is the start of the others, and its time counts there, too"
+    if not wanted:
+        return {}, {}
     start, looking = hamer_motions(networks['hands'], clips, settings)
     motions = {'hamer': start}
     seconds = dict.fromkeys(wanted, looking)
@@ -197,10 +186,31 @@ def run_baselines(
         motions['easymocap'], spent = easymocap_motions(start, batch, settings.rounds)
         seconds['easymocap'] += spent
     if 'hawor' in wanted:
-        inputs = start, clips, batch, settings
+        inputs = start, batch, settings
         motions['hawor'], spent = hawor_motions(networks['infiller'], *inputs)
         seconds['hawor'] += spent
-    return motions, seconds
+    return {name: motions[name] for name in wanted}, seconds
+
+def saved_motions(
+    folder:str, # with a folder for each method; empty: none
+    clips:list, # test clips
+    frames:int, # T
+)->dict: # row → (N, T)
+    "What the real methods saved"
+    found = {}
+    for method in saved_methods(folder):
+        read = [saved_motion(folder, method, clip).slice(0, frames).pad(frames) for clip in clips]
+        found[f'saved-{method}'] = stack_motions(read)
+    return found
+
+def with_authors(
+    rows:dict, # method → anything
+    hands, # estimator of hands, or None
+)->dict: # the same
+    "Call HaMeR's row after its weights"
+    is_released = hands is not None and not isinstance(hands, PerFrame)
+    other = {'hamer': 'authors-hamer'} if is_released else {}
+    return {other.get(method, method): value for method, value in rows.items()}
 
 def _history(
     parts:list, # `Trained` networks of a method

@@ -17,7 +17,7 @@ from ..runs.folders import holding
 from ..data.clips import Clip, square_image
 from ..data.clip_store import QUALITY, ClipStore, encode_clip, write_clips
 from ..data.names import DATASETS
-from .sequences import Sequence, SequenceList, read_split
+from .sequences import Sequence, SequenceList, frames_apart, read_split
 from .windows import windows
 
 # %% ../../nbs/library/4_datasets/45_convert.ipynb #d549bd18
@@ -54,7 +54,7 @@ class Cutting:
     "How clips of a dataset are cut"
     frames: int = 256 # of a clip, at most
     stride: int|None = None # frames from one clip to the next; None: no overlap
-    fps: float|None = 30. # of the clips; None: the recording's
+    fps: float|None = 30. # of the clips; None: the recording's, or that of the authors' windows
     image_size: int|None = 256 # side of the square images; 0: whole images; None: no images
     limit: int = 0 # only so many sequences; 0: all
     ranges: str|Path|None = None # split pickle of the paper's authors, instead of our own windows
@@ -68,6 +68,13 @@ class Job:
     part: Path # folder of its small store
     root: Path # the download, whose place is no part of an error
     cutting: Cutting # of the clips
+    apart: int = 1 # frames between two positions of the authors' windows
+
+    def rate(self, s:Sequence)->float|None: # its recording → None: as it is
+        "Frames per second of the clips"
+        if self.cutting.fps is None and self.apart > 1:
+            return s.fps/self.apart
+        return self.cutting.fps
 
     def record(self)->dict: # empty where there is none
         "The manifest of what was converted"
@@ -113,20 +120,13 @@ def other_frames(
     clip:Clip, # of a prepared store
     s:Sequence, # that it was cut from
     frames:Iterable[int], # numbers of frames of the clip
-)->np.ndarray: # (n, H, W, 3) uint8
-    "Pictures of any frames of a clip, with the pixels of its intrinsics"
+)->tuple[list, torch.Tensor]: # n pictures (H, W, 3) uint8; their intrinsics (n, 3, 3)
+    "Whole pictures of any frames of a clip, as large as the recording has them"
     if s.image is None:
         raise ValueError(f'{s.dataset}/{s.name}: {s.meta.get("image", "no images")}')
     row_of = {int(number): row for row, number in enumerate(s.frame_ids)}
-    size = clip.meta['size'][0] if 'source_size' in clip.meta else 0
-    pictures = []
-    for t in frames:
-        row = row_of[int(clip.frame_ids[t])]
-        image = s.image(row)
-        if size:
-            image, _ = square_image(image, s.intrinsics[row], size)
-        pictures.append(image)
-    return np.stack(pictures)
+    rows = [row_of[int(clip.frame_ids[t])] for t in frames]
+    return [s.image(row) for row in rows], s.intrinsics[rows].float()
 
 # %% ../../nbs/library/4_datasets/45_convert.ipynb #39fdf56a
 class Skipped(list):
@@ -152,7 +152,7 @@ def _cut(
         ranges = None if stretch is None else [stretch]
         item = job.name if stretch is None else f'{job.name} {stretch[0]}…{stretch[1]}'
         try:
-            clips = windows(s, how.frames, how.stride, how.fps, ranges=ranges, image=False)
+            clips = windows(s, how.frames, how.stride, job.rate(s), ranges=ranges, image=False)
         except Exception as error:
             skipped.note(item, error)
         else:
@@ -203,10 +203,11 @@ def _jobs(
 )->list[Job]: # a sequence each
     "What is to be done"
     wanted = list(_windowing(sequences.names, cutting.ranges, dataset).items())
+    apart = frames_apart(cutting.ranges) if cutting.ranges else 1
     jobs = []
     for name, ranges in wanted[:cutting.limit or None]:
         part = parts/stable_hash(name)
-        jobs.append(Job(sequences.load, name, ranges, part, root, cutting))
+        jobs.append(Job(sequences.load, name, ranges, part, root, cutting, apart))
     return jobs
 
 def _run(

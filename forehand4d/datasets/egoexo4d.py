@@ -6,6 +6,7 @@
 __all__ = ['FINGERS', 'JOINTS', 'NAMES', 'SIZE', 'VIEWS', 'FAR', 'FEWEST', 'sequences']
 
 # %% ../../nbs/library/4_datasets/44h_egoexo4d.ipynb #059a77fa
+from contextlib import suppress
 from functools import partial
 from itertools import product
 from pathlib import Path
@@ -23,7 +24,7 @@ JOINTS = ('wrist', *map('_'.join, product(FINGERS, '1234')))
 NAMES = ['_'.join(pair) for pair in product(('right', 'left'), JOINTS)]
 SIZE = (512, 512) # pixels of the undistorted images
 VIEWS = 3 # cameras that saw a joint
-FAR = 30. # pixels of a joint from its annotation
+FAR = 30. # pixels of a joint from its annotation, other than the wrist
 FEWEST = 10 # joints of a hand
 
 def _camera(
@@ -68,8 +69,8 @@ def _labels(
     path:Path, # json of a take
     camera:str, # whose pixels
     frames:list, # numbers of the N frames in which the camera is known
-)->Tensor: # (N, 2, 21, 6): x y z, cameras that saw it, u v; NaN where absent
-    "Joints of all frames"
+)->Tensor: # (N, 2, 21, 6) in the order of `JOINTS`: x y z, cameras, u v; NaN where absent
+    "Joints of all frames, with the number of cameras that saw them"
     with expect('egoexo4d', path, 'frame → [annotation3D, annotation2D], with joints by name'):
         data = read_json(path)
         rows = np.full((len(frames), len(NAMES), 6), np.nan)
@@ -80,21 +81,90 @@ def _labels(
         if not np.isfinite(rows[..., :3]).all(-1).any():
             raise ValueError(
                 f'no joint in a frame that has a camera pose, {frames[0]}…{frames[-1]}')
-        hands = torch.from_numpy(rows).unflatten(1, (2, 21))
-        return to_mano21(hands, 'openpose21')
+        return torch.from_numpy(rows).unflatten(1, (2, 21))
+
+# %% ../../nbs/library/4_datasets/44h_egoexo4d.ipynb #d0a3882a
+_BEFORE = torch.tensor([0, *(0 if i % 4 == 1 else i - 1 for i in range(1, 21))]) # joint → parent
+_SHORTEST = torch.tensor([0., *[.005]*4, *[.06, .005, .005, .005]*4]) # metres to the parent
+_LONGEST = torch.tensor([0., *[.08]*4, *[.12, .08, .08, .08]*4])
+_STRAIGHT = torch.tensor([0., 100, 90, 90, 0, *[60, 70, 80, 0]*4]) # degrees at least; 0: a tip
+
+def _plausible(
+    joints:Tensor, # (..., 21, 3) metres in the order of `JOINTS`, NaN where unknown
+)->Tensor: # (..., 21) bool
+    "Joints that are where those of a hand can be"
+    back = joints[..., _BEFORE, :] - joints
+    on = joints.roll(-1, -2) - joints # to the next joint; what it is of a tip does not count
+    length = back.norm(dim=-1)
+    product = (back*on).sum(-1)
+    lengths = length*on.norm(dim=-1)
+    cosine = (product/lengths).clamp(-1, 1)
+    angle = cosine.acos().rad2deg()
+    short = length < _SHORTEST
+    long = length > _LONGEST
+    bent = angle < _STRAIGHT
+    return ~(short | long | bent)
+
+# %% ../../nbs/library/4_datasets/44h_egoexo4d.ipynb #eb470286
+_LOOKED = 8 # images of a take
+_BLACK = 4 # of 255; JPEG makes black a little brighter
+_DARK = .3 # share of an image; if more is black, that is not the lens
+
+def _lit(images:list)->Tensor: # paths of annotated frames → (H, W) bool
+    "Where the lens shows something"
+    there = [path for path in images if path.is_file()]
+    brightest = np.zeros(SIZE[::-1], np.uint8)
+    for path in there[::len(there)//_LOOKED + 1]:
+        with suppress(ValueError): # damaged; it is refused where it is a clip's
+            brightest = np.maximum(brightest, read_image([path], SIZE, 0).max(-1))
+    black = brightest < _BLACK
+    if black.mean() > _DARK:
+        black[:] = False
+    return torch.from_numpy(~black)
+
+def _shown(
+    pixels:Tensor, # (..., 2) NaN where there are none
+    lit:Tensor, # (H, W) bool
+)->Tensor: # (...) bool
+    "Pixels of the image at which the lens shows something"
+    positive = pixels >= 0
+    below = pixels < torch.tensor(SIZE)
+    inside = (positive & below).all(-1)
+    known = torch.where(inside[..., None], pixels, 0)
+    u, v = known.long().unbind(-1)
+    return inside & lit[v, u]
 
 # %% ../../nbs/library/4_datasets/44h_egoexo4d.ipynb #b9955fd8
 def _trusted(
     labels:Tensor, # (N, 2, 21, 6) from `_labels`
-    miss:Tensor, # (N, 2, 21) pixels of a projected joint from its annotation
-    kind:str, # annotation or automatic
-)->Tensor: # (N, 2, 21) bool
-    "Joints that the benchmark trusts"
-    known = labels[..., :3].isfinite().all(-1)
-    enough_views = (labels[..., 3] >= VIEWS) | (kind == 'automatic')
-    trusted = known & ~(miss > FAR) & enough_views
-    return trusted & (trusted.sum(-1, keepdim=True) >= FEWEST)
+    projected:Tensor, # (N, 2, 21, 2) pixels of the joints
+    lit:Tensor, # (H, W) bool, of `_lit`
+)->tuple[Tensor, Tensor]: # (N, 2, 21) bool: joints, annotated pixels
+    "What the benchmark trusts"
+    joints, views, pixels = labels.split([3, 1, 2], -1)
+    known = joints.isfinite().all(-1) & (views[..., 0] >= VIEWS)
+    known &= known[..., :1] # no hand without its wrist
+    plausible = _plausible(torch.where(known[..., None], joints, torch.nan))
+    seen = _shown(pixels, lit)
+    near = seen & ((projected - pixels).norm(dim=-1) <= FAR)
+    near[..., 0] = True # the wrist
+    trusted = known & plausible & near & _shown(projected, lit)
+    return trusted & (trusted.sum(-1, keepdim=True) >= FEWEST), seen
 
+def _check_cameras(
+    path:Path, # of the labels
+    labels:Tensor, # (N, 2, 21, 6) from `_labels`
+    projected:Tensor, # (N, 2, 21, 2) pixels of the joints
+):
+    "Refuse cameras that put joints elsewhere"
+    miss = (projected - labels[..., 4:]).norm(dim=-1)
+    far = int((miss > FAR).sum())
+    if far > .5*miss.isfinite().sum():
+        raise ValueError(
+            f'{path}: {far} joints are over {FAR:g} px from their annotations: '
+            'not the cameras of these labels?')
+
+# %% ../../nbs/library/4_datasets/44h_egoexo4d.ipynb #a09484c8
 def _label_rate(
     frames:Tensor, # (N,) frame numbers
     valid:Tensor, # (N, 2, 21) bool
@@ -117,17 +187,17 @@ def _load(
     camera, K, frames, T = _camera(pose/'camera_pose'/f'{uid}.json', egos)
     path = pose/'hand'/kind/f'{uid}.json'
     labels = _labels(path, camera, frames)
-    joints, pixels = labels[..., :3], labels[..., 4:]
-    seen = pixels.isfinite().all(-1)
-    miss = (project(transform(T[:, None], joints), K) - pixels).norm(dim=-1)
-    far = int((miss > FAR).sum())
-    if far > .5*miss.isfinite().sum():
-        raise ValueError(
-            f'{path}: {far} joints are over {FAR:g} px from their annotations: '
-            'not the cameras of these labels?')
-    valid = _trusted(labels, miss, kind)
+    projected = project(transform(T[:, None], labels[..., :3]), K)
+    _check_cameras(path, labels, projected)
+    folder = root/'image'/'undistorted'/split/name
+    images = [folder/f'{number:06d}.jpg' for number in frames]
+    annotated = labels.isfinite().flatten(1).any(-1)
+    lit = _lit([path for path, some in zip(images, annotated, strict=True) if some])
+    flags = torch.stack(_trusted(labels, projected, lit), -1)
+    ours = to_mano21(torch.cat([labels, flags], -1), 'openpose21')
+    joints, _, pixels, flags = ours.split([3, 1, 2, 2], -1)
+    valid, seen = (flags > 0).unbind(-1)
     ids = torch.tensor(frames)
-    images = root/'image'/'undistorted'/split/name
     sequence = Sequence(
         dataset='egoexo4d', name=name, fps=30., frame_ids=ids,
         intrinsics=K.expand(len(T), 3, 3),
@@ -137,7 +207,7 @@ def _load(
         size=SIZE,
         keypoints2d=pixels if seen.any() else None,
         valid2d=seen if seen.any() else None,
-        image=partial(read_image, [images/f'{i:06d}.jpg' for i in frames], SIZE),
+        image=partial(read_image, images, SIZE),
         meta=dict(take_uid=uid, kind=kind, label_fps=_label_rate(ids, valid)))
     return turned(sequence, int(upright))
 

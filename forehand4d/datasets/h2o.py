@@ -40,17 +40,28 @@ def _numbers(
             raise ValueError(f'found some that are not finite, or over {_LARGEST:g}')
         return numbers
 
+def _folder(
+    camera:Path, # folder of a camera
+    kind:str, # one of `KINDS`
+)->Path: # with text files
+    "Folder of a kind; its name may end in MANO, as H2O's own description spells it"
+    spelled = [camera/kind, camera/kind.replace('mano', 'MANO')]
+    found = [folder for folder in spelled if next(folder.glob('*.txt'), None)]
+    if not found:
+        places = ' or '.join(f'{folder}/000000.txt' for folder in dict.fromkeys(spelled))
+        raise FileNotFoundError(f'h2o: expected {places} …: nothing there')
+    return found[0]
+
 def _table(
     folder:Path, # of a camera
     kind:str, # one of `KINDS`
     frames:list, # names of the files, without their ending
 )->Tensor: # (N, numbers), NaN where a frame has no label; a camera it must have
     "The numbers of all frames"
-    if not next((folder/kind).glob('*.txt'), None):
-        raise FileNotFoundError(f'h2o: expected {folder/kind}/000000.txt …: nothing there')
+    files = _folder(folder, kind)
     count = KINDS[kind]
     must = kind == 'cam_pose'
-    paths = [folder/kind/f'{i}.txt' for i in frames]
+    paths = [files/f'{i}.txt' for i in frames]
     rows = [_numbers(path, count, must) for path in paths]
     return torch.from_numpy(np.stack(rows))
 

@@ -272,7 +272,18 @@ def _starts(
 class Enough:
     "Which windows are worth keeping"
     shortest: int = 16 # frames; shorter windows are dropped
-    labelled: float = .5 # so is a window with a smaller share of labelled frames
+    labelled: float = .5 # so is a window with a smaller share of the labels that it could have
+
+    def holds(self,
+        s:Sequence, # at a uniform rate
+        ours:bool, # a window of our own? its labels are counted
+    )->bool:
+        "Is a window worth keeping?"
+        if len(s) < self.shortest or not ours:
+            return len(s) >= self.shortest
+        labels = _labelled(s).sum().item()
+        most = min(1, (s.meta.get('label_fps') or s.fps)/s.fps) # labels a frame
+        return labels >= self.labelled*most*len(s)
 
 def windows(
     s:Sequence, # recording
@@ -299,8 +310,7 @@ def windows(
         for at in starts:
             last = np.searchsorted(seconds, seconds[at] + (frames - 1)/rate - SAME)
             u = _resampled(s, part[at:last + 1], rate, frames)
-            share = _labelled(u).double().mean()
-            if len(u) < enough.shortest or not ranges and share < enough.labelled:
+            if not enough.holds(u, not ranges):
                 continue
             row = int(part[at])
             meta = dict(source=s.name, row=row, source_fps=s.fps, size=list(s.size))

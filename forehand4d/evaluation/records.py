@@ -54,6 +54,15 @@ class SampleClip:
     keypoints: Tensor|None = None # (T, 2, 21, 2) pixels, of all frames
     seen: Tensor|None = None # (T, 2, 21) bool, which of them were given
     cam_from_view: Tensor|None = None # (T, 4, 4)
+    later: np.ndarray|None = None # (n, H, W, 3) uint8, pictures of some frames
+    later_frames: Tensor|None = None # (n,) their numbers
+
+    def picture(self, frame:int)->np.ndarray|None: # number → (H, W, 3) uint8; None: not kept
+        "The picture of a frame"
+        if frame == 0:
+            return self.image
+        known = [] if self.later_frames is None else self.later_frames.tolist()
+        return self.later[known.index(frame)] if frame in known else None
 
 # %% ../../nbs/library/4_evaluation/45_records.ipynb #4ce30ee1
 def _cut(
@@ -118,7 +127,7 @@ def _restored(
     "A value as it was before it became an array"
     if array.ndim == 0:
         return array.item()
-    return array if name == 'image' else torch.from_numpy(array)
+    return array if name in ('image', 'later') else torch.from_numpy(array)
 
 def _as_sample(fields:dict)->SampleClip: # name → value; of a motion: its parts by name
     "A clip for figures, with its motions put together"

@@ -5,9 +5,10 @@
 # %% auto #0
 __all__ = ['OUTLIERS', 'OUTLIER', 'MISSED', 'PAST_FRAMES', 'IN_PICTURE', 'NEAREST', 'ARM_AWAY', 'TOUCHING', 'APART', 'ATTEMPTS',
            'SHORT', 'USUAL_LOOK', 'View', 'observe', 'detector_noise', 'is_good', 'Look', 'make_clip', 'describe_clips',
-           'generate', 'sequence_again', 'draw_again']
+           'generate', 'sequence_again', 'draw_again', 'pictures_of']
 
 # %% ../../nbs/library/4_handworld/49a_generate.ipynb #3239bc6b
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 import numpy as np
@@ -309,3 +310,18 @@ def draw_again(
     seq, _ = sequence_again(clip.sequence, clip.meta)
     size = round(2*float(clip.intrinsics[0, 0, 2])) + 1
     return np.stack([draw(seq, frame, size) for frame in frames])
+
+# %% ../../nbs/library/4_handworld/49a_generate.ipynb #811c3ed9
+def pictures_of(
+    clip:Clip, # to be looked at
+    frames, # numbers of its frames
+    recorded:Callable|None, # clip, frames → pictures and intrinsics of recordings; None: unknown
+)->tuple: # n pictures (H, W, 3) uint8; their intrinsics (n, 3, 3)
+    "Pictures of any frames of a clip"
+    if clip.dataset in DOMAINS:
+        return draw_again(clip, frames), clip.intrinsics[list(frames)]
+    if recorded is None:
+        raise FileNotFoundError(
+            f'every frame of {clip.dataset}/{clip.sequence} is needed, and clips hold the first: '
+            'name the folder of the downloads (downloads), or that of saved output (saved)')
+    return recorded(clip, frames)

@@ -19,7 +19,7 @@ from ..released.networks import LegacyModel
 from .forecaster import Forecaster
 
 # %% ../../nbs/library/6_models/69b_futures.ipynb #b3753b65
-TOLD = ('image', 'present', 'past') # what a network may know, each with what stands before it
+TOLD = ('image', 'hands', 'present', 'past') # what may be known, with what stands before it
 
 @dataclass(frozen=True)
 class FutureSettings:
@@ -82,6 +82,8 @@ def _told(
     if told == 'image':
         return {}
     hands = _detected(batch, model.cfg.image_size, side)
+    if told == 'hands':
+        return {'hands': hands}
     present = known_present(batch, model.cfg.hand_id, told == 'past', seed)
     return {'hands': hands, 'present': present}
 

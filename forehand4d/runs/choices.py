@@ -5,11 +5,12 @@
 # %% auto #0
 __all__ = ['ProfileName', 'Method', 'Stage', 'Supervision', 'SideHead', 'Layout', 'ConfigurationName', 'Views', 'Phase',
            'ProcedureName', 'SamplerName', 'Protocol', 'Selection', 'BenchmarkSize', 'AnimationKind', 'JointOrder',
-           'HandId', 'Split', 'Count', 'AtLeastOne', 'ClipFrames', 'ImageSize', 'Rate', 'Share', 'Amount', 'Degrees',
-           'Conditions', 'Procedures', 'LiftingBaselines', 'ExistingPath', 'ExistingFolder', 'Pattern', 'CameraSource',
-           'LifterRun', 'ForecastRun', 'LabelsRun', 'CodebookRun', 'HandsRun', 'InfillerRun', 'BackboneWeights',
-           'BACKBONES', 'BackboneName', 'nearest', 'Range', 'Joined', 'find_path', 'OnDisk', 'AFile', 'ARun',
-           'Published', 'Named', 'base_type', 'describe', 'value_problem', 'check_fields', 'check_weights']
+           'HandId', 'KeypointSource', 'Boxes', 'Split', 'Count', 'AtLeastOne', 'ClipFrames', 'ImageSize', 'Rate',
+           'Share', 'Amount', 'Degrees', 'Conditions', 'Procedures', 'LiftingBaselines', 'ExistingPath',
+           'ExistingFolder', 'Pattern', 'CameraSource', 'LifterRun', 'ForecastRun', 'LabelsRun', 'CodebookRun',
+           'HandsRun', 'InfillerRun', 'BackboneWeights', 'BACKBONES', 'BackboneName', 'nearest', 'Range', 'Joined',
+           'find_path', 'OnDisk', 'AFile', 'ARun', 'Published', 'Named', 'base_type', 'describe', 'value_problem',
+           'check_fields', 'check_weights']
 
 # %% ../../nbs/library/2_runs/21a_choices.ipynb #047f44b1
 import difflib
@@ -245,6 +246,8 @@ BenchmarkSize = Literal['full', 'tiny']
 AnimationKind = Literal['mp4', 'gif']
 JointOrder = Literal['openpose21', 'mano21', 'hololens26', 'hot3d20']
 HandId = Literal['mano', 'mano-left-fixed', 'open-hand', '']
+KeypointSource = Literal['', 'authors', 'hamer', 'tracks', 'headset']
+Boxes = Literal['labels', 'detector']
 Split = Literal['train', 'val', 'test']
 
 # %% ../../nbs/library/2_runs/21a_choices.ipynb #8b597cff
@@ -258,7 +261,7 @@ Amount = Annotated[float, Range(0)]
 Degrees = Annotated[float, Range(0, 179)]
 Conditions = Annotated[str, Joined(('kps', 'extrinsics', 'plucker', 'kpe', 'released'))]
 Procedures = Annotated[str, Joined(get_args(ProcedureName), empty=True)]
-LiftingBaselines = Annotated[str, Joined(('hamer', 'easymocap', 'hawor'))]
+LiftingBaselines = Annotated[str, Joined(('hamer', 'easymocap', 'hawor'), empty=True)]
 
 # %% ../../nbs/library/2_runs/21a_choices.ipynb #fb33d7ec
 ExistingPath = Annotated[str, AFile()]

@@ -22,6 +22,7 @@ from ..handworld.again import can_be_acted_again, perfect_forecasts
 from ..evaluation.variety import motion_channels, speed_statistics, variety_summary
 from ..models.forecast_sampling import SampleSettings
 from ..models.futures import FutureSettings, forecast_clips
+from ..runs.choices import find_path
 from ..runs.record import Run, list_runs
 from ..released.networks import LegacyModel
 from ..runs.profiles import Profile
@@ -60,6 +61,8 @@ def _name_of(
     guidance:float, # of diffusion models; 1: none
 )->str:
     "Name of the method"
+    if path.suffix == '.ckpt':
+        return f'{AUTHORS}-static-hamer'
     named = name_of_weights(path, '') if run is None else ''
     if named:
         return named
@@ -70,8 +73,17 @@ def _name_of(
         return 'forecast-imputed'
     return 'static-hamer' if run.notebook == 'train_hands' else method_id(run.params)
 
+# %% ../../nbs/library/7_study/78a_forecast_evaluation.ipynb #4b79966c
+def _picked(
+    name:str, # of a run or a file; 'pretrained'
+)->tuple: # path, `Run` or None
+    "Weights by name; a .ckpt is that of HaMeR"
+    if name.endswith('.ckpt'):
+        return find_path(name), None
+    return pick_weights(name, 'train_forecast', 'forecaster.safetensors')
+
 def find_forecasters(
-    runs:str, # names joined by +, or 'pretrained'; empty: the latest of each method
+    runs:str, # names or hamer.ckpt joined by +, or 'none'; empty: the latest of each method
     profile:str, # of the latest ones
     guidance:float=1., # of diffusion models; 1: none
 )->dict[str, Trained]: # by method
@@ -79,8 +91,9 @@ def find_forecasters(
     latest = forecast_runs(profile)
     ours = any(run.notebook == 'train_forecast' for run in latest)
     wanted = runs or ('' if ours else 'pretrained')
-    picked = [pick_weights(one, 'train_forecast', 'forecaster.safetensors')
-              for one in wanted.split('+') if one]
+    if wanted == 'none':
+        return {}
+    picked = [_picked(one) for one in wanted.split('+') if one]
     picked = picked or [(run.dir/'model.safetensors', run) for run in latest]
     names = [_name_of(path, run, guidance) for path, run in picked]
     found = {name: Trained(*one) for name, one in zip(names, picked, strict=True)}
@@ -104,8 +117,8 @@ def scored_frames(
 )->int: # T
     "Frames that all of them are scored on"
     ours = [model.cfg.frames for model in models.values() if not isinstance(model, LegacyModel)]
-    if ours:
-        return max(ours)
+    if ours or not models:
+        return max(ours, default=sizes.frames)
     return min(sizes.frames, *(model.cfg.frames for model in models.values()))
 
 def put_on_hands(
@@ -170,7 +183,7 @@ def forecast_all(
     results = {}
     for method in models:
         extra = {'guidance': guidance} if method == 'forecast-guided' else {}
-        told = 'present' if method == 'static-hamer' else 'image'
+        told = 'hands' if method.endswith('static-hamer') else 'image'
         if method == 'latentact':
             results[LIKELIEST] = ask(method, told, samples=1, likeliest=True)
             extra = {'likeliest': False}

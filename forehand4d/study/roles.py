@@ -16,7 +16,8 @@ from pathlib import Path
 from fastcore.xtras import modified_env
 from ..core.files import read_json, read_text, write_json
 from ..core.paths import data_root, outputs_root
-from ..runs.choices import Amount, AtLeastOne, Count, HandId, Share, base_type, describe
+from ..runs.choices import Amount, AtLeastOne, Count, HandId, KeypointSource
+from ..runs.choices import Share, base_type, describe
 from ..runs.choices import nearest, value_problem
 from ..data.names import LABELLED, DatasetName, split_of, without_labels
 from ..evaluation.scoring import ROLES
@@ -36,6 +37,12 @@ class Entry:
     weight: AtLeastOne = 1 # how often a clip is seen in an epoch
     limit: Count = 0 # only the first so many sequences; 0: all
     damaged: Share = .05 # share of the sequences that may be damaged
+    keypoints: KeypointSource = '' # of holoassist; empty: the first but the headset's
+
+    @property
+    def options(self)->dict: # of its adapter
+        "What else the adapter is told"
+        return dict(keypoints=self.keypoints) if self.keypoints else {}
 
     @property
     def part(self)->str: # such as arctic:val

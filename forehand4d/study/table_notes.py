@@ -133,6 +133,24 @@ INTERVALS = {
     'score': '95 % bootstrap interval over clips',
 } # by unit
 
+_SELF = {'saved-hamer', 'saved-wilor', 'saved-static-hamer', 'saved-static-wilor'}
+
+def _boxes(filled:list)->list[str]: # `Filled` rows → sentences
+    "Where HaMeR and its like look for hands"
+    said = []
+    rows = {each.row.method: each.pool[-1].run.params for each in filled if each.pool}
+    lifted = {params.get('boxes') for method, params in rows.items()
+              if method in ('hamer', 'authors-hamer')} - {None}
+    held = {'static-hamer', 'authors-static-hamer'} & {*rows}
+    if lifted == {'detector'}:
+        said.append('HaMeR looks around the keypoints that the detector of the suite finds.')
+    elif lifted or held:
+        said.append('HaMeR looks around the 2D keypoints of the labels.')
+    if _SELF & {*rows}:
+        said.append('Saved output of HaMeR and WiLoR: boxes of the detectors it was made with, '
+                    'distance by the true focal length.')
+    return said
+
 def _perfect(filled:list)->list[str]: # `Filled` rows → sentences
     "How well the perfect forecaster is known"
     courses = [each.pool[-1].run.params.get('courses') for each in filled if each.row.synthetic]
@@ -169,7 +187,7 @@ def table_notes(
     data = f'Columns: {columns}. {kind_of_data(quoted, described)}'
     costly = [each for each in filled if each.budget != Budget()]
     budgets = [budget_statement(each.row.label, each.budget, len(each.pool)) for each in costly]
-    notes = [unit, data, reading, *_perfect(filled)]
+    notes = [unit, data, reading, *_boxes(filled), *_perfect(filled)]
     notes += fairness_notes(filled, groups if spec.unit == 'cm' else ())
     if other := _other_splits(sources):
         notes.append(other)

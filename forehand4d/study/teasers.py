@@ -198,7 +198,8 @@ def _draw_frames(
     pixels = enlarged_keypoints(clip, K)
     motions = [drawn_points(each, 0) for each in pair]
     for column, frame in enumerate(show_frames(len(clip.valid), frames)):
-        ground = plain if frame else image
+        kept = clip.picture(frame)
+        ground = plain if kept is None else enlarged(clip, picture=kept)[0]
         given = draw_keypoints(ground, pixels[frame], clip.seen[frame])
         draw_panel(block[0, column], given, f'{frame/clip.fps:.1f} s')
         for ax, (points, there) in zip(block[1:, column], motions, strict=True):

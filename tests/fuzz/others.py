@@ -96,6 +96,7 @@ def of_downloads():
     "A target for each kind of file"
     for name, (file, dataset, split, extra) in DOWNLOADS.items():
         options = dict(hand_id=None) if dataset in JOINTS_ONLY else {}
+        options |= dict(keypoints='headset') if dataset == 'holoassist' else {}
         make = download(file, *WRITERS[dataset])
         yield Target(name, make, sequences_of(dataset, split, **options), no_sequences, extra)
 

@@ -1,0 +1,150 @@
+"""HaMeR by its authors' weights and by its saved output, on a recorded dataset:
+known pictures and hands come back, rows are called what they are"""
+
+import pickle
+import numpy as np, pytest, torch
+from pathlib import Path
+from PIL import Image
+from test_adapters import N, stand_in, write, write_h2o  # noqa: F401, a fixture
+from forehand4d.baselines.hamer import Hamer, HamerHead, load_hamer
+from forehand4d.baselines.lifting_baselines import BaselineSettings, hamer_motions
+from forehand4d.baselines.lifting_baselines import saved_motions, with_authors
+from forehand4d.baselines.perframe import labelled_hands, whole_intrinsics
+from forehand4d.baselines.saved import saved_static, write_pictures
+from forehand4d.data.clip_store import ClipStore
+from forehand4d.datasets.convert import convert
+from forehand4d.geometry.hand_models import forget_hands, hand_pair, know_hands, open_hand
+from forehand4d.geometry.hands import rest_wrist
+from forehand4d.geometry.rotations import mat_to_aa
+from forehand4d.baselines.forecasters import load_forecasters
+from forehand4d.study.forecast_evaluation import find_forecasters
+from forehand4d.study.ready import Downloads
+from dataclasses import replace
+
+OFFICIAL = Path(__file__).parent / 'official'
+
+
+@pytest.fixture(autouse=True)
+def fixed(stand_in):  # noqa: F811
+    know_hands(*(replace(open_hand(s), hand_id='mano-left-fixed') for s in ('right', 'left')))
+    yield
+    forget_hands('mano-left-fixed')
+
+
+@pytest.fixture
+def recorded(tmp_path):
+    "A clip of H2O in squares of 64 pixels, and its download, of which picture 5 is white"
+    m, cam, K, _ = write_h2o(tmp_path / 'downloads/h2o')
+    white = Image.new('RGB', (1280, 720), 'white')
+    white.save(tmp_path / 'downloads/h2o/subject1_ego/h1/0/cam4/rgb/000005.png')
+    store = convert('h2o', tmp_path / 'downloads/h2o', out=tmp_path / 'clips', image_size=64)
+    (clip,) = ClipStore(store)
+    return clip, m, cam, K, tmp_path
+
+
+@pytest.fixture(scope='module')
+def checkpoint(tmp_path_factory):
+    "hamer.ckpt, small: the backbone of the fixtures and a head with random weights"
+    torch.manual_seed(0)
+    state = torch.load(OFFICIAL / 'hamer_backbone.ckpt', weights_only=True)['state_dict']
+    head = HamerHead(context=64, dim=32, depth=1, heads=8, inner=64, hidden=32)
+    head.init_cam += torch.tensor([0.9, 0, 0])
+    state |= {f'mano_head.{name}': value for name, value in head.state_dict().items()}
+    path = tmp_path_factory.mktemp('hamer') / 'hamer.ckpt'
+    torch.save({'state_dict': state}, path)
+    return path
+
+
+def test_every_frame_of_a_clip(recorded):
+    clip, m, cam, K, folder = recorded
+    known = Downloads.of_folder(folder / 'downloads')
+    (first, fifth), intrinsics = known.pictures(clip, (0, 5))
+    assert first.shape == (720, 1280, 3) and first[0, 0].tolist() == [90, 120, 60]
+    assert fifth.min() == 255 and (intrinsics[1] - K).abs().max() < 1e-3
+    assert (whole_intrinsics(clip)[3] - K).abs().max() < 1e-2
+    pixels, valid = labelled_hands(clip, 5, K)
+    there = m.to_frame(cam).joints()[5] @ K.T
+    there = there[..., :2] / there[..., 2:]
+    assert (pixels - there)[valid].abs().max() < 0.05
+    names = [path.name for path in write_pictures(clip, known.pictures, folder / 'pictures')]
+    assert names == [f'{i:06d}.jpg' for i in range(N)]
+    assert np.asarray(Image.open(folder / 'pictures/000005.jpg')).min() > 250
+    with pytest.raises(FileNotFoundError, match='arctic: no download is known, only of h2o'):
+        known.pictures(replace(clip, dataset='arctic'), (0,))
+    with pytest.raises(ValueError, match="no recording 'subject9': .*it is not in h2o:train"):
+        known.pictures(replace(clip, meta=clip.meta | dict(source='subject9')), (0,))
+    with pytest.raises(FileNotFoundError, match='expected folders such as arctic, found none'):
+        Downloads.of_folder(folder / 'pictures')
+
+
+def test_hamer_by_its_weights(recorded, checkpoint):
+    clip, *_, folder = recorded
+    known = Downloads.of_folder(folder / 'downloads')
+    model = load_hamer(checkpoint)
+    assert type(model) is Hamer
+    settings = BaselineSettings(N, every=4, pictures=known.pictures)
+    motion, seconds = hamer_motions(model, [clip], settings)
+    assert motion.wrist.shape == (1, N, 2, 3) and motion.wrist.isfinite().all() and seconds > 0
+    assert [*with_authors(dict(hamer=motion), model)] == ['authors-hamer']
+    with pytest.raises(FileNotFoundError, match='name the folder of the downloads .downloads., or that'):
+        hamer_motions(model, [clip], BaselineSettings(N))
+
+    # looked at through the square picture, the hands stand in the same direction
+    def squares(clip, frames):
+        return [clip.image] * len(frames), clip.intrinsics[list(frames)]
+
+    small, _ = hamer_motions(model, [clip], BaselineSettings(N, every=N, pictures=squares))
+    large, _ = hamer_motions(model, [clip], BaselineSettings(N, every=N, pictures=known.pictures))
+    ahead = [x.wrist[0, 0] / x.wrist[0, 0, :, 2:] for x in (small, large)]
+    assert (ahead[0] - ahead[1]).abs().max() < 0.05
+
+
+def test_hamer_as_a_forecast(checkpoint):
+    found = find_forecasters(str(checkpoint), 'tiny')
+    assert [*found] == ['authors-static-hamer'] and find_forecasters('none', 'tiny') == {}
+    model = load_forecasters(found, 16)['authors-static-hamer']
+    assert (model.cfg.frames, model.cfg.method) == (16, 'static')
+    with pytest.raises(FileNotFoundError):
+        load_forecasters(find_forecasters('nowhere/hamer.ckpt', 'tiny'), 16)
+
+
+def wilor_hands(m, cam, K, t, size=(1280, 720)):
+    "The true hands of a frame as WiLoR-mini returns them, by its nominal camera"
+    there = m.to_frame(cam)
+    focal = 5000 / 256 * max(size)
+    transl = there.wrist[t] - rest_wrist(hand_pair('mano-left-fixed'), m.betas)
+    scale = transl[:, 2:] / K[0, 0]
+    sideways = transl[:, :2] + scale * (K[:2, 2] - torch.tensor(size) / 2)
+    place = torch.cat([sideways, scale * focal], 1)
+    turn = mat_to_aa(there.rot[t])
+    hands = []
+    for side in (0, 1):
+        found = dict(
+            global_orient=turn[side, None, :1].numpy(), hand_pose=turn[side, None, 1:].numpy(),
+            betas=m.betas[side, None].numpy(), pred_cam_t_full=place[side, None].numpy(),
+            scaled_focal_length=focal)  # fmt: skip
+        hands.append(dict(is_right=float(side == 0), wilor_preds=found))
+    return hands
+
+
+def test_saved_output(recorded):
+    "Hands of whole pictures, read for a clip of squares, where they truly are"
+    clip, m, cam, K, folder = recorded
+    place = folder / 'saved/wilor/h2o' / clip.sequence
+    for t in range(0, N, 2):
+        write(place / f'{t:06d}.pkl', pickle.dumps(wilor_hands(m, cam, K, t)))
+    found = saved_motions(str(folder / 'saved'), [clip], N)
+    assert [*found] == ['saved-wilor']
+    joints, true = found['saved-wilor'].joints()[0], m.to_frame(cam[:1].expand(N, 4, 4)).joints()
+    assert (joints - true)[::2].abs().max() < 1e-4
+    assert (joints - true)[1:-1:2].abs().max() < 0.01  # interpolated
+    held = saved_static(folder / 'saved', 'wilor', clip)
+    assert (held.joints() - true[:1]).abs().max() < 1e-4
+    other = replace(clip, sequence='elsewhere')
+    with pytest.raises(FileNotFoundError, match='expected wilor of this clip as a folder or .npz'):
+        saved_motions(str(folder / 'saved'), [clip, other], N)
+    write(place / '000000.pkl', pickle.dumps([dict(is_right=1, wilor_preds={})]))
+    with pytest.raises(ValueError, match="000000.pkl .KeyError: 'global_orient'"):
+        saved_motions(str(folder / 'saved'), [clip], N)
+    with pytest.raises(FileNotFoundError, match='expected a folder hamer, wilor, hawor, easymocap'):
+        saved_motions(str(folder / 'downloads'), [clip], N)
