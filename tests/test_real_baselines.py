@@ -86,7 +86,8 @@ def test_hamer_by_its_weights(recorded, checkpoint):
     motion, seconds = hamer_motions(model, [clip], settings)
     assert motion.wrist.shape == (1, N, 2, 3) and motion.wrist.isfinite().all() and seconds > 0
     assert [*with_authors(dict(hamer=motion), model)] == ['authors-hamer']
-    with pytest.raises(FileNotFoundError, match='name the folder of the downloads .downloads., or that'):
+    needed = 'name the folder of the downloads .downloads., or that'
+    with pytest.raises(FileNotFoundError, match=needed):
         hamer_motions(model, [clip], BaselineSettings(N))
 
     # looked at through the square picture, the hands stand in the same direction

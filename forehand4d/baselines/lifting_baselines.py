@@ -212,6 +212,7 @@ def with_authors(
     other = {'hamer': 'authors-hamer'} if is_released else {}
     return {other.get(method, method): value for method, value in rows.items()}
 
+# %% ../../nbs/library/7_baselines/78_lifting.ipynb #7cbc0130
 def _history(
     parts:list, # `Trained` networks of a method
 )->dict: # fields of `Budget`

@@ -245,6 +245,7 @@ def lifting_budgets(
             **found[method].history)
     return budgets
 
+# %% ../../nbs/library/7_study/78b_lifting_evaluation.ipynb #d8606f6a
 PICTURES = 4 # of a clip, for figures
 
 def with_pictures(

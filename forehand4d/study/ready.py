@@ -12,8 +12,8 @@ from functools import lru_cache
 from pathlib import Path
 from torch import Tensor
 from ..data.clips import Clip
-from ..catalogue import labelled_splits
-from ..datasets.convert import DATASETS, find_sequences, is_prepared, other_frames
+from ..data.names import DATASETS, labelled_splits
+from ..datasets.convert import find_sequences, is_prepared, other_frames
 from ..datasets.sequences import Sequence
 from ..geometry.hand_models import hand_pair
 from .roles import ROLE_NAMES, DataRoles, Entry
