@@ -204,6 +204,19 @@ def _preparing(
     return steps
 
 # %% ../../nbs/library/7_study/73_plan.ipynb #05a7fec2
+def _of_authors(
+    data:DataRoles, # description
+)->list[Step]: # for `_in_study`
+    "Evaluate the weights of the authors that a description names"
+    steps = []
+    for kind in ('lifting', 'forecasting'):
+        weights = '+'.join(map(str, data.authors(kind)))
+        notebook = 'evaluate_lifting' if kind == 'lifting' else 'evaluate_forecast'
+        others = {} if kind == 'lifting' else {'hands': False}
+        if weights:
+            steps.append(plan(notebook, 'authors', runs=weights, floors=False, **others))
+    return steps
+
 def _in_study(
     step:Step, # of the lists
     profile:str, # name
@@ -247,7 +260,8 @@ def study(
     of_data = [step for step in PIPELINE + METHODS if step.real or not data]
     shown = [step for step in ARTEFACTS if step.real or not data]
     first = _preparing(data) if data else []
-    labelled = [*first, *of_data]
+    theirs = _of_authors(data) if data else []
+    labelled = [*first, *of_data, *theirs]
     leaving = [step for step in labelled if not step.notebook.startswith('evaluate')]
     notebooks = {step.label: step.notebook for step in leaving}
     steps = [_in_study(step, profile, 0, notebooks, data) for step in labelled]

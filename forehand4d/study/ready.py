@@ -89,6 +89,9 @@ def missing_data(
     found += [f'{", ".join(names)}: {problem}' for problem, names in parts.items()]
     if problem := _hand_problem(data):
         found.append(problem)
+    weights = [*data.authors('lifting'), *data.authors('forecasting')]
+    found += [f"no weights of the authors' networks at {path}"
+              for path in weights if not path.is_file()]
     return found
 
 def check_ready(

@@ -68,11 +68,18 @@ class DataRoles:
     hands: HandId = 'mano' # hand model of all parameters
     mano: str = '' # folder of MANO's files, from the folder of the file; empty: the usual place
     frames: AtLeastOne = 256 # of a prepared clip, at most
+    authors_lifting: str = '' # weights of the authors' networks, joined by +; evaluated, too
+    authors_forecasting: str = '' # the same of forecasting networks, regressors and hybrids
     standin: bool = False # made-up files in the layout of the datasets, which tables say
 
     def path(self, given:str)->Path: # as written in the file
         "A path of the file"
         return (self.file.parent/os.path.expanduser(given)).resolve()
+
+    def authors(self, kind:str)->list: # lifting or forecasting → paths
+        "Weights of the authors' networks"
+        given = getattr(self, f'authors_{kind}')
+        return [self.path(part.strip()) for part in given.split('+') if part.strip()]
 
     @property
     def folder(self)->Path:
@@ -97,7 +104,7 @@ class DataRoles:
         return '+'.join(parts)
 
 # %% ../../nbs/library/7_study/72a_roles.ipynb #262272bd
-_PATHS = ('root', 'windows', 'mano') # keys that name files and folders
+_PATHS = ('root', 'windows', 'mano', 'authors_lifting', 'authors_forecasting') # keys that name files and folders
 
 def _home_problem(
     key:str, # of the file
