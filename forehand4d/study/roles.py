@@ -104,7 +104,8 @@ class DataRoles:
         return '+'.join(parts)
 
 # %% ../../nbs/library/7_study/72a_roles.ipynb #262272bd
-_PATHS = ('root', 'windows', 'mano', 'authors_lifting', 'authors_forecasting') # keys that name files and folders
+_PATHS = ( # keys that name files and folders
+    'root', 'windows', 'mano', 'authors_lifting', 'authors_forecasting')
 
 def _home_problem(
     key:str, # of the file
