@@ -188,6 +188,19 @@ def save_records(
 
 _TABLE = 'table of an evaluation'
 
+def _load_variety(
+    path:Path, # of the file, which may be absent
+)->dict: # method → group → name → number, NaN where json has null
+    "Numbers that were not measured in a column are NaN"
+    if not path.is_file():
+        return {}
+    found = read_json(path)
+    for groups in found.values():
+        for numbers in groups.values():
+            unknown = [name for name, value in numbers.items() if value is None]
+            numbers |= dict.fromkeys(unknown, float('nan'))
+    return found
+
 def load_records(
     folder:str|Path, # run folder
 )->EvalRecords:
@@ -196,13 +209,12 @@ def load_records(
     if not (folder/'records.parquet').is_file():
         raise FileNotFoundError(f'{folder}: no records.parquet; run the evaluation again')
     costs = read_json(folder/'methods.json')
-    variety = folder/'variety.json'
     return EvalRecords(
         records=read_table(folder/'records.parquet', _TABLE),
         curves=read_table(folder/'curves.parquet', _TABLE),
         budgets={method: Budget(**cost) for method, cost in costs.items()},
         samples=_load_samples(folder/'samples.npz'),
-        variety=read_json(variety) if variety.is_file() else {})
+        variety=_load_variety(folder/'variety.json'))
 
 # %% ../../nbs/library/4_evaluation/45_records.ipynb #b82b548a
 def _ranked(records:pd.DataFrame)->pd.DataFrame: # of one seed → `sample` is the rank

@@ -7,10 +7,10 @@ __all__ = ['ProfileName', 'Method', 'Stage', 'Supervision', 'SideHead', 'Layout'
            'ProcedureName', 'SamplerName', 'Protocol', 'Selection', 'BenchmarkSize', 'AnimationKind', 'JointOrder',
            'HandId', 'KeypointSource', 'Boxes', 'Split', 'Count', 'AtLeastOne', 'ClipFrames', 'ImageSize', 'Rate',
            'Share', 'Amount', 'Degrees', 'Conditions', 'Procedures', 'LiftingBaselines', 'ExistingPath',
-           'ExistingFolder', 'Pattern', 'CameraSource', 'LifterRun', 'ForecastRun', 'LabelsRun', 'CodebookRun',
-           'HandsRun', 'InfillerRun', 'BackboneWeights', 'BACKBONES', 'BackboneName', 'nearest', 'Range', 'Joined',
-           'find_path', 'OnDisk', 'AFile', 'ARun', 'Published', 'Named', 'base_type', 'describe', 'value_problem',
-           'check_fields', 'check_weights']
+           'ExistingFolder', 'Pattern', 'CameraSource', 'LifterRun', 'ForecastRun', 'ForecastRuns', 'LabelsRun',
+           'CodebookRun', 'HandsRun', 'InfillerRun', 'BackboneWeights', 'BACKBONES', 'BackboneName', 'nearest', 'Range',
+           'Joined', 'find_path', 'OnDisk', 'AFile', 'ARun', 'Published', 'Named', 'base_type', 'describe',
+           'value_problem', 'check_fields', 'check_weights']
 
 # %% ../../nbs/library/2_runs/21a_choices.ipynb #047f44b1
 import difflib
@@ -270,6 +270,8 @@ Pattern = Annotated[str, AFile(pattern=True)]
 CameraSource = Annotated[str, AFile(('background', 'none'))]
 LifterRun = Annotated[str, ARun('train_lifting')]
 ForecastRun = Annotated[str, ARun('train_forecast', ('pretrained', 'none'))]
+ForecastRuns = Annotated[ # HaMeR's weights, too
+    str, ARun('train_forecast', ('pretrained', 'none'), others=('.ckpt',))]
 LabelsRun = Annotated[str, ARun('impute_labels', ('oracle', 'none'), 'labels/manifest.json')]
 CodebookRun = Annotated[str, ARun('train_latentact', ())]
 HandsRun = Annotated[str, ARun('train_hands', (), others=('.ckpt',))]

@@ -16,6 +16,7 @@ from ..data.names import DATASETS, labelled_splits
 from ..datasets.convert import find_sequences, is_prepared, other_frames
 from ..datasets.sequences import Sequence
 from ..geometry.hand_models import hand_pair
+from ..runs.choices import ForecastRun, LifterRun, value_problem
 from .roles import ROLE_NAMES, DataRoles, Entry
 
 # %% ../../nbs/library/7_study/72b_ready.ipynb #dd8ba2bb
@@ -76,6 +77,18 @@ def _hand_problem(
         return str(error)
     return ''
 
+def _weights_problems(
+    data:DataRoles, # description
+)->list[str]: # sentences
+    "What is wrong with the weights of the authors"
+    found = []
+    for kind, rule in (('lifting', LifterRun), ('forecasting', ForecastRun)):
+        for path in data.authors(kind):
+            if problem := value_problem(rule, str(path)):
+                found.append(f'authors_{kind}: {problem} (a released checkpoint is imported '
+                             f'first: forehand4d import-official FILE -o FOLDER)')
+    return found
+
 def missing_data(
     data:DataRoles, # description, in the block of `study_of`
     roles, # names of the roles that are needed
@@ -89,10 +102,7 @@ def missing_data(
     found += [f'{", ".join(names)}: {problem}' for problem, names in parts.items()]
     if problem := _hand_problem(data):
         found.append(problem)
-    weights = [*data.authors('lifting'), *data.authors('forecasting')]
-    found += [f"no weights of the authors' networks at {path}"
-              for path in weights if not path.is_file()]
-    return found
+    return found + _weights_problems(data)
 
 def check_ready(
     data:DataRoles, # description, in the block of `study_of`
