@@ -171,7 +171,9 @@ def _name_lines(
         ax.annotate(
             textwrap.fill(label, 24), (end.time, end.cm), (1.06, height/top),
             textcoords='axes fraction', va='center', fontsize=7, color=color,
-            annotation_clip=False, arrowprops=dict(arrowstyle='-', lw=.6, color=color, shrinkB=0))
+            annotation_clip=False, arrowprops=dict(
+                arrowstyle='-', lw=.6, color=color, shrinkA=1, shrinkB=0,
+                relpos=(0, .5))) # from the left end of the name
 
 def _draw_counts(
     ax, # axes
