@@ -881,6 +881,7 @@ def test_one_odd_record_hides_no_other(tmp_path):
         '../train_forecast/x',
         '/elsewhere/x',
         '.hidden',
+        'lab+mine',  # + joins names in parameters
         'a\nb',
         'x\x1b[31m',
         'x' * 200,
