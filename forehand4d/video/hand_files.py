@@ -7,19 +7,19 @@ __all__ = ['LEAST', 'read_hands', 'read_detections']
 
 # %% ../../nbs/library/5_video/54c_hand_files.ipynb #76598e0f
 import math
-import warnings
 from functools import partial
 from pathlib import Path
 import numpy as np
 import torch
 from ..core.files import read_json
-from ..core.checks import read_arrays
+from ..core.checks import MARK, read_arrays
 from ..core.pickles import read_pickle
 from ..geometry.mano import JOINT_ORDERS, to_mano21
 from ..datasets.sequences import expect
 from .detection import HandDetections
 from .tracks import Tracks, load_tracks, make_tracks
 from .frame_names import match_frames
+from .hand_pixels import check_hands, surest_hands, to_pixels
 
 # %% ../../nbs/library/5_video/54c_hand_files.ipynb #907e67d2
 LEAST = .1 # confidence of a joint; one with less is missing
@@ -209,83 +209,6 @@ def _counts(hand:tuple)->bool: # keypoints, probability, confidence
     seen = np.isfinite(hand[0]).all(-1).sum()
     return seen >= _FEWEST and hand[2] > 0
 
-# %% ../../nbs/library/5_video/54c_hand_files.ipynb #f017b164
-def _points(found:list)->np.ndarray: # T lists of hands → (n, 2) all joints that were seen
-    "All joints of all frames"
-    hands = [hand[0] for frame in found for hand in frame]
-    points = np.array(hands).reshape(-1, 2)
-    seen = np.isfinite(points).all(-1)
-    return points[seen]
-
-def _spans(found:list)->np.ndarray: # T lists of hands → (n, 2)
-    "Width and height of each hand"
-    hands = np.array([hand[0] for frame in found for hand in frame])
-    return np.nanmax(hands, 1) - np.nanmin(hands, 1)
-
-_FILLS = .75 # of both sides of the picture; the median hand of a close-up stays below
-
-def _to_pixels(
-    found:list, # T lists of hands
-    size:tuple, # width and height of the video
-    path:Path, # where they come from
-)->list: # the same, in pixels
-    "Turn shares of the image's sides into pixels"
-    points = _points(found)
-    shares = (abs(points) <= 1.5).all(-1)
-    if not len(points) or shares.mean() < .5: return found
-    if points.min() < -.05 or not shares.all():
-        raise ValueError(
-            f'{path}: coordinates from {points.min():.2g} to {points.max():.2g}: expected '
-            'pixels of the film, or shares from 0 to 1 (with OpenPose: --keypoint_scale 0)')
-    filled = np.median(_spans(found).min(-1))
-    if filled > _FILLS:
-        raise ValueError(
-            f'{path}: hands fill {filled:.0%} of the picture, as shares of a crop would: '
-            'expected pixels or shares of the whole film')
-    sides = np.array(size) - 1
-    return [[(hand[0]*sides, *hand[1:]) for hand in frame] for frame in found]
-
-_MOST = 8 # hands of a frame; the time to tell them apart grows with the fourth power
-
-def _surest(
-    found:list, # T lists of hands
-    path:Path, # where they come from
-)->list: # the same, at most `_MOST` a frame
-    "Keep the surest hands of frames with very many"
-    crowded = sum(len(frame) > _MOST for frame in found)
-    if crowded:
-        warnings.warn(f'{path}: more than {_MOST} hands in {crowded} of {len(found)} frames: '
-                      'the surest of them are used', stacklevel=3)
-        found = [sorted(frame, key=_confidence, reverse=True)[:_MOST] for frame in found]
-    return found
-
-def _confidence(hand:tuple)->float: # keypoints, probability, confidence
-    "How sure the detector was"
-    return float(hand[2])
-
-_SMALLEST = 2 # pixels; the fingers of a smaller hand cannot be told apart
-
-def _check_hands(
-    found:list, # T lists of hands
-    size:tuple, # width and height of the video
-    path:Path, # where they come from
-):
-    "Refuse hands that this video cannot show"
-    if not any(found):
-        raise ValueError(f'{path}: no hand in any of {len(found)} frames')
-    points = _points(found)
-    inside = ((points > -.5) & (points < np.array(size) - .5)).all(-1).mean()
-    if inside < .5:
-        raise ValueError(
-            f'{path}: {1 - inside:.0%} of the joints lie outside of the film of '
-            f'{size[0]}x{size[1]} pixels (up to {points.max():.0f}): '
-            'they belong to images of another size, or to a crop')
-    usual = np.median(_spans(found).max(-1))
-    if usual < _SMALLEST:
-        raise ValueError(
-            f'{path}: hands of {usual:.2g} pixels: expected at least {_SMALLEST}; are the joints '
-            'in pixels, or in metres like cam_t?')
-
 # %% ../../nbs/library/5_video/54c_hand_files.ipynb #42dfd412
 def _coco_list(
     content:dict, # json
@@ -350,10 +273,16 @@ def _entries(path:Path)->dict: # name of a frame → its file, or its tables
 
 # %% ../../nbs/library/5_video/54c_hand_files.ipynb #2c893872
 def _is_ours(path:Path)->bool: # file or folder
-    "Is it a file of `Tracks.save`?"
+    "Is it a file of `Tracks.save`, or another one that this program has made?"
     if path.suffix != '.npz' or not path.is_file(): return False
     there = read_arrays(path, 'table of hands')
-    return {'keypoints', 'valid', 'fps'} <= {*there}
+    return MARK in there or {'keypoints', 'valid', 'fps'} <= {*there}
+
+def _seen(tracks:Tracks)->list: # T lists of hands
+    "The hands of tracks, as `check_hands` takes them"
+    pixels = torch.where(tracks.valid[..., None], tracks.keypoints, torch.nan).numpy()
+    found = tracks.valid.any(-1)
+    return [[(hand,) for hand in pixels[t][found[t]]] for t in range(len(tracks))]
 
 def _hands_by_frame(
     path:Path, # folder or file
@@ -389,10 +318,13 @@ def read_hands(
         raise ValueError(
             f'expected the joint order of one hand ({", ".join(JOINT_ORDERS)}), got {order!r}')
     path = Path(path)
-    if _is_ours(path): return load_tracks(path)
-    found = _to_pixels(_hands_by_frame(path, names, size, order, whole), size, path)
-    _check_hands(found, size, path)
-    return make_tracks(_surest(found, path), fps, size)
+    if _is_ours(path):
+        tracks = load_tracks(path)
+        check_hands(_seen(tracks), tracks.size, path)
+        return tracks
+    found = to_pixels(_hands_by_frame(path, names, size, order, whole), size, path)
+    check_hands(found, size, path)
+    return make_tracks(surest_hands(found, path), fps, size)
 
 # %% ../../nbs/library/5_video/54c_hand_files.ipynb #f7b04436
 def read_detections(
@@ -409,6 +341,9 @@ def read_detections(
         with expect('footage', path, 'hands'):
             tables = _tables(_READERS[path.suffix](path))
             hands = [hand for table in tables for hand in _hands(table, order, size)]
-            tracks = make_tracks(_to_pixels([hands], size, path), 1., size)
+        found = to_pixels([hands], size, path)
+        if hands:
+            check_hands(found, size, path)
+        tracks = make_tracks(surest_hands(found, path), 1., size)
     found = tracks.valid[0].any(-1)
     return HandDetections(tracks.keypoints[0], found*tracks.score[0], tracks.valid[0])

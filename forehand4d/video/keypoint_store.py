@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from ..core.checks import distinct_names
 from ..data.clips import Clip
-from ..datasets.windows import windows
+from ..datasets.windows import Enough, windows
 from .images import VIDEO_SUFFIXES, files_of
 from .tracks import load_tracks, track_video
 from .footage import film_sequence
@@ -103,6 +103,8 @@ class Footage:
             part = windows(sequence, how.frames, how.stride or None, how.fps)
             rows.append(_found_in(video, sequence, len(part)))
             yield from part
+        if not any(row['clips'] for row in rows):
+            raise ValueError(_why_no_clips(self.videos, rows))
 
     def info(self,
         rows:list, # what was found in each video
@@ -111,6 +113,18 @@ class Footage:
         return {'labels': 'keypoints', 'films': rows, **asdict(self.settings)}
 
 # %% ../../nbs/library/5_video/55b_keypoint_store.ipynb #847ca3a7
+def _why_no_clips(
+    videos:list, # files and folders
+    rows:list, # what was found in each
+)->str: # for people
+    "What is missing in videos that became no clip"
+    seen = [
+        f'{video}: hands in {row["right"]:.0%} (right) and {row["left"]:.0%} (left) '
+        f'of {row["frames"]} frames, cameras of {row["cameras"]:.0%}'
+        for video, row in zip(videos[:3], rows, strict=False)]
+    return (f'{"; ".join(seen)}: a clip needs {Enough().shortest} frames in a row with a camera, '
+            f'and a hand in {Enough().labelled:.0%} of them')
+
 def _found_in(
     video:Path, # file or folder
     sequence, # `Sequence` of it
