@@ -11,20 +11,31 @@ from pathlib import Path
 import numpy as np
 
 # %% ../../nbs/library/5_video/54bb_hand_pixels.ipynb #945c02a9
+def _hands(found:list)->np.ndarray: # T lists of hands → (n, 21, 2)
+    "Keypoints of all hands of all frames"
+    return np.array([hand[0] for frame in found for hand in frame]).reshape(-1, 21, 2)
+
 def _points(found:list)->np.ndarray: # T lists of hands → (n, 2) all joints that were seen
     "All joints of all frames"
-    hands = [hand[0] for frame in found for hand in frame]
-    points = np.array(hands).reshape(-1, 2)
+    points = _hands(found).reshape(-1, 2)
     seen = np.isfinite(points).all(-1)
     return points[seen]
 
 def _spans(found:list)->np.ndarray: # T lists of hands → (n, 2)
     "Width and height of each hand"
-    hands = np.array([hand[0] for frame in found for hand in frame])
+    hands = _hands(found)
     return np.nanmax(hands, 1) - np.nanmin(hands, 1)
 
 # %% ../../nbs/library/5_video/54bb_hand_pixels.ipynb #397241a4
-_FILLS = .75 # of both sides of the picture; the median hand of a close-up stays below
+_FILLS = .7 # of a side of the picture; hands of a film are smaller,
+_MIDDLE = .1 # or farther from its middle
+
+def _like_crops(found:list)->bool: # T lists of hands, in shares
+    "Do most hands fill the picture from its middle?"
+    hands = _hands(found)
+    least, most = np.nanmin(hands, 1), np.nanmax(hands, 1)
+    off = abs((least + most)/2 - .5).max(-1)
+    return bool(np.median((most - least).max(-1)) > _FILLS and np.median(off) < _MIDDLE)
 
 def to_pixels(
     found:list, # T lists of hands
@@ -39,10 +50,9 @@ def to_pixels(
         raise ValueError(
             f'{path}: coordinates from {points.min():.2g} to {points.max():.2g}: expected '
             'pixels of the film, or shares from 0 to 1 (with OpenPose: --keypoint_scale 0)')
-    filled = np.median(_spans(found).min(-1))
-    if filled > _FILLS:
+    if _like_crops(found):
         raise ValueError(
-            f'{path}: hands fill {filled:.0%} of the picture, as shares of a crop would: '
+            f'{path}: hands fill the picture from its middle, as shares of crops would: '
             'expected pixels or shares of the whole film')
     sides = np.array(size) - 1
     return [[(hand[0]*sides, *hand[1:]) for hand in frame] for frame in found]
