@@ -246,6 +246,7 @@ def test_new_dataset_begins_an_adapter(tmp_path, monkeypatch, capsys):
 
 
 PAGE = 1.5e6  # bytes, of a photograph
+FIELDS = ('rot', 'wrist', 'betas', 'valid')  # of a motion
 
 
 def test_a_page_is_small(tmp_path):
@@ -253,17 +254,20 @@ def test_a_page_is_small(tmp_path):
     import numpy as np
     import torch
     from PIL import Image
-    from test_exports import random_motion
 
+    from forehand4d.datasets.sequences import toy_sequence
     from forehand4d.geometry.cameras import intrinsics_from_fov
+    from forehand4d.geometry.motion import HandMotion
     from forehand4d.models.forecast import Forecast
     from forehand4d.models.forecasting import load_forecaster
 
-    frames = load_forecaster().config.frames
+    frames = load_forecaster().model.cfg.frames
     noise = np.random.default_rng(0).integers(0, 255, (750, 1000, 3), np.uint8)
     photo = Image.fromarray(noise).resize((4000, 3000), Image.BICUBIC)
+    futures = [toy_sequence(frames, seed=seed).motion for seed in range(5)]
+    numbers = (torch.stack([getattr(one, name) for one in futures]) for name in FIELDS)
     forecast = Forecast(
-        random_motion(5, frames),
+        HandMotion(*numbers, futures[0].hand_id),
         intrinsics_from_fov(60.0, *photo.size),
         fps=30.0,
         image=np.asarray(photo),
@@ -276,7 +280,7 @@ def test_a_page_is_small(tmp_path):
 @pytest.mark.parametrize(
     ('setting', 'hint'),
     [
-        ('stpes=3', 'did you mean steps?'),
+        ('stpes=3', "did you mean 'steps'?"),
         ('profile=cpuu', "did you mean 'cpu'?"),
         ('datasets=lab+wilt', "did you mean 'wild'?"),
         ('init=user=name', 'user=name'),

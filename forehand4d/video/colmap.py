@@ -141,7 +141,10 @@ def _take_name(binary:_Binary)->str: # at the first byte of a name
     if not zero:
         raise ValueError(f'{binary.name} has a name without an end at byte {start}')
     binary.file.seek(start + len(found) + 1)
-    return found.decode(errors='backslashreplace')
+    try:
+        return found.decode()
+    except UnicodeDecodeError:
+        raise ValueError(f'{binary.name} has the name {found!r:.80}, expected UTF-8') from None
 
 def _pass_points(binary:_Binary): # at the number of points of an image
     "Go on to the next image"

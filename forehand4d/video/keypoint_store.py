@@ -104,7 +104,7 @@ class Footage:
             rows.append(_found_in(video, sequence, len(part)))
             yield from part
         if not any(row['clips'] for row in rows):
-            raise ValueError(_why_no_clips(self.videos, rows))
+            raise ValueError(_why_no_clips(self, rows))
 
     def info(self,
         rows:list, # what was found in each video
@@ -114,16 +114,18 @@ class Footage:
 
 # %% ../../nbs/library/5_video/55b_keypoint_store.ipynb #847ca3a7
 def _why_no_clips(
-    videos:list, # files and folders
+    footage:Footage, # of videos that became no clip
     rows:list, # what was found in each
 )->str: # for people
-    "What is missing in videos that became no clip"
+    "What is missing in the videos"
     seen = [
         f'{video}: hands in {row["right"]:.0%} (right) and {row["left"]:.0%} (left) '
         f'of {row["frames"]} frames, cameras of {row["cameras"]:.0%}'
-        for video, row in zip(videos[:3], rows, strict=False)]
-    return (f'{"; ".join(seen)}: a clip needs {Enough().shortest} frames in a row with a camera, '
-            f'and a hand in {Enough().labelled:.0%} of them')
+        for video, row in zip(footage.videos[:3], rows, strict=False)]
+    given = [str(path) for path in (footage.hands, footage.cameras) if path]
+    from_files = f' by {" and ".join(given)}'*bool(given)
+    return (f'{"; ".join(seen)}{from_files}: a clip needs {Enough().shortest} frames in a row '
+            f'with a camera, and a hand in {Enough().labelled:.0%} of them')
 
 def _found_in(
     video:Path, # file or folder
