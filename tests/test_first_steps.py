@@ -306,7 +306,7 @@ def test_bars_tell_rate_and_remaining_time(monkeypatch):
     monkeypatch.delenv('IN_TEST', raising=False)
     out = io.StringIO()
     steps = progress(range(60), 'training', total=100, initial=40, file=out, mininterval=0)
-    for _, _ in zip(range(30), steps):
+    for _, _ in zip(range(30), steps, strict=False):
         pass
     last = out.getvalue().split('\r')[-1]
     assert last.startswith('training:') and '/100 [' in last

@@ -72,7 +72,7 @@ BAD_HANDS = {
     'rows.npz': (table(joints2d=JOINTS[:3]), 'expected 4 rows as in frame'),
     'complex.npz': (table(joints2d=JOINTS.astype(complex)), 'is complex'),
     'crop.json': (entries(keypoints=CROP.tolist()), 'as shares of crops would'),
-    'tiny.json': (entries(keypoints=(320 + CROP).tolist()), 'hands of 0.96 pixels'),
+    'tiny.json': (entries(keypoints=(320 + CROP).tolist()), 'hands of 0.9 pixels'),
     'unknown.json': (entries(keypoints=[[math.nan] * 3] * 21), 'no hand in any of 4 frames'),
     'no_name.json': (dict(images=[dict(id=7)], annotations=[]), 'has no file_name; there is id'),
     'no_list.json': (dict(images=None, annotations=[]), 'images is None, expected a list'),

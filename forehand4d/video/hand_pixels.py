@@ -13,7 +13,8 @@ import numpy as np
 # %% ../../nbs/library/5_video/54bb_hand_pixels.ipynb #945c02a9
 def _hands(found:list)->np.ndarray: # T lists of hands → (n, 21, 2)
     "Keypoints of all hands of all frames"
-    return np.array([hand[0] for frame in found for hand in frame]).reshape(-1, 21, 2)
+    hands = [hand[0] for frame in found for hand in frame]
+    return np.array(hands).reshape(-1, 21, 2)
 
 def _points(found:list)->np.ndarray: # T lists of hands → (n, 2) all joints that were seen
     "All joints of all frames"
@@ -33,9 +34,14 @@ _MIDDLE = .1 # or farther from its middle
 def _like_crops(found:list)->bool: # T lists of hands, in shares
     "Do most hands fill the picture from its middle?"
     hands = _hands(found)
-    least, most = np.nanmin(hands, 1), np.nanmax(hands, 1)
-    off = abs((least + most)/2 - .5).max(-1)
-    return bool(np.median((most - least).max(-1)) > _FILLS and np.median(off) < _MIDDLE)
+    least = np.nanmin(hands, 1)
+    most = np.nanmax(hands, 1)
+    centre = (least + most)/2
+    off = abs(centre - .5).max(-1)
+    long = (most - least).max(-1)
+    is_large = np.median(long) > _FILLS
+    is_central = np.median(off) < _MIDDLE
+    return bool(is_large and is_central)
 
 def to_pixels(
     found:list, # T lists of hands
@@ -44,7 +50,8 @@ def to_pixels(
 )->list: # the same, in pixels
     "Turn shares of the image's sides into pixels"
     points = _points(found)
-    shares = (abs(points) <= 1.5).all(-1)
+    near = abs(points) <= 1.5
+    shares = near.all(-1)
     if not len(points) or shares.mean() < .5: return found
     if points.min() < -.05 or not shares.all():
         raise ValueError(
@@ -55,7 +62,12 @@ def to_pixels(
             f'{path}: hands fill the picture from its middle, as shares of crops would: '
             'expected pixels or shares of the whole film')
     sides = np.array(size) - 1
-    return [[(hand[0]*sides, *hand[1:]) for hand in frame] for frame in found]
+
+    def in_pixels(hand:tuple)->tuple:
+        keypoints, *more = hand
+        return keypoints*sides, *more
+
+    return [list(map(in_pixels, frame)) for frame in found]
 
 # %% ../../nbs/library/5_video/54bb_hand_pixels.ipynb #c952f5cb
 _SMALLEST = 2 # pixels; the fingers of a smaller hand cannot be told apart
@@ -69,13 +81,16 @@ def check_hands(
     if not any(found):
         raise ValueError(f'{path}: no hand in any of {len(found)} frames')
     points = _points(found)
-    inside = ((points > -.5) & (points < np.array(size) - .5)).all(-1).mean()
+    end = np.array(size) - .5
+    is_inside = (points > -.5) & (points < end)
+    inside = is_inside.all(-1).mean()
     if inside < .5:
         raise ValueError(
             f'{path}: {1 - inside:.0%} of the joints lie outside of the film of '
             f'{size[0]}x{size[1]} pixels (up to {points.max():.0f}): '
             'they belong to images of another size, or to a crop')
-    usual = np.median(_spans(found).max(-1))
+    spans = _spans(found).max(-1)
+    usual = np.median(spans)
     if usual < _SMALLEST:
         raise ValueError(
             f'{path}: hands of {usual:.2g} pixels, expected {_SMALLEST} at least: '
@@ -93,8 +108,10 @@ def surest_hands(
     path:Path, # where they come from
 )->list: # the same, at most `_MOST` in each
     "Keep the surest hands of frames with very many"
-    crowded = sum(len(frame) > _MOST for frame in found)
+    counts = [len(frame) for frame in found]
+    crowded = sum(count > _MOST for count in counts)
     if not crowded: return found
     warnings.warn(f'{path}: more than {_MOST} hands in {crowded} of {len(found)} frames: '
                   'the surest of them are used', stacklevel=3)
-    return [sorted(frame, key=_confidence, reverse=True)[:_MOST] for frame in found]
+    in_order = [sorted(frame, key=_confidence, reverse=True) for frame in found]
+    return [frame[:_MOST] for frame in in_order]
