@@ -50,6 +50,7 @@ def _by_side(content:dict)->dict: # of one image → probability of a right hand
         for key, right in sides if isinstance(content.get(key), dict)}
     return nested or {right: content[key] for key, right in _SIDED.items() if key in content}
 
+# %% ../../nbs/library/5_video/54c_hand_files.ipynb #c01e7149
 def _require(
     content:dict, # of a file
     where:str, # in that file, in words
@@ -83,6 +84,7 @@ def _of_network(content:dict)->dict: # what HaMeR or WiLoR hands out, or another
     return {'is_right': right, 'joints3d': joints, 'cam_t': content['pred_cam_t_full'],
             'focal': content['scaled_focal_length']}
 
+# %% ../../nbs/library/5_video/54c_hand_files.ipynb #749ec1b0
 def _tables(content)->list: # what a file says of one image → tables
     "Tables of one image"
     if isinstance(content, list):

@@ -56,6 +56,7 @@ class FootageSettings:
     frames: int = 64 # of a clip at most
     stride: int = 0 # frames from one clip to the next; 0: no overlap
 
+# %% ../../nbs/library/5_video/55b_keypoint_store.ipynb #75fabfc2
 @dataclass
 class Footage:
     "Videos with what is known of them"
