@@ -20,8 +20,8 @@ from .cli_runs import Settings, Text, run_and_report, shown_files
 # %% ../nbs/library/8_cli/80a_cli_video.ipynb #30b726e7
 def clips_name(path:str)->str: # video or folder → name
     "A name for the clips of a video"
-    plain = re.sub(r'[^\w.+-]+', '-', Path(path).resolve().stem, flags=re.ASCII)
-    return plain.lstrip('._+-') or 'clips'
+    plain = re.sub(r'[^\w.-]+', '-', Path(path).resolve().stem, flags=re.ASCII)
+    return plain.lstrip('._-') or 'clips'
 
 def say_next(
     run:Run, # finished

@@ -7,6 +7,7 @@ from forehand4d.cli import main
 from forehand4d.models.forecaster import build_forecaster
 from forehand4d.runs.profiles import profile
 from forehand4d.training.weights import save_weights
+from test_cases import film
 from test_runs import small_files  # noqa: F401, a fixture
 
 
@@ -129,3 +130,13 @@ def test_bad_weights(forecast, photo, weights):
 
 def test_full_disk(forecast, photo, weights, small_files):  # noqa: F811, the fixture
     refused(forecast(photo, '--weights', weights), 'disk is full')
+
+
+@pytest.mark.parametrize('moment', ['nan', 'inf', '-inf', '1e400', '-1', '2', '1e9'])
+def test_bad_moments(tmp_path, capsys, moment):
+    "Refused before anything is read, or by the video that has no such moment"
+    path = film(tmp_path / 'a.mp4')
+    assert main(['forecast', str(path), f'--at={moment}', '-o', str(tmp_path / 'out')]) == 2
+    said = capsys.readouterr().err.strip()
+    assert len(said.splitlines()) == 1 and 'a.mp4: expected a' in said and 'got' in said
+    assert not (tmp_path / 'out').exists()

@@ -11,6 +11,7 @@ from PIL import Image
 from forehand4d.networks.pretrained import read_state
 from forehand4d.cli import main
 from forehand4d.core.paths import project_root
+from forehand4d.core.checks import MARK
 from forehand4d.core.files import atomic_path, make_folder
 from forehand4d.data.clip_store import ClipStore
 from forehand4d.datasets.sequences import read_image, read_npy
@@ -19,6 +20,7 @@ from forehand4d.video.frame_cameras import read_cameras
 from forehand4d.video.hand_files import read_hands
 from forehand4d.video.images import files_of, intrinsics_for, load_image
 from forehand4d.video.videos import read_frames, read_video
+from forehand4d.video.keypoint_store import Footage, FootageSettings
 from forehand4d.video.tracks import Tracks, in_time, load_tracks
 from forehand4d.models.forecaster import build_forecaster
 from forehand4d.models.forecasting import load_forecaster
@@ -719,6 +721,55 @@ def test_case_tracks(name, says):
     refused(f'tracks_{name}.npz', load_tracks, CASES / 'damaged' / f'tracks_{name}.npz', says=says)
 
 
+OURS = dict(
+    keypoints=np.full((20, 2, 21, 2), 30.0, np.float32) + np.arange(21)[:, None],
+    valid=np.ones((20, 2, 21), bool),
+    score=np.ones((20, 2), np.float32),
+    fps=30.0,
+    size=np.array([96, 64]),
+)
+
+
+@pytest.mark.parametrize(
+    'change, says',
+    [
+        (dict(fps='30'), 'fps is of type <U2, expected floats or whole numbers'),
+        (dict(fps=None), 'fps is missing; there is keypoints'),
+        (dict(schema=9), 'holds schema beside tracks, which this version'),
+        (dict(keypoints=OURS['keypoints'] + 500), '100% of the joints lie outside of the film'),
+        (dict(keypoints=0 * OURS['keypoints']), 'hands of 0 pixels'),
+        (dict(valid=~OURS['valid']), 'no hand in any of 20 frames'),
+    ],
+)
+def test_tracks_that_no_video_has(tmp_path, change, says):
+    "Also where only the mark says that the file is ours"
+    arrays = {k: v for k, v in (OURS | {MARK: True} | change).items() if v is not None}
+    np.savez(tmp_path / 'a.npz', **arrays)
+    names = [f'{i:04d}' for i in range(20)]
+    text = refused('a.npz', read_hands, tmp_path / 'a.npz', names, (96, 64), 30.0, says=says)
+    assert 'whole numbers or whole numbers' not in text
+
+
+def test_tracks_of_the_other_byte_order(tmp_path):
+    swapped = {k: np.asarray(v).astype(np.asarray(v).dtype.newbyteorder()) for k, v in OURS.items()}
+    np.savez(tmp_path / 'a.npz', **swapped)
+    assert (load_tracks(tmp_path / 'a.npz').keypoints.numpy() == OURS['keypoints']).all()
+
+
+def test_videos_without_a_clip_say_what_is_missing(tmp_path):
+    still = pictures(tmp_path / 'still', [f'{i:04d}' for i in range(20)], (96, 64))
+    few = {k: v[:9] if np.ndim(v) > 1 else v for k, v in OURS.items()}
+    np.savez(tmp_path / 'few.npz', **few)
+    footage = Footage([still], tmp_path / 'few.npz', None, FootageSettings(), tmp_path / 'kept')
+    says = 'few.npz: a clip needs 16 frames in a row'
+    refused('still', list, footage.clips([]), says=says)
+    numbers = (torch.from_numpy(OURS[k]) for k in ('keypoints', 'valid', 'score'))
+    many = Tracks(*numbers, 25, (96, 64))
+    many.save(tmp_path / 'slow.npz')
+    says = '30 frames per second, the tracks in ' + str(tmp_path / 'slow.npz') + ' have 25'
+    refused('slow.npz', film_sequence, still, tmp_path / 'slow.npz', says=says)
+
+
 @cases
 @pytest.mark.parametrize('name', ['huge', 'list', 'nokind', 'unknown'])
 def test_case_weights(name):
@@ -881,6 +932,7 @@ def test_one_odd_record_hides_no_other(tmp_path):
         '../train_forecast/x',
         '/elsewhere/x',
         '.hidden',
+        'lab+mine',  # + joins names in parameters
         'a\nb',
         'x\x1b[31m',
         'x' * 200,
@@ -1131,6 +1183,19 @@ def test_no_line_of_colmap_is_passed_over(tmp_path, line):
     assert read_cameras(good, names, (64, 48)).cam_from_world.isfinite().all()
     bad = colmap_model(tmp_path / 'bad', images=POSED[0] + line + '\n')
     refused('bad', read_cameras, bad, names, (64, 48), says=f'images.txt holds the line {line!r}')
+
+
+@pytest.mark.parametrize('line', ['1 PINHOLE 64 48 f 50 32 24', '1 PINHOLE 64', 'a PINHOLE 64 48'])
+def test_cameras_of_colmap_are_numbers(tmp_path, line):
+    model = colmap_model(tmp_path / 'model', line + '\n', ''.join(POSED))
+    says = f'cameras.txt holds the line {line!r}, expected a camera (number'
+    refused('model', read_cameras, model, ['0000.png'], (64, 48), says=says)
+
+
+def test_a_quaternion_of_zeros_names_its_image(tmp_path):
+    model = colmap_model(tmp_path / 'model', images=POSED[0].replace('1 1 0', '1 0 0', 1))
+    says = 'the pose of the image 0000.png is no rotation'
+    refused('model', read_cameras, model, ['0000.png'], (64, 48), says=says)
 
 
 def test_names_that_come_twice(tmp_path):

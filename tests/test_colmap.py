@@ -142,10 +142,11 @@ HUGE = struct.pack('<Q', 2**63)
         (cameras_bytes(-1, [1.0] * 4), GOOD[1], 'camera model number -1; known are'),
         (cameras_bytes(1, [500.0, 510, 320, 240], 8), GOOD[1], r'camera 3, there are .* \[8\]'),
         (GOOD[0], images_bytes(['n' * 5000] * 3), 'images.bin has a name without an end'),
-        (GOOD[0], GOOD[1].replace(NAMES[2].encode(), b'\xff' * 10), 'UnicodeDecodeError'),
+        (GOOD[0], GOOD[1].replace(NAMES[2].encode(), b'\xff' * 10), 'expected UTF-8'),
         (cameras_bytes(1, [np.nan, 510, 320, 240]), GOOD[1], 'every one holds NaN'),
         (GOOD[0], GOOD[1].replace(struct.pack('<d', 4), struct.pack('<d', np.inf)), 'not finite'),
         (cameras_bytes(1, [5e9, 5e9, 320, 240]), GOOD[1], 'focal lengths'),
+        (GOOD[0].replace(struct.pack('<Q', 640), bytes(8)), GOOD[1], 'a camera of 0x480 pixels'),
     ],
 )
 def test_damage_is_named(tmp_path, cameras, images, says):

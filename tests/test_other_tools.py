@@ -1,7 +1,7 @@
 """Further inputs of each kind that users' tools write: keypoints, cameras, pictures, checkpoints,
 hand models; the right value, or one error that says what was found and what was expected"""
 
-import json, pickle
+import json, math, pickle, time
 import cv2
 import numpy as np
 import pytest
@@ -41,6 +41,13 @@ def entries(**change):
 
 
 FAR = np.where(np.arange(21)[:, None] == 3, 1e300, JOINTS[0]).tolist()
+CROP = (JOINTS[0] - JOINTS[0].min(0)) / np.ptp(JOINTS[0], 0) * 0.9 + 0.05  # 0…1 around the hand
+
+
+def coco(**annotation):
+    return dict(images=[dict(id=1, file_name=NAMES[0])], annotations=[annotation])
+
+
 GOOD_HANDS = {
     'half.npz': table(joints2d=JOINTS.astype(np.float16)),
     'truth.npz': table(is_right=np.ones(4, bool)),
@@ -61,6 +68,20 @@ BAD_HANDS = {
     'side.npz': (table(is_right=np.array(['right'] * 4)), "is text, 'right'"),
     'half_frame.npz': (table(frame=np.arange(4) + 0.5), 'whole numbers'),
     'shift.npz': (table(frame=np.arange(4) + 1), 'set `first`'),
+    'before.npz': (table(frame=np.arange(4) - 2), 'whole numbers from 0'),
+    'rows.npz': (table(joints2d=JOINTS[:3]), 'expected 4 rows as in frame'),
+    'complex.npz': (table(joints2d=JOINTS.astype(complex)), 'is complex'),
+    'crop.json': (entries(keypoints=CROP.tolist()), 'as shares of crops would'),
+    'tiny.json': (entries(keypoints=(320 + CROP).tolist()), 'hands of 0.9 pixels'),
+    'unknown.json': (entries(keypoints=[[math.nan] * 3] * 21), 'no hand in any of 4 frames'),
+    'no_name.json': (dict(images=[dict(id=7)], annotations=[]), 'has no file_name; there is id'),
+    'no_list.json': (dict(images=None, annotations=[]), 'images is None, expected a list'),
+    'no_image.json': (coco(keypoints=[1.0] * 63), 'one of annotations has no image_id'),
+    'no_annotations.json': (coco() | dict(annotations={}), 'annotations is {}, expected a list'),
+    'text.json': (dict(images=['0000.png'], annotations=[]), "images holds '0000.png'"),
+    'wilor.pkl': ([dict(is_right=1, wilor_preds=None)] * 4, 'wilor_preds is None'),
+    'wilor_side.pkl': ([dict(wilor_preds=dict(pred_keypoints_2d=[]))] * 4, 'has no is_right'),
+    'hamer.pkl': ([dict(pred_keypoints_3d=[], right=[1])] * 4, 'has no pred_cam_t_full, scaled'),
 }
 
 
@@ -76,6 +97,45 @@ def test_hands_of_other_tools(tmp_path, name):
 def test_hands_that_say_too_little(tmp_path, name):
     content, says = BAD_HANDS[name]
     refused(name, read_hands, saved(tmp_path / name, content), NAMES, SIZE, 30.0, says=says)
+
+
+@pytest.mark.filterwarnings('error')
+@pytest.mark.parametrize('unknown', [math.nan, -1.0, 0.0])
+def test_a_confidence_that_nobody_knows_is_none(tmp_path, unknown):
+    "Joints without a confidence are missing, the others count, and nothing else is said"
+    trusted = np.where(np.arange(21) < 12, 0.5, unknown)
+    seen = np.dstack([JOINTS, np.tile(trusted, (4, 1))])
+    tracks = read_hands(saved(tmp_path / 'a.npz', table(joints2d=seen)), NAMES, SIZE, 30.0)
+    assert (tracks.valid[:, 0].sum(-1) == 12).all()
+
+
+def test_hands_in_millimetres_among_metres(tmp_path):
+    flat = np.dstack([(JOINTS[:1] - 320) / 600, np.zeros((1, 21))])
+    for unit, says in ((1.0, ''), (1000.0, 'such as millimetres')):
+        for i, name in enumerate(NAMES):
+            network = dict(is_right=[1], joints3d=flat, cam_t=[[i / 100, 0, unit]], focal=600.0)
+            np.savez(tmp_path / f'{name}.npz', **network)
+        if says:
+            refused(tmp_path.name, read_hands, tmp_path, NAMES, SIZE, 30.0, says=says)
+        else:
+            assert read_hands(tmp_path, NAMES, SIZE, 30.0).valid[:, 0].any(-1).all()
+
+
+def test_a_crowd_takes_no_minutes(tmp_path):
+    "Of fifty hands the surest are looked at; the right one is found"
+    crowd = [
+        [
+            dict(is_right=1, keypoints=(joints + (4 * n, 0)).tolist(), score=1 - n / 60)
+            for n in range(50)
+        ]
+        for joints in JOINTS
+    ]
+    path = saved(tmp_path / 'street.json', crowd)
+    began = time.perf_counter()
+    with pytest.warns(UserWarning, match='street.json: more than 8 hands in 4 of 4 frames'):
+        tracks = read_hands(path, NAMES, SIZE, 30.0)
+    assert time.perf_counter() - began < 10  # fifty at a time take more than a minute
+    assert tracks.score[:, 0].tolist() == pytest.approx([1] * 4, abs=0.15)
 
 
 def test_a_joint_far_away_is_missing(tmp_path):
@@ -125,9 +185,22 @@ BAD_CAMERAS = {
     'stretched.npz': (arrays(intrinsics=K * [[1], [0.2], [1]] + [0, 0, 0]), 'differ by a factor'),
     'names.npz': (dict(K=K, w2c=POSE), 'it has no intrinsics; there is'),
     'complex.npz': (arrays(intrinsics=K.astype(complex)), 'expected numbers'),
+    'lens.npz': (arrays(dist=np.full(8, np.inf)), 'every one holds NaN or infinity'),
+    'far.json': (transforms(POSE + np.eye(4, k=3) * 1e12), '1e+12 metres from the origin'),
+    'infinite.json': (transforms(POSE * np.where(POSE == 0.5, np.inf, 1)), 'is not finite'),
+    'size.json': (transforms(w=0, h=0), 'w and h are 0 and 0'),
+    'negative.json': (transforms(w=-640, h=-480), 'w and h are -640 and -480'),
+    'null.json': (transforms(frames=[None]), 'frame 0 is None, expected a file_path'),
+    'number.json': (transforms(frames=[dict(file_path=7)]), 'expected a file_path'),
+    'nameless.json': (transforms(frames=[dict(transform_matrix=[])]), 'expected a file_path'),
+    'two.json': (
+        transforms(frames=transforms()['frames'][:1] + [transforms()['frames'][1] | dict(w=320)]),
+        'cameras of 640x480 and of 320x480 pixels, expected one size',
+    ),
 }
 
 
+@pytest.mark.filterwarnings('error::RuntimeWarning')
 @pytest.mark.parametrize('name', BAD_CAMERAS)
 def test_cameras_that_cannot_be(tmp_path, name):
     content, says = BAD_CAMERAS[name]

@@ -63,6 +63,10 @@ def _members(
         raise ValueError(f'it has no {", ".join(missing)}; there is {there}')
     return members
 
+def _as_here(array:np.ndarray)->np.ndarray: # the same values
+    "Numbers in the byte order of this machine, which torch asks for"
+    return array.astype(array.dtype.newbyteorder('='), copy=False)
+
 def read_arrays(
     path:str|Path, # `.npz`
     kind:str, # what it should be, such as `tracks of hands`
@@ -80,7 +84,7 @@ def read_arrays(
             unpacked = sum(_member_size(archive, members[name]) for name in wanted)
             within('BYTES', unpacked, path)
         with np.load(path, allow_pickle=False) as arrays:
-            return {name: arrays[name] for name in wanted}
+            return {name: _as_here(arrays[name]) for name in wanted}
 
 # %% ../../nbs/library/1_core/15_checks.ipynb #2b3571db
 _KINDS = dict(f='floats', i='whole numbers', u='whole numbers', b='truth values', U='text')
@@ -104,7 +108,7 @@ class Field:
             return f'has the shape {array.shape}, expected {self._expected(sizes)}'
         kind = array.dtype.kind
         if kind not in self.kinds:
-            wanted = ' or '.join(_KINDS[one] for one in self.kinds)
+            wanted = ' or '.join(dict.fromkeys(_KINDS[one] for one in self.kinds))
             return f'is of type {array.dtype}, expected {wanted}'
         if kind not in 'fiu' or not array.size:
             return ''

@@ -252,6 +252,20 @@ class LabelJob:
             refinement=asdict(self.how),
             rejected=rejected)
 
+def _at_least_one(
+    labelled:Iterator, # clips
+    rejected:list, # what was dropped and why, filled meanwhile
+    limit:float, # 2D residual beyond which a clip is dropped
+)->Iterator: # the same
+    "Raise a ValueError at the end where no clip was kept"
+    first = next(labelled, None)
+    if first is None:
+        names = ', '.join(str(note.get('sequence')) for note in rejected[:3])
+        raise ValueError(f'no motion of hands fits the keypoints of {names}, the first of '
+                         f'{len(rejected)} clips, as well as limit={limit:g} asks: are they hands?')
+    yield first
+    yield from labelled
+
 def write_labels(
     job:LabelJob, # what is labelled, and how
     run:Run, # whose folder gets the store `labels`
@@ -263,7 +277,8 @@ def write_labels(
         chosen = asdict(job.settings)
         labelled = impute(job.data, job.lifter, job.how, rejected=rejected, **chosen)
         if run.writing:
-            write_clips(labelled, folder, job.provenance(rejected))
+            some = _at_least_one(labelled, rejected, job.settings.limit)
+            write_clips(some, folder, job.provenance(rejected))
         else:
             list(labelled) # the first process gets them
         with first_process_first():

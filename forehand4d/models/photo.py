@@ -225,6 +225,7 @@ def moment_name(
     seconds:float, # time in it
 )->str: # without suffix
     "Name of the results of a moment"
+    seconds = seconds + 0. # without the sign of a negative zero
     tenths = seconds*10
     digits = 1 if abs(tenths - round(tenths)) < 1e-6 else 3
     return f'{Path(path).stem}-{seconds:0{5 + digits}.{digits}f}s'

@@ -6,6 +6,7 @@
 __all__ = ['Place', 'Job', 'check_names', 'photos_in', 'photo_jobs', 'moment_jobs']
 
 # %% ../../nbs/library/6_models/69d_photo_jobs.ipynb #df6c923d
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -91,6 +92,8 @@ def moment_jobs(
     "A job for each moment of each video"
     jobs = []
     for video, second in moments:
+        if not math.isfinite(second):
+            raise ValueError(f'{video}: expected a moment in seconds, got {second}')
         results = Results(place.folder, '', place.overwrite, place.formats)
         work = partial(forecast_moment, video, second, results, forecaster, options)
         jobs.append(Job(f'{video} at {second:g} s', moment_name(video, second), work))

@@ -67,11 +67,12 @@ def check_name(
     name:str, # of a run
 )->str: # the same
     "Refuse a name that is no plain folder name, before anything is written"
-    is_plain = isinstance(name, str) and re.fullmatch(r'[A-Za-z0-9][\w.+-]*', name)
+    is_plain = isinstance(name, str) and re.fullmatch(r'[A-Za-z0-9][\w.-]*', name)
     if is_plain and len(os.fsencode(name)) <= 100: # file systems allow 255, with a suffix
         return name
-    raise ValueError('expected a name of at most 100 bytes, letters, digits and ._+-, '
-                     f'got {name!r}')
+    reason = '; + joins names in parameters' if '+' in str(name) else ''
+    raise ValueError('expected a name of at most 100 bytes, letters, digits and ._-, '
+                     f'got {name!r}{reason}')
 
 # %% ../../nbs/library/2_runs/20_folders.ipynb #95dc328c
 _locks = {}

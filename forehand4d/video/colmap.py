@@ -70,12 +70,13 @@ def _text_lenses(path:Path)->Iterator: # cameras.txt → number of the camera, `
     "Lenses of a model in text"
     for line in _text_lines(path):
         try:
-            camera, model, width, height, *numbers = line.split()
+            camera, model, *numbers = line.split()
+            width, height, *numbers = map(float, numbers)
+            number = int(camera)
         except ValueError:
             raise ValueError(f'{path.name} holds the line {line[:80]!r}, expected a camera '
                              '(number, model, width, height, parameters)') from None
-        size = float(width), float(height)
-        yield int(camera), ColmapLens(model, size, tuple(map(float, numbers)))
+        yield number, ColmapLens(model, (width, height), tuple(numbers))
 
 def _text_images(path:Path)->Iterator: # images.txt → name, number of the camera, pose
     "Images of a model in text"
@@ -140,7 +141,10 @@ def _take_name(binary:_Binary)->str: # at the first byte of a name
     if not zero:
         raise ValueError(f'{binary.name} has a name without an end at byte {start}')
     binary.file.seek(start + len(found) + 1)
-    return found.decode()
+    try:
+        return found.decode()
+    except UnicodeDecodeError:
+        raise ValueError(f'{binary.name} has the name {found!r:.80}, expected UTF-8') from None
 
 def _pass_points(binary:_Binary): # at the number of points of an image
     "Go on to the next image"
@@ -179,11 +183,13 @@ def _binary_images(path:Path)->Iterator: # images.bin → name, number of the ca
 
 # %% ../../nbs/library/5_video/54aa_colmap.ipynb #7c651c88
 def _check_lens(lens:ColmapLens):
-    "Refuse a lens with too few or too many numbers"
+    "Refuse a lens with too few or too many numbers, or without a size"
     wanted = lens_numbers(lens.model)
     if len(lens.numbers) != wanted:
         raise ValueError(f'camera model {lens.model} with {len(lens.numbers)} parameters, '
                          f'expected {wanted}')
+    if not min(lens.size) > 0:
+        raise ValueError(f'a camera of {lens.size[0]:g}x{lens.size[1]:g} pixels')
 
 def read_colmap(
     folder:str|Path, # with cameras and images, binary or text
@@ -206,5 +212,8 @@ def read_colmap(
                              f'there are the cameras {list(lenses)[:5]}')
         if not np.isfinite(pose).all():
             raise ValueError(f'the pose of the image {name} holds numbers that are not finite')
+        if not any(pose[:4]):
+            raise ValueError(f'the pose of the image {name} is no rotation: '
+                             'its quaternion is 0 0 0 0')
         found.append(ColmapImage(name, lenses[camera], pose))
     return found

@@ -97,17 +97,19 @@ def _hands_of(
 def _check_tracks(
     tracks:Tracks, # of the video
     frames:_Frames, # of the video
+    hands, # file that the tracks come from; anything else without one
 ):
     "Refuse tracks of another video"
     size = tuple(tracks.size)
+    given = f' in {hands}' if isinstance(hands, (str, Path)) else ''
     if len(tracks) > frames.count or size != tuple(frames.size):
         raise ValueError(
             f'{frames.path}: {frames.count} frames of {frames.size}, '
-            f'tracks of {len(tracks)} frames of {size} pixels')
+            f'tracks{given} of {len(tracks)} frames of {size} pixels')
     if abs(tracks.fps/frames.fps - 1) > .01:
         raise ValueError(
             f'{frames.path}: {frames.fps:g} frames per second, '
-            f'the tracks have {tracks.fps:g}')
+            f'the tracks{given} have {tracks.fps:g}')
 
 # %% ../../nbs/library/5_video/55_footage.ipynb #9ccba4bf
 @dataclass(frozen=True)
@@ -149,6 +151,6 @@ def film_sequence(
     how = Conventions(**conventions)
     frames = _look_at_frames(Path(path), how.first, how.fps)
     tracks = _hands_of(hands, frames, how.order)
-    _check_tracks(tracks, frames)
+    _check_tracks(tracks, frames, hands)
     read = read_cameras(cameras, frames.names, frames.size, how.scale)
     return _sequence(frames, tracks, read.at(frames.rows(len(tracks))))

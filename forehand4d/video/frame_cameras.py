@@ -119,6 +119,8 @@ def _opengl_lens(
     "Lens of a frame of transforms.json"
     _check_numbers(frame)
     width, height = frame['w'], frame['h']
+    if not min(width, height) > 0:
+        raise ValueError(f'w and h are {width} and {height}, expected pixels')
     fx = _opengl_focal(frame, 'x', width)
     fy = _opengl_focal(frame, 'y', height)
     if not fx and not fy:
@@ -147,6 +149,8 @@ def _opengl_matrix(
     if matrix.shape != (4, 4):
         raise ValueError(f'transform_matrix of {frame["file_path"]} is {given!r:.60}, '
                          'expected four rows of four numbers')
+    if not np.isfinite(matrix).all():
+        raise ValueError(f'transform_matrix of {frame["file_path"]} is not finite')
     if not abs(np.linalg.det(matrix)) > 1e-9:
         raise ValueError(f'transform_matrix of {frame["file_path"]} cannot be inverted')
     return matrix
@@ -208,6 +212,15 @@ def _at_rest(
     return _of_arrays({'intrinsics': intrinsics, 'cam_from_world': np.eye(4)}, names, size)
 
 # %% ../../nbs/library/5_video/54b_frame_cameras.ipynb #b304a026
+def _check_frames(frames):
+    "Refuse frames of transforms.json that name no image"
+    if not isinstance(frames, list):
+        raise ValueError('frames should be a list with a camera for each frame')
+    for number, frame in enumerate(frames):
+        if not isinstance(frame, dict) or not isinstance(frame.get('file_path'), str):
+            raise ValueError(f'frame {number} is {frame!r:.60}, expected a file_path '
+                             'and a transform_matrix')
+
 def _of_json(
     path, # .json file
     size:tuple, # of the video, pixels
@@ -217,8 +230,7 @@ def _of_json(
     if not isinstance(content, dict):
         raise ValueError(f'expected names and values, found a {type(content).__name__}')
     if 'frames' in content:
-        if not isinstance(content['frames'], list):
-            raise ValueError('frames should be a list with a camera for each frame')
+        _check_frames(content['frames'])
         shared = {'w': size[0], 'h': size[1]} | content
         pairs = ((frame['file_path'], _opengl(shared | frame)) for frame in content['frames'])
         return named_once(pairs, 'frame')
@@ -272,6 +284,7 @@ def _with_one_lens(
     return FrameCamera(**filled)
 
 # %% ../../nbs/library/5_video/54b_frame_cameras.ipynb #21a67d07
+_FARTHEST = 1e7 # metres; coordinates of maps are smaller
 _BENT = 100 # largest number of a lens
 _UNEVEN = .02 # how much the ratio of the sides may differ
 _ROUNDING = 1e-3 # of a rotation matrix
@@ -286,8 +299,11 @@ def _check_poses(
     first = cameras.size[0]
     width, height = first.tolist()
     scale_x, scale_y = (torch.tensor(size)/first).tolist()
-    several = (cameras.size != first).any()
-    if several or abs(scale_x/scale_y - 1) > _UNEVEN:
+    other = cameras.size[(cameras.size != first).any(-1)]
+    if len(other):
+        raise ValueError(f'{path}: cameras of {width:g}x{height:g} and of '
+                         '{:g}x{:g} pixels, expected one size'.format(*other[0].tolist()))
+    if abs(scale_x/scale_y - 1) > _UNEVEN:
         raise ValueError(
             f'{path}: cameras of {width:g}x{height:g} pixels, the film has {size[0]}x{size[1]}')
     R = cameras.pose[known, :3, :3]
@@ -336,7 +352,7 @@ def read_cameras(
         found = match_frames(_find_cameras(path, names, size), names, path, whole=False)
         cameras = stack_cameras(found)
         known = is_known(cameras)
-        if not known.any(): raise ValueError('every one holds NaN')
+        if not known.any(): raise ValueError('every one holds NaN or infinity')
     if not (math.isfinite(scale) and scale > 0):
         raise ValueError(f'expected a positive scale in metres, got {scale}')
     cameras = _with_one_lens(cameras, known)
@@ -347,4 +363,8 @@ def read_cameras(
         raise ValueError(f'{path}: a lens with the distortion {cameras.lens.abs().max():g}, '
                          f'expected {_BENT} at most')
     cameras.pose[:, :3, 3] *= scale
+    way = cameras.pose[known, :3, 3].abs().max()
+    if way > _FARTHEST:
+        raise ValueError(f'{path}: a camera {way:g} metres from the origin, expected '
+                         f'{_FARTHEST:g} at most; `scale` says how long a unit is')
     return VideoCameras(K, cameras.pose, cameras.lens)

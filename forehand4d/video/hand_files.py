@@ -12,13 +12,14 @@ from pathlib import Path
 import numpy as np
 import torch
 from ..core.files import read_json
-from ..core.checks import read_arrays
+from ..core.checks import MARK, read_arrays
 from ..core.pickles import read_pickle
 from ..geometry.mano import JOINT_ORDERS, to_mano21
 from ..datasets.sequences import expect
 from .detection import HandDetections
 from .tracks import Tracks, load_tracks, make_tracks
 from .frame_names import match_frames
+from .hand_pixels import check_hands, surest_hands, to_pixels
 
 # %% ../../nbs/library/5_video/54c_hand_files.ipynb #907e67d2
 LEAST = .1 # confidence of a joint; one with less is missing
@@ -49,20 +50,41 @@ def _by_side(content:dict)->dict: # of one image → probability of a right hand
         for key, right in sides if isinstance(content.get(key), dict)}
     return nested or {right: content[key] for key, right in _SIDED.items() if key in content}
 
+# %% ../../nbs/library/5_video/54c_hand_files.ipynb #c01e7149
+def _require(
+    content:dict, # of a file
+    where:str, # in that file, in words
+    *keys, # that are needed
+):
+    "Refuse an entry that lacks something"
+    missing = [key for key in keys if key not in content]
+    if missing:
+        there = ', '.join(map(str, content)) or 'nothing'
+        raise ValueError(f'{where} has no {", ".join(missing)}; there is {there:.100}')
+
+def _of_wilor(content:dict)->dict: # of one hand → as HaMeR would have it
+    "WiLoR writes a dict a hand; its 2D keypoints are pixels of the image"
+    seen = content['wilor_preds']
+    if not isinstance(seen, dict):
+        raise ValueError(f'wilor_preds is {seen!r:.40}, expected what WiLoR predicted')
+    _require(content, 'a hand of WiLoR', 'is_right')
+    if 'pred_keypoints_2d' in seen:
+        return {'is_right': content['is_right'], 'joints2d': seen['pred_keypoints_2d']}
+    return {**seen, 'right': content['is_right']}
+
 def _of_network(content:dict)->dict: # what HaMeR or WiLoR hands out, or another table → our names
     "A table with the names of HaMeR's and WiLoR's outputs replaced by ours"
-    if 'wilor_preds' in content: # WiLoR: a dict a hand, its keypoints in pixels of the image
-        seen = content['wilor_preds']
-        if 'pred_keypoints_2d' in seen:
-            return {'is_right': content['is_right'], 'joints2d': seen['pred_keypoints_2d']}
-        content = {**seen, 'right': content['is_right']}
+    content = _of_wilor(content) if 'wilor_preds' in content else content
     if 'pred_keypoints_3d' not in content: return content
-    right = np.asarray(content['right' if 'right' in content else 'is_right'], float).ravel()
+    side = 'is_right' if 'is_right' in content else 'right'
+    _require(content, 'an output of HaMeR', side, 'pred_cam_t_full', 'scaled_focal_length')
+    right = np.asarray(content[side], float).ravel()
     joints = np.array(content['pred_keypoints_3d'], float).reshape(len(right), -1, 3)
     joints[..., 0] *= (2*right - 1)[:, None] # a left hand was seen as a mirrored right one
     return {'is_right': right, 'joints3d': joints, 'cam_t': content['pred_cam_t_full'],
             'focal': content['scaled_focal_length']}
 
+# %% ../../nbs/library/5_video/54c_hand_files.ipynb #749ec1b0
 def _tables(content)->list: # what a file says of one image → tables
     "Tables of one image"
     if isinstance(content, list):
@@ -92,6 +114,19 @@ def _shape(value)->str:
     except ValueError:
         return 'a list of rows of different lengths'
 
+def _found(
+    table:dict, # of hands
+    key:str, # of a column
+)->str: # in words
+    "What a column holds instead of the numbers that were expected"
+    if key not in table:
+        return f'is missing; there is {", ".join(map(str, table))}'
+    values = np.asarray(table[key], object).ravel()[:1]
+    if values.size and isinstance(values[0], (str, complex)):
+        kind = 'text' if isinstance(values[0], str) else 'complex'
+        return f'is {kind}, {values[0]!r:.40}'
+    return f'is {_shape(table[key])}'
+
 def _numbers(
     table:dict, # of n hands
     key:str, # of a column
@@ -100,17 +135,15 @@ def _numbers(
     "A column of a table"
     count = np.size(table.get('is_right', 1))
     try:
+        if np.iscomplexobj(table[key]):
+            raise TypeError('complex numbers')
         values = np.asarray(table[key], np.float64)
         single = values.size == 1 and math.prod(shape) == 1
         if single: return np.full((count, *shape), values.item())
         return values.reshape(count, *shape)
     except (KeyError, ValueError, TypeError):
-        there = f'is missing; there is {", ".join(map(str, table))}'
-        if key in table:
-            texts = np.asarray(table[key], object).ravel()[:1]
-            is_text = texts.size and isinstance(texts[0], str)
-            there = f'is text, {texts[0]!r:.40}' if is_text else f'is {_shape(table[key])}'
-        raise ValueError(f'{key} should be {(count, *shape)}, {there}') from None
+        wanted = f'{(count, *shape)}'.replace('-1', '2 or 3') # a confidence may be added
+        raise ValueError(f'{key} should be {wanted}, {_found(table, key)}') from None
 
 # %% ../../nbs/library/5_video/54c_hand_files.ipynb #4fb7b5c3
 def _seen_by_network(
@@ -147,6 +180,12 @@ _STATED = .8 # probability of a side that a file states
 _FARTHEST = 1e6 # pixels; no picture is so large, and what is farther away was not seen
 _FEWEST = 4 # joints of a hand
 
+def _mean_confidence(confidence:np.ndarray)->np.ndarray: # (n, 21), NaN: unknown → (n,)
+    "Of the joints that have one; 0 where none has"
+    known = np.isfinite(confidence)
+    total = np.where(known, confidence.clip(0, 1), 0).sum(-1)
+    return total/known.sum(-1).clip(1)
+
 def _hands(
     table:dict, # of n hands
     order:str, # of the joints
@@ -161,7 +200,7 @@ def _hands(
     keypoints = to_mano21(torch.from_numpy(given), order).numpy()
     confidence = keypoints[..., 2]
     stated = 'score' in table
-    score = _numbers(table, 'score') if stated else np.nanmean(confidence.clip(0, 1), -1)
+    score = _numbers(table, 'score') if stated else _mean_confidence(confidence)
     believed = (confidence > LEAST) & (abs(keypoints[..., :2]) < _FARTHEST).all(-1)
     pixels = np.where(believed[..., None], keypoints[..., :2], np.nan)
     hands = zip(pixels, right.clip(1 - _STATED, _STATED), score.clip(0, 1), strict=True)
@@ -172,52 +211,29 @@ def _counts(hand:tuple)->bool: # keypoints, probability, confidence
     seen = np.isfinite(hand[0]).all(-1).sum()
     return seen >= _FEWEST and hand[2] > 0
 
-# %% ../../nbs/library/5_video/54c_hand_files.ipynb #f017b164
-def _points(found:list)->np.ndarray: # T lists of hands → (n, 2) all joints that were seen
-    "All joints of all frames"
-    hands = [hand[0] for frame in found for hand in frame]
-    points = np.array(hands).reshape(-1, 2)
-    seen = np.isfinite(points).all(-1)
-    return points[seen]
-
-def _to_pixels(
-    found:list, # T lists of hands
-    size:tuple, # width and height of the video
-    path:Path, # where they come from
-)->list: # the same, in pixels
-    "Turn shares of the image's sides into pixels"
-    points = _points(found)
-    shares = (abs(points) <= 1.5).all(-1)
-    if not len(points) or shares.mean() < .5: return found
-    if points.min() < -.05 or not shares.all():
-        raise ValueError(
-            f'{path}: coordinates from {points.min():.2g} to {points.max():.2g}: expected '
-            'pixels of the film, or shares from 0 to 1 (with OpenPose: --keypoint_scale 0)')
-    sides = np.array(size) - 1
-    return [[(hand[0]*sides, *hand[1:]) for hand in frame] for frame in found]
-
-def _check_hands(
-    found:list, # T lists of hands
-    size:tuple, # width and height of the video
-    path:Path, # where they come from
-):
-    "Refuse hands that this video cannot show"
-    if not any(found):
-        raise ValueError(f'{path}: no hand in any of {len(found)} frames')
-    points = _points(found)
-    inside = ((points > -.5) & (points < np.array(size) - .5)).all(-1).mean()
-    if inside < .5:
-        raise ValueError(
-            f'{path}: {1 - inside:.0%} of the joints lie outside of the film of '
-            f'{size[0]}x{size[1]} pixels (up to {points.max():.0f}): '
-            'they belong to images of another size, or to a crop')
-
 # %% ../../nbs/library/5_video/54c_hand_files.ipynb #42dfd412
+def _coco_list(
+    content:dict, # json
+    name:str, # of the list
+    *keys, # of each entry
+)->list: # of dicts that have these keys
+    "A list of COCO's file"
+    entries = content.get(name)
+    if not isinstance(entries, list):
+        raise ValueError(f'{name} is {entries!r:.40}, expected a list, as COCO has it')
+    for entry in entries:
+        if not isinstance(entry, dict):
+            raise ValueError(f'{name} holds {entry!r:.40}, expected {", ".join(keys)} of each')
+        _require(entry, f'one of {name}', *keys)
+    return entries
+
 def _of_coco(content:dict)->dict: # json → name of an image → its annotations
     "Annotations by image; empty where the file is none of COCO's"
-    names = {image['id']: image['file_name'] for image in content.get('images', ())}
+    if 'images' not in content: return {}
+    names = {image['id']: image['file_name']
+             for image in _coco_list(content, 'images', 'id', 'file_name')}
     found = {name: [] for name in names.values()}
-    for annotation in content.get('annotations', ()):
+    for annotation in _coco_list(content, 'annotations', 'image_id'):
         number = annotation['image_id']
         if number not in names:
             raise ValueError(f'an annotation speaks of image {number}, which images does not list')
@@ -227,8 +243,11 @@ def _of_coco(content:dict)->dict: # json → name of an image → its annotation
 def _by_frame(table:dict)->dict: # of all frames → number of a frame as text → its table
     "Cut one table of a whole video into tables of frames"
     frames = _numbers(table, 'frame')
-    if not np.array_equal(frames, frames.round()):
-        raise ValueError('frame should be whole numbers')
+    if not np.array_equal(frames, frames.round()) or (frames < 0).any():
+        raise ValueError('frame should be whole numbers from 0')
+    for key, column in table.items():
+        if np.shape(column)[:1] != frames.shape:
+            raise ValueError(f'{key} is {_shape(column)}, expected {len(frames)} rows as in frame')
     found = {}
     for frame in np.unique(frames):
         rows = frames == frame
@@ -256,10 +275,16 @@ def _entries(path:Path)->dict: # name of a frame → its file, or its tables
 
 # %% ../../nbs/library/5_video/54c_hand_files.ipynb #2c893872
 def _is_ours(path:Path)->bool: # file or folder
-    "Is it a file of `Tracks.save`?"
+    "Is it a file of `Tracks.save`, or another one that this program has made?"
     if path.suffix != '.npz' or not path.is_file(): return False
     there = read_arrays(path, 'table of hands')
-    return {'keypoints', 'valid', 'fps'} <= {*there}
+    return MARK in there or {'keypoints', 'valid', 'fps'} <= {*there}
+
+def _seen(tracks:Tracks)->list: # T lists of hands
+    "The hands of tracks, as `check_hands` takes them"
+    pixels = torch.where(tracks.valid[..., None], tracks.keypoints, torch.nan).numpy()
+    found = tracks.valid.any(-1)
+    return [[(hand,) for hand in pixels[t][found[t]]] for t in range(len(tracks))]
 
 def _hands_by_frame(
     path:Path, # folder or file
@@ -269,15 +294,16 @@ def _hands_by_frame(
     whole:bool, # are hands of other frames a mistake?
 )->list: # T lists of hands
     "Hands of each frame, as the files state them"
-    found = []
     with expect('footage', path, 'hands'):
-        for entry in match_frames(_entries(path), names, path, whole):
-            is_file = isinstance(entry, Path)
-            with expect('footage', entry if is_file else path, 'hands'):
-                content = _READERS[entry.suffix](entry) if is_file else entry
-                tables = [] if content is None else _tables(content)
-                hands = [hand for table in tables for hand in _hands(table, order, size)]
-                found.append(hands)
+        entries = match_frames(_entries(path), names, path, whole)
+    found = []
+    for entry in entries:
+        is_file = isinstance(entry, Path)
+        with expect('footage', entry if is_file else path, 'hands'):
+            content = _READERS[entry.suffix](entry) if is_file else entry
+            tables = [] if content is None else _tables(content)
+            hands = [hand for table in tables for hand in _hands(table, order, size)]
+            found.append(hands)
     return found
 
 # %% ../../nbs/library/5_video/54c_hand_files.ipynb #06b93599
@@ -294,10 +320,13 @@ def read_hands(
         raise ValueError(
             f'expected the joint order of one hand ({", ".join(JOINT_ORDERS)}), got {order!r}')
     path = Path(path)
-    if _is_ours(path): return load_tracks(path)
-    found = _to_pixels(_hands_by_frame(path, names, size, order, whole), size, path)
-    _check_hands(found, size, path)
-    return make_tracks(found, fps, size)
+    if _is_ours(path):
+        tracks = load_tracks(path)
+        check_hands(_seen(tracks), tracks.size, path)
+        return tracks
+    found = to_pixels(_hands_by_frame(path, names, size, order, whole), size, path)
+    check_hands(found, size, path)
+    return make_tracks(surest_hands(found, path), fps, size)
 
 # %% ../../nbs/library/5_video/54c_hand_files.ipynb #f7b04436
 def read_detections(
@@ -314,6 +343,9 @@ def read_detections(
         with expect('footage', path, 'hands'):
             tables = _tables(_READERS[path.suffix](path))
             hands = [hand for table in tables for hand in _hands(table, order, size)]
-            tracks = make_tracks(_to_pixels([hands], size, path), 1., size)
+        found = to_pixels([hands], size, path)
+        if hands:
+            check_hands(found, size, path)
+        tracks = make_tracks(surest_hands(found, path), 1., size)
     found = tracks.valid[0].any(-1)
     return HandDetections(tracks.keypoints[0], found*tracks.score[0], tracks.valid[0])

@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from ..core.checks import distinct_names
 from ..data.clips import Clip
-from ..datasets.windows import windows
+from ..datasets.windows import Enough, windows
 from .images import VIDEO_SUFFIXES, files_of
 from .tracks import load_tracks, track_video
 from .footage import film_sequence
@@ -56,6 +56,7 @@ class FootageSettings:
     frames: int = 64 # of a clip at most
     stride: int = 0 # frames from one clip to the next; 0: no overlap
 
+# %% ../../nbs/library/5_video/55b_keypoint_store.ipynb #75fabfc2
 @dataclass
 class Footage:
     "Videos with what is known of them"
@@ -103,6 +104,8 @@ class Footage:
             part = windows(sequence, how.frames, how.stride or None, how.fps)
             rows.append(_found_in(video, sequence, len(part)))
             yield from part
+        if not any(row['clips'] for row in rows):
+            raise ValueError(_why_no_clips(self, rows))
 
     def info(self,
         rows:list, # what was found in each video
@@ -111,6 +114,20 @@ class Footage:
         return {'labels': 'keypoints', 'films': rows, **asdict(self.settings)}
 
 # %% ../../nbs/library/5_video/55b_keypoint_store.ipynb #847ca3a7
+def _why_no_clips(
+    footage:Footage, # of videos that became no clip
+    rows:list, # what was found in each
+)->str: # for people
+    "What is missing in the videos"
+    seen = [
+        f'{video}: hands in {row["right"]:.0%} (right) and {row["left"]:.0%} (left) '
+        f'of {row["frames"]} frames, cameras of {row["cameras"]:.0%}'
+        for video, row in zip(footage.videos[:3], rows, strict=False)]
+    given = [str(path) for path in (footage.hands, footage.cameras) if path]
+    from_files = f' by {" and ".join(given)}'*bool(given)
+    return (f'{"; ".join(seen)}{from_files}: a clip needs {Enough().shortest} frames in a row '
+            f'with a camera, and a hand in {Enough().labelled:.0%} of them')
+
 def _found_in(
     video:Path, # file or folder
     sequence, # `Sequence` of it

@@ -63,10 +63,13 @@ def load_tracks(
     "Read tracks"
     if not Path(path).exists(): raise FileNotFoundError(f'no tracks at {path}')
     try:
-        found = read_arrays(path, 'file of tracks', tuple(_TRACKS))
-        arrays = check_arrays(found, _TRACKS, path)
+        arrays = check_arrays(read_arrays(path, 'file of tracks'), _TRACKS, path)
     except ValueError as error:
         raise ValueError(f'{path} does not hold tracks: {error}') from None
+    unknown = [name for name in arrays if name not in _TRACKS and name != MARK]
+    if unknown:
+        raise ValueError(f'{path} holds {", ".join(unknown)} beside tracks, which this version '
+                         'of forehand4d does not know')
     if not len(arrays['score']):
         raise ValueError(f'{path} does not hold tracks: it has no frames')
     keypoints, valid, score = (
