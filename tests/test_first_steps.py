@@ -182,7 +182,7 @@ def test_a_demo_outside_a_clone_says_so_once(monkeypatch, capsys):
         raise ValueError('not now')
 
     monkeypatch.setattr(plan, 'in_clone', lambda: False)
-    monkeypatch.setattr(plan, '_run_step', fail)
+    monkeypatch.setattr(plan, 'run_notebook', fail)
     steps = plan.study('tiny')[:3]
     runs, failed = plan.run_steps(steps)
     assert (runs, len(failed)) == ([], 3)

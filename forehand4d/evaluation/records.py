@@ -186,6 +186,7 @@ def save_records(
     names = ('records.parquet', 'curves.parquet', 'methods.json', 'samples.npz')
     return [folder/name for name in names]
 
+# %% ../../nbs/library/4_evaluation/45_records.ipynb #ea82a8fa
 _TABLE = 'table of an evaluation'
 
 def _load_variety(
