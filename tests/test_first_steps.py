@@ -178,7 +178,7 @@ def test_each_of_three_commands_ends_with_the_next(words, then, tmp_path, monkey
 def test_a_demo_outside_a_clone_says_so_once(monkeypatch, capsys):
     from forehand4d.study import plan
 
-    def fail(*a):
+    def fail(*words, **options):
         raise ValueError('not now')
 
     monkeypatch.setattr(plan, 'in_clone', lambda: False)
