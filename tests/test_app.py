@@ -130,10 +130,10 @@ def test_a_photograph_and_a_video_may_come_from_a_webcam(page):
 
     with urlopen(f'http://127.0.0.1:{page[1]}/config') as answer:
         parts = json.load(answer)['components']
-    inputs = {part['type']: part['props'] for part in parts if part['props'].get('sources')}
-    for kind in ('image', 'video'):
-        assert {'upload', 'webcam'} <= {*inputs[kind]['sources']}
-        assert inputs[kind]['webcam_options']['mirror'] is False  # or left became right
+    named = {part['props'].get('label'): part['props'] for part in parts}
+    for label in ('photograph', 'short video'):
+        assert {'upload', 'webcam'} <= {*named[label]['sources']}
+        assert named[label]['webcam_options']['mirror'] is False  # or left became right
 
 
 def test_what_cannot_be_used_is_said(client, tmp_path):

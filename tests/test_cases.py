@@ -874,6 +874,7 @@ def test_many_shards_need_few_descriptors(tmp_path, monkeypatch):
     what the machine lacks is not called damage"""
     import resource
     from forehand4d.data import clip_store as clips
+    from forehand4d.data import tables
 
     clip = ClipStore(clip_store(tmp_path))[0]
     store = ClipStore(clips.write_clips([clip] * 200, tmp_path / 'many', shard_size=1))
@@ -886,7 +887,7 @@ def test_many_shards_need_few_descriptors(tmp_path, monkeypatch):
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
     monkeypatch.setattr(
-        clips.mmap,
+        tables.mmap,
         'mmap',
         lambda *a, **k: (_ for _ in ()).throw(OSError(24, 'Too many open files')),
     )

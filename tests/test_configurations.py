@@ -469,9 +469,10 @@ def evaluate_forecasts(weights, data, run):
     models = {method: load_forecaster(one.path, "cpu").model for method, one in found.items()}
     assert put_on_hands(models, data.hand_id) and scored_frames(models, profile("tiny")) == T
     test = forecast_test(data, T)
-    results = forecast_all(models, "", test, FutureSettings(T, 2, how=dict(steps=2)))
+    settings = FutureSettings(T, 2, how=dict(steps=2))
+    results = forecast_all(models, "", test, settings)
     errors = score_all(predictions_of(results), test.targets)
-    budgets = forecast_budgets(results, models, found, "", 2)
+    budgets = forecast_budgets(results, models, found, "", 2, settings)
     kept = forecast_samples(results, test)
     file_results(run, errors, budgets, kept, variety_of(results, test))
 

@@ -353,7 +353,7 @@ def whole_intrinsics(
     clip:Clip, # of a store
 )->Tensor: # (T, 3, 3)
     "Intrinsics of the whole pictures that the square ones of a clip were made from"
-    if 'source_size' not in clip.meta:
+    if 'source_size' not in (clip.meta or {}):
         return clip.intrinsics
     width, height = clip.meta['source_size']
     side = max(width, height)

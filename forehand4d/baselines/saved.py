@@ -74,7 +74,8 @@ def _of_hamer(
 
 def _size(clip:Clip)->Tensor: # (2,) width and height of its whole pictures
     "As large as the source has them"
-    size = clip.meta.get('source_size') or clip.meta.get('size')
+    meta = clip.meta or {}
+    size = meta.get('source_size') or meta.get('size')
     return torch.tensor(size or 2*clip.intrinsics[0, :2, 2] + 1).float()
 
 def _of_wilor(

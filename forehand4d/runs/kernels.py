@@ -21,6 +21,7 @@ import tempfile
 import threading
 from importlib import import_module
 from pathlib import Path
+from ..core.files import parse_json
 
 # %% ../../nbs/library/2_runs/21c_kernels.ipynb #22e82463
 HEAVY = (
@@ -76,7 +77,8 @@ def serve_kernels(
         size, files, *_ = socket.recv_fds(channel, NUMBER, 2)
         if not size:
             return
-        request = json.loads(_read(channel, int.from_bytes(size)))
+        text = _read(channel, int.from_bytes(size)).decode()
+        request = parse_json(text, 'the channel')
         pid = os.fork()
         if not pid:
             channel.close()

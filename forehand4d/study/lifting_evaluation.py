@@ -258,7 +258,7 @@ def with_pictures(
         return sample
     frames = show_frames(len(sample.valid), PICTURES)[1:]
     pictures, K = pictures_of(clip, frames, recorded)
-    if clip.dataset not in DOMAINS and 'source_size' in clip.meta:
+    if clip.dataset not in DOMAINS and 'source_size' in (clip.meta or {}):
         side = len(clip.image)
         pictures = [square_image(*one, side)[0] for one in zip(pictures, K, strict=True)]
     return replace(sample, later=np.stack(pictures), later_frames=torch.tensor(frames))
