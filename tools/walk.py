@@ -80,7 +80,7 @@ def wait_for_page(process, address):
     began = time.monotonic()
     while process.poll() is None and time.monotonic() - began < WITHIN:
         if answers(address):
-            os.killpg(process.pid, signal.SIGINT)
+            os.killpg(process.pid, signal.SIGTERM)  # SIGINT is ignored behind `&`
             return True
         time.sleep(0.2)
     return False

@@ -326,6 +326,14 @@ class FoundHands:
     place: Tensor # (n, 3) MANO's `transl`, metres
     betas: Tensor # (n, 10)
 
+    def __post_init__(self):
+        n = self.frame.numel()
+        shapes = dict(frame=(), side=(), turn=(16, 3), place=(3,), betas=(10,))
+        for name, each in shapes.items():
+            given = tuple(getattr(self, name).shape)
+            if given != (n, *each):
+                raise ValueError(f'{name} has the shape {given}, expected {(n, *each)}')
+
     def motion(self,
         clip:Clip, # whose frames they are of
         hand_id:str, # hand model of the numbers
