@@ -9,7 +9,6 @@ from test_adapters import N, stand_in, write, write_h2o  # noqa: F401, a fixture
 from forehand4d.baselines.hamer import Hamer, HamerHead, load_hamer
 from forehand4d.baselines.lifting_baselines import BaselineSettings, hamer_motions
 from forehand4d.baselines.lifting_baselines import saved_motions, with_authors
-from forehand4d.baselines.perframe import FoundHands
 from forehand4d.baselines.perframe import labelled_hands, whole_intrinsics
 from forehand4d.baselines.saved import saved_static, write_pictures
 from forehand4d.data.clip_store import ClipStore
@@ -150,9 +149,3 @@ def test_saved_output(recorded):
         saved_motions(str(folder / 'saved'), [clip], N)
     with pytest.raises(FileNotFoundError, match='expected a folder hamer, wilor, hawor, easymocap'):
         saved_motions(str(folder / 'downloads'), [clip], N)
-
-
-def test_hands_of_other_shapes_are_refused():
-    turn, betas = torch.zeros(2, 16, 3), torch.zeros(2, 10)
-    with pytest.raises(ValueError, match='place has the shape'):
-        FoundHands(torch.zeros(2), torch.zeros(2), turn, torch.zeros(2, 2, 3), betas)

@@ -326,14 +326,6 @@ class FoundHands:
     place: Tensor # (n, 3) MANO's `transl`, metres
     betas: Tensor # (n, 10)
 
-    def __post_init__(self):
-        n = self.frame.numel()
-        shapes = dict(frame=(), side=(), turn=(16, 3), place=(3,), betas=(10,))
-        for name, each in shapes.items():
-            given = tuple(getattr(self, name).shape)
-            if given != (n, *each):
-                raise ValueError(f'{name} has the shape {given}, expected {(n, *each)}')
-
     def motion(self,
         clip:Clip, # whose frames they are of
         hand_id:str, # hand model of the numbers
@@ -353,8 +345,8 @@ class FoundHands:
         found = torch.zeros(T, 2, dtype=torch.bool)
         found[t, side] = True
         numbers = (turn[..., 0, :], turn[..., 1:, :].flatten(-2), place, betas, found)
-        motion = hand_motion('hands', *numbers, 'absolute', hand_id)
-        return _into_view(motion, torch.arange(T), clip)
+        shown = hand_motion('hands', *numbers, 'absolute', hand_id)
+        return _into_view(shown, torch.arange(T), clip)
 
 # %% ../../nbs/library/7_baselines/73_perframe.ipynb #14f0d9b1
 def whole_intrinsics(
@@ -381,6 +373,8 @@ def hands_in_boxes(
     rot = torch.cat([rows.global_orient.view(-1, 1, 3, 3), rows.hand_pose], 1)
     K = whole_intrinsics(clip)[at].permute(1, 2, 0)
     place = place_weakly(rows.cam, rows.box_center, rows.box_size, K, left)
+    if place.shape != (len(rows.frame), 3):
+        raise ValueError('cam, box_center and box_size do not have a row a hand')
     return FoundHands(rows.frame, left.long(), mat_to_aa(rot)*mirror, place, rows.betas)
 
 def hands_of_table(
