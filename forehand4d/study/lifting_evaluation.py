@@ -257,7 +257,10 @@ def with_pictures(
     if clip.dataset not in DOMAINS and recorded is None:
         return sample
     frames = show_frames(len(sample.valid), PICTURES)[1:]
-    pictures, K = pictures_of(clip, frames, recorded)
+    try:
+        pictures, K = pictures_of(clip, frames, recorded)
+    except FileNotFoundError: # Ego-Exo4D has pictures of labelled frames alone
+        return sample
     if clip.dataset not in DOMAINS and 'source_size' in (clip.meta or {}):
         side = len(clip.image)
         pictures = [square_image(*one, side)[0] for one in zip(pictures, K, strict=True)]
