@@ -9,10 +9,11 @@ from test_adapters import N, stand_in, write, write_h2o  # noqa: F401, a fixture
 from forehand4d.baselines.hamer import Hamer, HamerHead, load_hamer
 from forehand4d.baselines.lifting_baselines import BaselineSettings, hamer_motions
 from forehand4d.baselines.lifting_baselines import saved_motions, with_authors
-from forehand4d.baselines.perframe import labelled_hands, whole_intrinsics
+from forehand4d.baselines.perframe import hands_in_boxes, labelled_hands, whole_intrinsics
 from forehand4d.baselines.saved import saved_static, write_pictures
 from forehand4d.data.clip_store import ClipStore
 from forehand4d.datasets.convert import convert
+from forehand4d.handworld.generate import make_clip
 from forehand4d.geometry.hand_models import forget_hands, hand_pair, know_hands, open_hand
 from forehand4d.geometry.hands import rest_wrist
 from forehand4d.geometry.rotations import mat_to_aa
@@ -149,3 +150,40 @@ def test_saved_output(recorded):
         saved_motions(str(folder / 'saved'), [clip], N)
     with pytest.raises(FileNotFoundError, match='expected a folder hamer, wilor, hawor, easymocap'):
         saved_motions(str(folder / 'downloads'), [clip], N)
+
+
+def test_rows_that_do_not_fit_are_refused():
+    clip = make_clip('lab-pour', 'test', 0, 8, 64, image=False)
+    turns = torch.eye(3).expand(2, 16, 3, 3)
+    table = dict(
+        frame=torch.zeros(2),
+        is_right=torch.ones(2),
+        global_orient=turns[:, 0],
+        hand_pose=turns[:, 1:],
+        betas=torch.zeros(2, 10),
+        cam=torch.ones(2, 3),
+        box_center=torch.full((2, 2), 30.0),
+        box_size=torch.full((2,), 20.0),
+    )
+    assert hands_in_boxes(table, clip).place.shape == (2, 3)
+    with pytest.raises(ValueError, match='a row a hand'):
+        hands_in_boxes(table | {'box_size': torch.full((2, 1), 20.0)}, clip)
+
+
+def test_hamer_looks_where_labels_are():
+    clip = make_clip('lab-pour', 'test', 0, 16, 64, image=False)
+    valid = torch.zeros_like(clip.valid2d)
+    valid[2::3] = True  # pictures of labelled frames alone, as in Ego-Exo4D
+    asked = []
+
+    def pictures(_, frames):
+        asked.extend(frames)
+        raise FileNotFoundError('seen')
+
+    settings = BaselineSettings(16, 4, pictures=pictures)
+    sparse = replace(clip, dataset='egoexo4d', valid2d=valid)
+    for boxes, expected in (('labels', [2, 5, 8, 14]), ('detector', [0, 4, 8, 12])):
+        asked.clear()
+        with pytest.raises(FileNotFoundError):
+            hamer_motions(object(), [sparse], replace(settings, boxes=boxes))
+        assert asked == expected

@@ -18,7 +18,6 @@ from ..core.compute import progress
 from ..geometry.motion import HandMotion, join_motions, stack_motions
 from ..data.clips import Clip
 from ..data.batches import Batch
-
 from ..handworld.generate import pictures_of
 from ..evaluation.comparison import Trained, count_parameters
 from ..evaluation.records import Budget
@@ -94,6 +93,21 @@ def _detected(picture)->tuple[Tensor, Tensor]: # (H, W, 3) uint8 → (2, 21, 2) 
     hands = detect_hands(picture)
     return hands.keypoints, hands.valid
 
+def _frames_looked_at(
+    clip:Clip, # to be looked at
+    settings:BaselineSettings, # how often
+)->list[int]: # rising
+    "Of every few frames the first that HaMeR can look at: it needs a box, labels say where"
+    frames = range(min(clip.length, settings.frames))
+    if settings.boxes == 'detector':
+        return list(frames[::settings.every])
+    labelled = clip.valid2d.flatten(1).any(1) # Ego-Exo4D has no pictures of other frames
+    first = {}
+    for t in frames:
+        if labelled[t]:
+            first.setdefault(t//settings.every, t)
+    return list(first.values()) or [0]
+
 def _look(
     model, # estimator of hands, or None
     clip:Clip, # to be looked at
@@ -102,7 +116,7 @@ def _look(
     "HaMeR's motion of a clip"
     if model is None:
         raise settings.missing('train_hands')
-    frames = range(0, min(clip.length, settings.frames), settings.every)
+    frames = _frames_looked_at(clip, settings)
     pictures, K = pictures_of(clip, frames, settings.pictures)
     detect = _detected if settings.boxes == 'detector' else None
     began = time.time()
