@@ -17,6 +17,7 @@ from ..geometry.hands import rest_wrist
 from ..geometry.hand_models import hand_pair
 from ..geometry.motion import HandMotion, stack_motions
 from ..core.files import reading
+from ..core.processes import own_device
 from ..networks.backbones import VitPose, normalise_image
 from ..networks.pretrained import read_state, vitpose_shape, vitpose_state, fill_weights
 
@@ -293,4 +294,4 @@ def load_hamer(
     fill_weights(model, weights, path, assign=True)
     model.cfg = SimpleNamespace(
         method='static', frames=frames, image_size=_LARGE, hand_id='mano-left-fixed')
-    return model.eval()
+    return model.to(own_device()).eval()

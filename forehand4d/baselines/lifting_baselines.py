@@ -9,12 +9,12 @@ __all__ = ['PARTS', 'SURE', 'BATCH', 'baseline_names', 'find_parts', 'load_parts
 
 # %% ../../nbs/library/7_baselines/78_lifting.ipynb #62671219
 import time
-import torch
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from torch import Tensor
-from ..core.compute import progress
+from ..core.processes import own_device
 from ..geometry.motion import HandMotion, join_motions, stack_motions
 from ..data.clips import Clip
 from ..data.batches import Batch
@@ -22,6 +22,7 @@ from ..handworld.generate import pictures_of
 from ..evaluation.comparison import Trained, count_parameters
 from ..evaluation.records import Budget
 from ..fitting.refinement import observe
+from ..runs.shares import Shares
 from ..training.weights import pick_weights
 from .hamer import load_hamer
 from .perframe import PerFrame, predict_frames
@@ -79,6 +80,7 @@ class BaselineSettings:
     profile: str = 'cpu' # named where a run is missing
     pictures: Callable|None = None # recorded clip, frames → pictures, intrinsics; None: none
     boxes: str = 'labels' # HaMeR looks around the keypoints of the labels, or of the 'detector'
+    shares: Shares = Shares() # where pieces of the work are kept
 
     def missing(self,
         notebook:str, # that trains what is missing
@@ -110,8 +112,8 @@ def _frames_looked_at(
 
 def _look(
     model, # estimator of hands, or None
-    clip:Clip, # to be looked at
     settings:BaselineSettings, # which frames
+    clip:Clip, # to be looked at
 )->tuple[HandMotion, float]: # (T), seconds
     "HaMeR's motion of a clip"
     if model is None:
@@ -130,17 +132,14 @@ def hamer_motions(
     settings:BaselineSettings, # which frames
 )->tuple[HandMotion, float]: # (N, T), seconds
     "HaMeR's motions of all clips"
-    found = [_look(model, clip, settings) for clip in progress(clips, 'hamer')]
+    shares = settings.shares.inside('hamer', HandMotion)
+    found = [*shares.map(partial(_look, model, settings), clips, 'hamer')]
     motions, seconds = zip(*found, strict=True)
     return stack_motions(motions), sum(seconds)
 
 # %% ../../nbs/library/7_baselines/78_lifting.ipynb #0b092719
 SURE = 4 # keypoints of a hand that is counted as seen
 BATCH = 16 # clips that are fitted at a time
-
-def _device()->str:
-    "Where networks run"
-    return 'cuda' if torch.cuda.is_available() else 'cpu'
 
 def hand_found(
     batch:Batch, # from `collate`
@@ -151,19 +150,23 @@ def hand_found(
 def easymocap_motions(
     start:HandMotion, # (N, T) of HaMeR
     batch:Batch, # from `collate`, all clips
-    rounds:int, # of L-BFGS in each stage
+    settings:BaselineSettings, # how it is run
 )->tuple[HandMotion, float]: # (N, T), seconds
     "EasyMocap's fits of all clips"
-    began = time.time()
-    device = _device()
-    fitted = []
-    for first in progress(range(0, len(batch), BATCH), 'easymocap'):
+    device = own_device()
+
+    def piece(first:int)->tuple: # index of the first clip of a batch → motion, seconds
+        began = time.time()
         part = slice(first, first + BATCH)
         seen = batch.rows(part).to(device)
         first_guess = start.rows(part).map(lambda x: x.to(device))
-        motion = fit_easymocap(first_guess, observe(seen, use3d=False), rounds)
-        fitted.append(motion.cpu())
-    return join_motions(fitted), time.time() - began
+        motion = fit_easymocap(first_guess, observe(seen, use3d=False), settings.rounds)
+        return motion.cpu(), time.time() - began
+
+    shares = settings.shares.inside('easymocap', HandMotion)
+    found = [*shares.map(piece, range(0, len(batch), BATCH), 'easymocap')]
+    fitted, seconds = zip(*found, strict=True)
+    return join_motions(fitted), sum(seconds)
 
 def hawor_motions(
     model, # infiller, or None
@@ -175,7 +178,7 @@ def hawor_motions(
     if model is None:
         raise settings.missing('train_infiller')
     began = time.time()
-    device = _device()
+    device = own_device()
     found = hand_found(batch).to(device)
     real = batch.real.to(device)
     begin = start.map(lambda x: x.to(device))
@@ -197,7 +200,7 @@ def run_baselines(
     motions = {'hamer': start}
     seconds = dict.fromkeys(wanted, looking)
     if 'easymocap' in wanted:
-        motions['easymocap'], spent = easymocap_motions(start, batch, settings.rounds)
+        motions['easymocap'], spent = easymocap_motions(start, batch, settings)
         seconds['easymocap'] += spent
     if 'hawor' in wanted:
         inputs = start, batch, settings

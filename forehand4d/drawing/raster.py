@@ -10,6 +10,7 @@ from importlib.util import find_spec
 import numpy as np
 import torch
 from torch import Tensor
+from ..core.processes import own_device
 
 # %% ../../nbs/library/3_drawing/31_raster.ipynb #0ea28a80
 def _to_ndc(
@@ -45,8 +46,7 @@ def rasterise(
     front = before.nonzero()[:, 0]
     if not len(front):
         return _nothing(height*width)
-    device = 'cuda' if torch.cuda.is_available() else 'cpu'
-    place = dict(device=device, dtype=torch.float32)
+    place = dict(device=own_device(), dtype=torch.float32)
     shown = corners[front].to(**place)
     screen = _to_ndc(shown, K.to(**place), width, height)
     screen = screen.flatten(0, 1)

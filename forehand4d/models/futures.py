@@ -10,13 +10,13 @@ import time
 from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor
-from ..core.compute import progress
 from ..geometry.motion import HandMotion
 from ..geometry.motion_vector import MotionStats, encode198
 from ..data.batches import Batch, batch_motion, batch_past, collate
 from .present import FIT_SURE, Present, PresentNoise, simulate_present
 from ..released.networks import LegacyModel
 from .forecaster import Forecaster
+from ..runs.shares import Shares
 
 # %% ../../nbs/library/6_models/69b_futures.ipynb #b3753b65
 TOLD = ('image', 'hands', 'present', 'past') # what may be known, with what stands before it
@@ -30,6 +30,7 @@ class FutureSettings:
     batch: int = 40 # clips at a time
     known_shape: bool = False # give the labelled shape of the hands, zero where there is none
     how: dict = field(default_factory=dict) # further arguments of `forecast`
+    shares: Shares = Shares() # where pieces of the work are kept
 
 @dataclass(frozen=True)
 class Futures:
@@ -157,25 +158,27 @@ def forecast_clips(
 )->Futures:
     "Forecast many clips"
     _check_told(settings.told)
-    parts, motions = [], {}
-    for start in progress(range(0, len(clips), settings.batch), 'forecasting'):
+
+    def piece(start:int)->Futures: # number of the first clip of a batch
         stop = start + settings.batch
         motion, part = _forecast_some(model, clips[start:stop], stats, settings, seed + start)
-        parts.append(part)
-        for index in show:
-            if start <= index < stop:
-                motions[index] = motion.rows(index - start)
-    return _joined(parts, motions, len(clips))
+        shown = {i: motion.rows(i - start) for i in show if start <= i < stop}
+        return replace(part, motions=shown)
+
+    starts = range(0, len(clips), settings.batch)
+    return _joined([*settings.shares.map(piece, starts, 'forecasting')], len(clips))
 
 def _joined(
     parts:list, # `Futures` of each batch
-    motions:dict, # clip → its futures, of those to be shown
     count:int, # clips
 )->Futures:
     "The forecasts of all batches"
     joints = torch.cat([part.joints for part in parts])
     channels = torch.cat([part.channels for part in parts])
     likely = [part.likely for part in parts if part.likely is not None]
+    motions = {}
+    for part in parts:
+        motions |= part.motions
     spent = sum(part.seconds for part in parts)
     return Futures(
         joints, channels, likely=torch.cat(likely) if likely else None,

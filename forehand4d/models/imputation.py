@@ -9,13 +9,15 @@ __all__ = ['ImputeSettings', 'impute', 'latest_lifter', 'ImputeLabels', 'LabelJo
 # %% ../../nbs/library/6_models/63_imputation.ipynb #4231d36e
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
+from functools import partial
+from itertools import chain
+from pathlib import Path
 import pandas as pd
 import torch
-from ..core.compute import progress
-from ..core.processes import first_process_first, group
+from ..core.processes import first_process_first
 from ..geometry.motion import HandMotion
 from ..data.batches import Batch, collate
-from ..data.clip_store import ClipStore, write_clips
+from ..data.clip_store import ClipStore, encode_clip, write_clips
 from ..data.clips import Clip, track_of, window
 from ..data.loaders import ClipDataset
 from ..evaluation.scoring import method_id
@@ -26,6 +28,7 @@ from .lifting import LoadedLifter
 from ..runs.profiles import Profile
 from ..runs.profiles import profile_of_run
 from ..runs.record import Run, list_runs
+from ..runs.shares import Shares, shares_of
 from ..training.weights import pick_weights
 
 # %% ../../nbs/library/6_models/63_imputation.ipynb #91cfeb09
@@ -129,26 +132,26 @@ def _impute_batch(
     return found
 
 # %% ../../nbs/library/6_models/63_imputation.ipynb #62519b9e
-def _rounds(
+def _piece(
     data:ClipDataset, # clips
     work:_Work, # model and procedure
-)->Iterator[list]: # pairs of all processes in the first one, nothing in others
-    "Batches, one for each process at a time"
-    processes = group()
-    rank, world = 0, 1
-    if processes:
-        rank, world = processes.process_index, processes.num_processes
-        work.lifter.model.to(processes.device)
-    size = work.settings.batch
-    starts = range(0, len(data), size*world)
-    for first in progress(starts, 'imputing', disable=rank > 0):
-        at = first + rank*size
-        clips = [data[i] for i in range(at, min(at + size, len(data)))]
-        found = _impute_batch(clips, work, work.settings.seed + at) if clips else []
-        every = [found]*world
-        if processes:
-            torch.distributed.gather_object(found, None if rank else every)
-        yield [] if rank else sum(every, [])
+    first:int, # number of the batch's first clip
+)->list: # pairs of a clip, or None where one is rejected, and what is to be said of it
+    "Label one batch of a dataset"
+    stop = min(first + work.settings.batch, len(data))
+    clips = [data[i] for i in range(first, stop)]
+    return _impute_batch(clips, work, work.settings.seed + first)
+
+def _some_kept(
+    pairs:Iterator, # of a clip or None, and what is to be said of it
+    rejected:list|None, # filled with what was dropped and why
+)->Iterator: # clips
+    "Those that were kept"
+    for clip, note in pairs:
+        if clip is not None:
+            yield clip
+        elif rejected is not None:
+            rejected.append(note)
 
 def impute(
     data:ClipDataset, # clips with keypoints
@@ -159,14 +162,10 @@ def impute(
     rejected:list|None=None, # filled with what was dropped and why
     **settings, # `use3d`, `seed` and `limit` of `ImputeSettings`
 )->Iterator[Clip]: # with imputed motion
-    "The clips of a dataset with labels, in the first of several processes those of all"
+    "The clips of a dataset with labels"
     work = _Work(lifter, how, ImputeSettings(batch, steps, **settings))
-    for found in _rounds(data, work):
-        for clip, note in found:
-            if clip is not None:
-                yield clip
-            elif rejected is not None:
-                rejected.append(note)
+    pieces = Shares().map(partial(_piece, data, work), range(0, len(data), batch), 'imputing')
+    return _some_kept(chain.from_iterable(pieces), rejected)
 
 # %% ../../nbs/library/6_models/63_imputation.ipynb #05a0229e
 def latest_lifter(
@@ -240,6 +239,7 @@ class LabelJob:
     how: FitSettings # procedure
     settings: ImputeSettings # the rest
     source: dict|str|None = None # where the model comes from, for the record
+    processes: int = 1 # that the user asked for
 
     def provenance(self,
         rejected:list, # what was dropped and why, filled while clips are written
@@ -266,23 +266,43 @@ def _at_least_one(
     yield first
     yield from labelled
 
+def _encoded_piece(
+    data:ClipDataset, # clips
+    work:_Work, # model and procedure
+    first:int, # number of the batch's first clip
+)->list: # pairs of a row of a store, or None, and what is to be said of the clip
+    "One batch, as it is kept on disk"
+    found = _piece(data, work, first)
+    return [(clip and encode_clip(clip), note) for clip, note in found]
+
+def _write_pieces(
+    job:LabelJob, # what is labelled, and how
+    pieces:Iterator, # lists of pairs of `_encoded_piece`
+    folder:Path, # new store
+):
+    "Join the pieces"
+    rejected = []
+    rows = _some_kept(chain.from_iterable(pieces), rejected)
+    some = _at_least_one(rows, rejected, job.settings.limit)
+    write_clips(some, folder, job.provenance(rejected))
+
 def write_labels(
     job:LabelJob, # what is labelled, and how
     run:Run, # whose folder gets the store `labels`
 )->ClipStore: # labelled clips; its manifest lists the rejected ones
-    "Label a dataset unless that is done, in all processes of the run"
+    "Label a dataset unless that is done, in all processes of the run; the first joins the pieces"
     folder = run.dir/'labels'
+    shares = shares_of(run, job.data, job.processes)
     if not run.done and not (folder/'manifest.json').exists():
-        rejected = []
-        chosen = asdict(job.settings)
-        labelled = impute(job.data, job.lifter, job.how, rejected=rejected, **chosen)
-        if run.writing:
-            some = _at_least_one(labelled, rejected, job.settings.limit)
-            write_clips(some, folder, job.provenance(rejected))
-        else:
-            list(labelled) # the first process gets them
+        work = _Work(job.lifter, job.how, job.settings)
+        starts = range(0, len(job.data), job.settings.batch)
+        label = partial(_encoded_piece, job.data, work)
+        pieces = shares.inside('labels').map(label, starts, 'imputing')
         with first_process_first():
-            run.add_artifact('labels/manifest.json')
+            if run.writing:
+                _write_pieces(job, pieces, folder)
+    run.add_artifact('labels/manifest.json')
+    shares.clear()
     return ClipStore(folder)
 
 # %% ../../nbs/library/6_models/63_imputation.ipynb #b39e0b13

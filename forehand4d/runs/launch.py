@@ -11,12 +11,14 @@ import itertools
 import os
 import sys
 import tempfile
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from fastcore.xtras import modified_env
 from ..core.paths import data_root, outputs_root, project_root
-from ..core.files import atomic_path, file_hash
+from ..core.files import atomic_path, file_hash, read_json, write_json
+from ..core.processes import together
 from .folders import check_name, relative, require_same, set_aside
 from .kernels import can_be_warm, warm_manager
 from .parameters import check_parameters, find_notebook, notebook_parameters
@@ -261,6 +263,55 @@ class _Launch:
             raise ValueError(f'{self.path.name} left no record: it must call start_run')
         return Run(noted)
 
+# %% ../../nbs/library/2_runs/22_launch.ipynb #a2200001
+_PROBLEMS = {kind.__name__: kind for kind in (ValueError, OSError, FileNotFoundError)}
+
+def _in_group(
+    notebook:str, # path
+    params:dict, # all of its parameters
+    aloud:bool, # print what the notebook prints
+    notes:str, # folder in which a process says what came of it
+):
+    "What each of several processes does"
+    rank = int(os.environ['RANK'])
+    note = Path(notes)/f'{rank}.json'
+    try:
+        run = run_notebook(notebook, params, out=sys.stdout if aloud and not rank else None)
+    except (NotebookError, ValueError, OSError) as error:
+        where = dict(path=str(getattr(error, 'path', '')), trace=getattr(error, 'trace', ''))
+        write_json(note, dict(kind=type(error).__name__, says=str(error), at=time.time(), **where))
+        raise
+    write_json(note, dict(folder=str(run.dir)))
+
+def _first_problem(
+    notes:list, # of processes
+)->Exception|None: # to be raised; None: none of them came to say one
+    "What went wrong in several processes, before it ended the others"
+    problems = [note for note in notes if 'says' in note]
+    if not problems:
+        return None
+    first = min(problems, key=lambda note: note['at'])
+    if first['kind'] == NotebookError.__name__:
+        return NotebookError(first['says'], Path(first['path']), first['trace'])
+    return _PROBLEMS.get(first['kind'], OSError)(first['says'])
+
+def _run_together(
+    path:Path, # of the notebook
+    params:dict, # all of its parameters
+    aloud:bool, # print what the notebook prints
+)->Run: # the finished run
+    "Run a notebook in several processes of this machine"
+    with tempfile.TemporaryDirectory() as scratch:
+        failed = None
+        try:
+            together(_in_group, params['processes'], str(path), params, aloud, scratch)
+        except RuntimeError as error:
+            failed = error
+        notes = [read_json(note) for note in sorted(Path(scratch).glob('*.json'))]
+    if failed:
+        raise _first_problem(notes) or OSError(f'{path.stem}: {failed}') from None
+    return Run(notes[0]['folder'])
+
 # %% ../../nbs/library/2_runs/22_launch.ipynb #1161e98d
 def run_notebook(
     notebook:str|Path, # name such as `train_forecast`, or a path
@@ -284,6 +335,8 @@ def run_notebook(
     if folder and (run := on_record(folder, params, rank)):
         return run
     check_parameters(path, asked, there=True)
+    if params.get('processes', 1) > 1 and 'RANK' not in os.environ:
+        return _run_together(path, params, out is not None)
     if folder and not rank:
         _free_name(folder, params)
     return _Launch(path, params, folder=folder, rank=rank, out=out, err=err).run()

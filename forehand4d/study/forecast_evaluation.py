@@ -21,7 +21,7 @@ from ..evaluation.scoring import ROLES, Targets, method_id, stack_targets
 from ..handworld.again import can_be_acted_again, perfect_forecasts
 from ..evaluation.variety import motion_channels, speed_statistics, variety_summary
 from ..models.forecast_sampling import SampleSettings
-from ..models.futures import FutureSettings, forecast_clips
+from ..models.futures import FutureSettings, Futures, forecast_clips
 from ..runs.choices import find_path
 from ..runs.record import Run, list_runs
 from ..released.networks import LegacyModel
@@ -176,8 +176,9 @@ def forecast_all(
     seed:int=0, # seed of the futures
 )->dict: # row → `Futures`
     "Futures of all test clips by all methods"
-    def ask(method, told, **extra):
-        how = replace(settings, told=told, how=settings.how | extra)
+    def ask(row, method, told, **extra):
+        shares = settings.shares.inside(row, Futures, HandMotion)
+        how = replace(settings, told=told, how=settings.how | extra, shares=shares)
         return forecast_clips(models[method], test.clips, test.stats, how, test.shown, seed)
 
     results = {}
@@ -185,13 +186,13 @@ def forecast_all(
         extra = {'guidance': guidance} if method == 'forecast-guided' else {}
         told = 'hands' if method.endswith('static-hamer') else 'image'
         if method == 'latentact':
-            results[LIKELIEST] = ask(method, told, samples=1, likeliest=True)
+            results[LIKELIEST] = ask(LIKELIEST, method, told, samples=1, likeliest=True)
             extra = {'likeliest': False}
-        results[method] = ask(method, told, **extra)
+        results[method] = ask(method, method, told, **extra)
     if informed:
-        results['forecast-hands'] = ask(informed, 'present')
+        results['forecast-hands'] = ask('forecast-hands', informed, 'present')
     if informed and any(map(_has_past, test.clips)):
-        results['forecast-past'] = ask(informed, 'past')
+        results['forecast-past'] = ask('forecast-past', informed, 'past')
     return results
 
 def predictions_of(

@@ -10,10 +10,9 @@ __all__ = ['DRAW', 'FIT_ROWS', 'HARD', 'PICTURES', 'find_lifters', 'LiftSettings
 import time
 import numpy as np
 import torch
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from torch import Tensor
-from ..core.compute import progress
 from ..geometry.motion import HandMotion
 from ..data.clips import Clip, square_image, track_of
 from ..data.batches import Batch, collate
@@ -25,6 +24,7 @@ from ..fitting.procedure import fit_tracks, procedure
 from ..fitting.refinement import RefineConfig, observe, refine_batch
 from ..released.networks import RELEASED_STEPS, LegacyModel
 from ..runs.record import list_runs
+from ..runs.shares import Shares
 from ..training.weights import pick_weights
 from ..video.recordings import Spoil, spoiled
 from ..handworld.domains import DOMAINS
@@ -62,6 +62,7 @@ class LiftSettings:
     refine: RefineConfig = field(default_factory=RefineConfig) # settings of the refinement
     batch: int = 64 # clips at a time
     known_shape: bool = False # give the labelled shape of the hands, zero where there is none
+    shares: Shares = Shares() # where pieces of the work are kept
 
 @dataclass(frozen=True)
 class Lifted:
@@ -70,17 +71,25 @@ class Lifted:
     seconds: float # a motion
     motions: dict # clip → its first motion (1, T), of those to be shown
 
-def _batches(
+def _batch(
     clips:list, # all clips
     settings:LiftSettings, # size of batches
     model, # says on which device they are wanted
-    title:str, # of the progress bar
-)->Iterator[tuple[int, Batch]]: # index of the first clip, batch
-    "Clips, some at a time"
+    first:int, # index of the first clip
+)->Batch:
+    "Some of the clips"
     device = next(model.parameters()).device
-    for first in progress(range(0, len(clips), settings.batch), title):
-        batch = collate(clips[first:first + settings.batch], settings.frames)
-        yield first, batch.to(device)
+    return collate(clips[first:first + settings.batch], settings.frames).to(device)
+
+def _by_batch(
+    piece:Callable, # of the index of the first clip of a batch
+    clips:list, # all clips
+    settings:LiftSettings, # size of batches
+    row:str, # name
+)->list: # results
+    "Do a piece of work for each batch"
+    starts = range(0, len(clips), settings.batch)
+    return [*settings.shares.inside(row, HandMotion).map(piece, starts, row)]
 
 def _draw(
     model, # lifting model
@@ -144,6 +153,17 @@ def _shown(
             kept[index] = motion.rows(place).cpu()
     return kept
 
+def _joined(
+    parts:Iterable, # (joints, seconds, motions) of each batch
+    count:int, # motions in all
+)->Lifted:
+    "What was made of all batches"
+    joints, seconds, shown = zip(*parts, strict=True)
+    motions = {}
+    for some in shown:
+        motions |= some
+    return Lifted(torch.cat(joints), sum(seconds)/count, motions)
+
 def lift_clips(
     method:str, # name of the row
     model, # lifting model
@@ -153,22 +173,18 @@ def lift_clips(
     refine:bool=False, # refine, too? in a row of its own
 )->dict[str, Lifted]: # by row
     "Lift test clips"
+    def piece(first:int)->list: # index of the first clip → of each row (joints, seconds, motions)
+        batch = _batch(clips, settings, model, first)
+        found = []
+        for draws, spent in _lift_batch(model, batch, settings, first, refine):
+            joints = torch.stack([each.joints() for each in draws], 1).cpu()
+            found.append((joints, spent, _shown(draws[0], first, shown)))
+        return found
+
     rows = [method, f'{method}-refined'] if refine else [method]
-    joints = {row: [] for row in rows}
-    motions = {row: {} for row in rows}
-    seconds = dict.fromkeys(rows, 0)
-    for first, batch in _batches(clips, settings, model, method):
-        parts = _lift_batch(model, batch, settings, first, refine)
-        for row, (draws, spent) in zip(rows, parts, strict=True):
-            drawn = torch.stack([each.joints() for each in draws], 1)
-            joints[row].append(drawn.cpu())
-            seconds[row] += spent
-            motions[row] |= _shown(draws[0], first, shown)
-    found = {}
-    for row in rows:
-        each = seconds[row]/len(clips)/settings.samples
-        found[row] = Lifted(torch.cat(joints[row]), each, motions[row])
-    return found
+    by_row = zip(*_by_batch(piece, clips, settings, method), strict=True)
+    return {row: _joined(parts, len(clips)*settings.samples)
+            for row, parts in zip(rows, by_row, strict=True)}
 
 # %% ../../nbs/library/7_study/78b_lifting_evaluation.ipynb #51de126e
 FIT_ROWS = { # procedure → row
@@ -198,18 +214,18 @@ def fit_clips(
 )->Lifted: # without motions for figures
     "Fit test clips by one procedure"
     how, spoil = job
-    began = time.time()
-    tracks = []
-    for i, clip in enumerate(clips):
-        tracks.append(spoiled(clip, spoil, settings.seed + i))
-    joints = []
-    for first, batch in _batches(tracks, settings, model, row):
+
+    def piece(first:int)->tuple: # index of the first clip → joints, seconds, motions
+        began = time.time()
+        some = range(first, min(first + settings.batch, len(clips)))
+        tracks = [spoiled(clips[i], spoil, settings.seed + i) for i in some]
+        batch = _batch(tracks, settings, model, 0)
         lifted = _draw(model, batch, settings, max(1, how.samples), first)
         lifted = [_without_padding(motion, batch) for motion in lifted]
         fitted, _ = fit_tracks(observe(batch, use3d=False), lifted, how)
-        joints.append(fitted.joints()[:, None].cpu())
-    spent = time.time() - began
-    return Lifted(torch.cat(joints), spent/len(clips), {})
+        return fitted.joints()[:, None].cpu(), time.time() - began, {}
+
+    return _joined(_by_batch(piece, clips, settings, row), len(clips))
 
 # %% ../../nbs/library/7_study/78b_lifting_evaluation.ipynb #03403f95
 def _sampler(

@@ -19,6 +19,7 @@ from ..core.paths import outputs_root
 from ..core.compute import per_row
 from ..core.files import atomic_path, parse_json, reading
 from ..core.checks import check_config
+from ..core.processes import own_device
 from ..runs.record import Run, list_runs
 from ..runs.hub import download_weights, is_repository
 
@@ -267,8 +268,7 @@ def load_model(
     state, cfg = read_weights(path, tuple(builders))
     model = _build(builders[cfg['kind']], cfg, state, path)
     model.load_state_dict(state, assign=True)
-    usual = 'cuda' if torch.cuda.is_available() else 'cpu'
-    return model.to(device or usual).eval(), path
+    return model.to(device or own_device()).eval(), path
 
 # %% ../../nbs/library/4_training/44_weights.ipynb #68e05663
 def builder(
