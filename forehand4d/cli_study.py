@@ -13,6 +13,7 @@ from typing import Literal
 from fastcore.basics import patch
 from .core.paths import in_clone, project_root
 from .cli_runs import Text, shown_files
+from .runs.listing import counted
 
 # %% ../nbs/library/8_cli/80b_cli_study.ipynb #00d57b75
 @dataclass(frozen=True)
@@ -24,6 +25,7 @@ class Row:
     speed: float|None = None # clips a second
     memory: float|None = None # GB on each GPU
     disk: float|None = None # GB
+    fits: float = 0. # hours among those that fits take on a core of a processor
 
     def __str__(self)->str:
         cells = [f'{self.key:40}', f'{self.state:11}']
@@ -43,18 +45,38 @@ def _gigabytes(
     params:dict, # of a step that prepares a split
 )->float|None: # None where nothing is known
     "Size of the prepared clips of a split, on disk or estimated"
-    from forehand4d.baselines.data_survey import published_size
+    from forehand4d.baselines.data_survey import count_clips
     from forehand4d.core.paths import data_root
     from forehand4d.study.costs import clip_bytes
-    name, split = params['dataset'], params['split']
+    name, split, frames = params['dataset'], params['split'], params['frames']
     there = [path.stat().st_size for path in (data_root()/name/split).glob('*.arrow')]
     if there:
         return sum(there)/1e9
-    _, size = published_size(name, split)
-    if not size:
-        return None
-    clips = size if name == 'dexycb' else size/params['frames'] # DexYCB: one a sequence
-    return clips*clip_bytes(params['frames'])/1e9
+    clips = count_clips(name, split, frames)
+    return None if clips is None else clips*clip_bytes(frames)/1e9
+
+_ASKING = ( # notebooks that ask networks about clips
+    'impute_labels', 'evaluate_forecast', 'evaluate_lifting', 'evaluate_lifting_baselines')
+
+def _asked(
+    step, # of the study
+    steps:list, # all of them
+    size, # `Profile`
+)->dict: # fields of `Row`; empty where nothing is known
+    "What imputation or an evaluation costs"
+    from forehand4d.baselines.data_survey import count_mixture
+    from forehand4d.runs.parameters import notebook_parameters
+    from forehand4d.study.costs import asking_cost, full_lifters
+    if step.notebook not in _ASKING:
+        return {}
+    usual = notebook_parameters(step.notebook)['datasets']['default']
+    mixture = step.params.get('datasets', usual)
+    split = 'train' if step.notebook == 'impute_labels' else 'test'
+    prepared = (one.params['frames'] for one in steps if 'dataset' in one.params)
+    clips = count_mixture(mixture, split, size, next(prepared, size.frames))
+    if clips is None:
+        return {}
+    return vars(asking_cost(step.notebook, step.params, size, clips, full_lifters(step, steps)))
 
 # %% ../nbs/library/8_cli/80b_cli_study.ipynb #a318c1ea
 def cost_rows(
@@ -70,7 +92,7 @@ def cost_rows(
     rows = []
     for step in steps:
         cost = training_cost(step.notebook, step.params, size, processes)
-        facts = vars(cost) if cost else {}
+        facts = vars(cost) if cost else _asked(step, steps, size)
         if 'dataset' in step.params:
             facts = dict(disk=_gigabytes(step.params))
         rows.append(Row(step.key, state(step) if step.label else 'made anew', **facts))
@@ -88,12 +110,19 @@ def cost_lines(
     hours = sum(row.hours or 0 for row in left)
     memory = max((row.memory or 0 for row in left), default=0)
     disk = sum(row.disk or 0 for row in left)
+    fits = sum(row.fits for row in left)
     unknown = [row.key for row in left if row.disk is None and 'prepare_data' in row.key]
-    more = f', and {len(unknown)} splits of unknown size' if unknown else ''
+    more = f', and {counted(len(unknown), "split")} of unknown size' if unknown else ''
     gpus = f'{processes} GPUs, which hold' if processes > 1 else 'one GPU, which holds'
     total = (f'left to do: {hours:,.2f} hours of an L40S, {hours/processes:,.2f} on {gpus} '
              f'{memory:,.1f} GB; {disk:,.1f} GB of disk{more}')
-    said = 'Hours are of training; clips/s are what one GPU asks for.'
+    said = 'Hours are counted, of training, imputation and evaluation; clips/s are of one GPU.'
+    if fits:
+        said += (f' {fits:,.2f} of the hours are fits, as measured on one core of a processor; '
+                 'a GPU should take less.')
+    asked = [row.key for row in left if row.hours is None and row.key.split('/')[0] in _ASKING]
+    if asked:
+        said += f' Not counted, as the number of clips is not known: {", ".join(asked)}.'
     return [head, *map(str, rows), total, said]
 
 # %% ../nbs/library/8_cli/80b_cli_study.ipynb #b7df034d
@@ -129,7 +158,7 @@ class Paper:
     seeds: int = 0 # repetitions; 0: three at gpu and paper, else one
     only: tuple[str, ...] = () # steps, such as evaluate_forecast/main, with all that they need
     renew: bool = False # move what is out of date to outputs/old and run it again
-    processes: int = 1 # that train together on this machine, a GPU each
+    processes: int = 1 # that share trainings, imputation and evaluations, a GPU each
 
     def steps(self,
         data=None, # `DataRoles`; None: HandWorld

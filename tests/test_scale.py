@@ -11,12 +11,18 @@ from forehand4d.data.clip_store import write_clips
 from forehand4d.handworld.generate import make_clip
 from forehand4d.catalogue import open_dataset
 from forehand4d.models.forecaster import build_forecaster
-from forehand4d.models.imputation import impute
+from forehand4d.models.futures import FutureSettings
+from forehand4d.models.imputation import ImputeSettings, LabelJob, write_labels
+from forehand4d.data.loaders import ClipDataset
 from forehand4d.fitting.procedure import procedure
+from forehand4d.fitting.refinement import RefineConfig
 from forehand4d.models.lifter import build_lifter
 from forehand4d.models.lifting import load_lifter
 from forehand4d.runs.profiles import profile
 from forehand4d.runs.record import Run, list_runs, start_run, unlock_folder
+from forehand4d.runs.shares import shares_of
+from forehand4d.study.forecast_evaluation import forecast_all, forecast_test
+from forehand4d.study.lifting_evaluation import LiftSettings, fit_clips, fits_to_compare, lift_clips
 from forehand4d.training.weights import read_weights
 from forehand4d.training.loop import TrainConfig, train
 from test_runs import toy
@@ -43,16 +49,45 @@ def job(folder, name, stop=None, **more):
     unlock_folder(run.dir)
 
 
-def labels(folder, name):
+def labels(folder, name, data=None):
     "Impute labels, some of which are rejected"
-    data, rejected = open_dataset(str(folder / 'clips')), []
-    made = impute(
-        data, load_lifter('pretrained'), procedure('best', 8), 2, 2, limit=0.05, rejected=rejected
-    )
-    if os.environ.get('RANK', '0') != '0':
-        return list(made)
-    write_clips(made, folder / name, dict(rejected=rejected))
-    return None
+    data = data or open_dataset(str(folder / 'clips'))
+    settings = ImputeSettings(batch=2, steps=2, limit=0.05)
+    run = start_run('labels', dict(name=name), name, folder)
+    write_labels(LabelJob(data, load_lifter('pretrained'), procedure('best', 8), settings), run)
+    unlock_folder(run.dir)
+
+
+class Deadly(ClipDataset):
+    "Clips whose fifth ends the process as a full memory would; notes which were read"
+
+    def __getitem__(self, i):
+        (self.stores[0].folder.parent / f'read-{i}').touch()
+        if i == 4 and 'DEADLY' in os.environ:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return super().__getitem__(i)
+
+
+def evaluations(folder, name):
+    "Lift, fit and forecast; the first process keeps what came of it"
+    data = open_dataset(str(folder / 'clips'))
+    clips = [data[i] for i in range(len(data))]
+    run = start_run('evaluated', dict(name=name), name, folder)
+    shares = shares_of(run, data)
+    lifter = load_lifter('pretrained').model
+    how = LiftSettings(P.frames, 2, refine=RefineConfig(4), batch=2, shares=shares)
+    found = lift_clips('lifting', lifter, clips, [1, 4], how, refine=True)
+    job = fits_to_compare(['best'], 4, hard=True)['lifting-fit-hard']
+    found['lifting-fit-hard'] = fit_clips('lifting-fit-hard', lifter, clips, job, how)
+    torch.manual_seed(0)
+    test = forecast_test(data, P.frames)
+    asked = FutureSettings(P.frames, 2, batch=2, how=dict(steps=2), shares=shares)
+    found |= forecast_all({'forecast-3d': build_forecaster(P, data)}, 'forecast-3d', test, asked)
+    shares.clear()
+    if run.writing:
+        motions = {row: {i: part.motions[i].rot for i in part.motions} for row, part in found.items()}
+        joints = {row: part.joints for row, part in found.items()}
+        torch.save(dict(joints=joints, motions=motions), folder / f'{name}.pt')
 
 
 def finish(command, timeout=170):
@@ -105,7 +140,7 @@ def folder(tmp_path_factory):
     (folder / 'work.py').write_text(f'''
 import sys
 from pathlib import Path
-from test_scale import job, labels
+from test_scale import evaluations, job, labels
 folder = Path({str(folder)!r})
 for name in ('lifting-whole', 'forecast-whole', 'lifting-begun'): job(folder, name)
 for name in ('lifting-first2', 'forecast-first2'): job(folder, name, stop=1, save_every=1)
@@ -115,6 +150,7 @@ job(folder, 'forecast-shared', shard=True)
 job(folder, 'lifting-shared', stop=3, shard=True)
 job(folder, 'lifting-pieces', accumulate=2)
 labels(folder, 'labels-two')
+evaluations(folder, 'evaluated-two')
 ''')
     code, out, err = launch(folder / 'work.py')
     assert code == 0, err
@@ -202,13 +238,77 @@ def test_even_pieces(tmp_path):
         assert whole[term] == pytest.approx(pieces[term], rel=0.15), term
 
 
+def store_of(folder, name):
+    "What a store of labels says of itself and of its files"
+    assert not (folder / 'labels' / name / 'pieces').exists()
+    return read_json(folder / 'labels' / name / 'labels/manifest.json')
+
+
 def test_labels(folder):
     "Imputed labels do not depend on the number of processes, to the last bit"
     labels(folder, 'labels-one')
-    one, two = (read_json(folder / n / 'manifest.json') for n in ('labels-one', 'labels-two'))
-    assert (
-        one == two and one['clips'] + len(one['info']['rejected']) == 7 and one['info']['rejected']
-    )
+    one, two = (store_of(folder, name) for name in ('labels-one', 'labels-two'))
+    assert one == two
+    assert one['clips'] + len(one['info']['rejected']) == 7 and one['info']['rejected']
+
+
+def test_labels_of_a_killed_run(folder):
+    "It goes on behind the last piece that it had finished, and gives the same"
+    (folder / 'killed.py').write_text(f'''
+from pathlib import Path
+from test_scale import *
+folder = Path({str(folder)!r})
+labels(folder, 'labels-killed', Deadly(open_dataset(str(folder / 'clips')).stores))
+''')
+    command = [sys.executable, folder / 'killed.py']
+    os.environ['DEADLY'] = '1'
+    try:
+        assert finish(command)[0] == -signal.SIGKILL
+    finally:
+        del os.environ['DEADLY']
+    assert not (folder / 'labels/labels-killed/labels').exists()
+    for note in folder.glob('read-*'):
+        note.unlink()
+    code, _, err = finish(command)
+    assert code == 0, err
+    assert sorted(note.name for note in folder.glob('read-*')) == ['read-4', 'read-5', 'read-6']
+    assert store_of(folder, 'labels-killed') == store_of(folder, 'labels-two')
+
+
+def test_evaluations(folder):
+    "Lifted, fitted and forecast motions do not depend on the number of processes"
+    evaluations(folder, 'evaluated-one')
+    one, two = (torch.load(folder / f'evaluated-{n}.pt', weights_only=True) for n in ('one', 'two'))
+    assert {*one['joints']} >= {'lifting-refined', 'lifting-fit-hard', 'forecast-3d'}
+    assert one['joints'].keys() == two['joints'].keys()
+    for row, joints in one['joints'].items():
+        assert len(joints) == 7 and joints.equal(two['joints'][row]), row
+        shown = one['motions'][row]
+        assert shown.keys() == two['motions'][row].keys(), row
+        assert all(rot.equal(two['motions'][row][i]) for i, rot in shown.items()), row
+
+
+TOGETHER = """
+from forehand4d.core.processes import place, wait_for_all
+(run.dir/f'{place()[0]} of {place()[1]}').touch()
+wait_for_all()
+if steps < 0 and place()[0]: raise ValueError('no hands')
+run.finish(dict(files=len([*run.dir.glob('* of *')])))
+"""
+WITH_PROCESSES = 'steps: int = 3 # any\nprocesses: int = 1 # together\nname: str = "" # of the run'
+
+
+def test_processes_of_a_notebook(outputs, tmp_path):
+    "`processes` starts as many; the first keeps the record, an error in another one is told"
+    from forehand4d.runs.launch import NotebookError, run_notebook
+
+    nb = toy(tmp_path, 'shared', TOGETHER, WITH_PROCESSES)
+    run = run_notebook(nb, dict(processes=2), name='a')
+    assert run.done and run.metrics == {'files': 2} and (run.dir / 'run.ipynb').exists()
+    assert run_notebook(nb, dict(processes=3), name='a').manifest == run.manifest
+    with pytest.raises(NotebookError, match=r'shared: ValueError: no hands \(cell \d of process 1'):
+        run_notebook(nb, dict(processes=2, steps=-1), name='b')
+    assert not Run(outputs / 'shared/b').done
 
 
 def test_launcher(outputs):

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['CM', 'MOST_CLIPS', 'MOST_READ', 'BATCH', 'HOUR', 'PUBLISHED', 'evenly', 'difficulty', 'Survey', 'survey',
-           'reading_speed', 'store_facts', 'draw_survey', 'published_size', 'estimate']
+           'reading_speed', 'store_facts', 'draw_survey', 'published_size', 'count_clips', 'count_mixture', 'estimate']
 
 # %% ../../nbs/library/7_baselines/71a_data_survey.ipynb #952889cf
 import time
@@ -12,10 +12,13 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from torch import Tensor
+from ..catalogue import most_clips
+from ..core.paths import data_root
 from ..geometry.cameras import transform
 from ..data.clips import Clip
 from ..data.clip_store import ClipStore
 from ..data.loaders import ClipDataset, loader
+from ..data.names import DATASETS, parse_mixture, split_of
 from ..evaluation.scoring import score, stack_targets
 from .floors import static_oracle
 
@@ -197,6 +200,37 @@ def published_size(
     if isinstance(size, dict):
         return f'{dataset} {split}', size.get(split)
     return f'{dataset}, all splits', size
+
+def count_clips(
+    dataset:str, # name
+    split:str, # of it
+    frames:int, # of a clip
+)->int|None: # None where nothing is known
+    "Clips of a split: as prepared, or as a published size has them"
+    store = data_root()/dataset/split
+    if (store/'manifest.json').is_file():
+        return len(ClipStore(store))
+    _, size = published_size(dataset, split)
+    if not size:
+        return None
+    return round(size if dataset == 'dexycb' else size/frames) # DexYCB: one a sequence
+
+def count_mixture(
+    mixture:str, # names joined by +
+    split:str, # train or test
+    p, # `Profile`, which names most clips of each
+    frames:int, # of a prepared clip
+)->int|None: # None where the size of one is not known
+    "Clips that a profile takes of a mixture"
+    total = 0
+    for part, _ in parse_mixture(mixture):
+        base, own = split_of(part, split)
+        most = most_clips(base, own, p)
+        there = count_clips(base, own, frames) if base in DATASETS else most
+        if there is None:
+            return None
+        total += min(there, most or there)
+    return total
 
 def estimate(
     look:Survey, # of what was converted

@@ -6,7 +6,7 @@
 __all__ = ['Budget', 'SampleClip', 'sample_clip', 'EvalRecords', 'save_records', 'load_records', 'pool_records']
 
 # %% ../../nbs/library/4_evaluation/45_records.ipynb #a60f8084
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 import numpy as np, pandas as pd, torch
 from torch import Tensor
@@ -156,6 +156,7 @@ class EvalRecords:
     budgets: dict[str, Budget] # by method
     samples: list[SampleClip] # for figures
     variety: dict # method → group → diversity and multimodality, where they were measured
+    hands: dict = field(default_factory=dict) # method → hand models, where they differ
 
 def _save_table(
     path:Path, # parquet file
@@ -215,7 +216,8 @@ def load_records(
         curves=read_table(folder/'curves.parquet', _TABLE),
         budgets={method: Budget(**cost) for method, cost in costs.items()},
         samples=_load_samples(folder/'samples.npz'),
-        variety=_load_variety(folder/'variety.json'))
+        variety=_load_variety(folder/'variety.json'),
+        hands=read_json(folder/'hands.json') if (folder/'hands.json').is_file() else {})
 
 # %% ../../nbs/library/4_evaluation/45_records.ipynb #b82b548a
 def _ranked(records:pd.DataFrame)->pd.DataFrame: # of one seed → `sample` is the rank

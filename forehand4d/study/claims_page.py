@@ -7,6 +7,7 @@ __all__ = ['CM', 'RULES', 'verdict_summary', 'evidence', 'markdown_table', 'quot
 
 # %% ../../nbs/library/7_study/77b_claims_page.ipynb #57a48077
 import pandas as pd
+from ..runs.listing import counted
 from .claims import verdicts
 from .paper import SHOWN
 from .roles import current_data
@@ -42,8 +43,8 @@ def evidence(
     command = 'not run: `' + best.missing + '`'
     reason = best.verdict + ': ' + best.why
     verdict = best.verdict.where(best.missing == '', command)
-    clips = best.n.astype(str) + ' clips'
-    datasets = best.n.astype(str) + ' datasets'
+    clips = best.n.map(lambda number: counted(number, 'clip'))
+    datasets = best.n.map(lambda number: counted(number, 'dataset'))
     pairs = clips.where(best.kind == 'error', datasets)
     return pd.DataFrame({
         'Claim': best.claim,
@@ -98,15 +99,15 @@ def _level_of_seeds(
             return f'{said} Where there is one, a test is about that training alone.'
     return said
 
-def _counted(
-    what:str, # claims or tests
+def _by_verdict(
+    what:str, # claim or test
     found:pd.Series, # their verdicts
 )->str: # such as 26 claims: 7 reproduced, 19 undecided
     "How often each verdict was found"
     parts = []
     for verdict, number in found.value_counts().items():
         parts.append(f'{number} {verdict}')
-    return f'{len(found)} {what}: {", ".join(parts)}.'
+    return f'{counted(len(found), what)}: {", ".join(parts)}.'
 
 # %% ../../nbs/library/7_study/77b_claims_page.ipynb #77b00003
 def claims_markdown(
@@ -122,8 +123,8 @@ def claims_markdown(
            'positive differences speak for the claim. '
            + kind_of_data(tuple(quoted), current_data()))
     sources = [f'Source: {source.line}  ' for source in quoted]
-    of_claims = _counted('claims', verdicts(best))
-    of_tests = _counted('tests', best.verdict)
+    of_claims = _by_verdict('claim', verdicts(best))
+    of_tests = _by_verdict('test', best.verdict)
     said = f'Best of k samples: {of_claims} {of_tests} {RULES} {_level_of_seeds(best)}'
     table = evidence(best, tests['single'])
     lines = ['### Claims of the paper', '', *markdown_table(summary), '', said.rstrip(), '',

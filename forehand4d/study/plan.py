@@ -373,7 +373,7 @@ def run_steps(
     image:str='', # photograph or folder of them, for steps that take one
     renew:bool=False, # run again what is out of date
     out=None, # where progress goes; `sys.stderr` without it
-    processes:int=1, # that train together, in steps that can
+    processes:int=1, # that work together, in steps that can
 )->tuple[list[Run], dict[str, str]]: # finished runs; why others failed
     "Run what is missing; what is finished is kept, so that it goes on where it stopped"
     out = out or sys.stderr

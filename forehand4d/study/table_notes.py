@@ -8,6 +8,7 @@ __all__ = ['HANDWORLD', 'UNIT_NOTES', 'INTERVALS', 'data_label', 'kind_of_data',
 # %% ../../nbs/library/7_study/73a_table_notes.ipynb #2997017d
 from ..evaluation.records import Budget
 from ..evaluation.scoring import ROLES
+from ..runs.listing import counted
 from ..runs.profiles import profile as get_profile
 from .fairness import fairness_notes
 from .paper import REAL, RELEASED_SPLITS, TableSpec
@@ -35,8 +36,8 @@ def _amount(
     part = f'{name}:{facts["split"]}'
     clips, every = facts['clips'], facts['of']
     if clips < every:
-        return f'{part} ({clips} of {every} clips)'
-    return f'{part} ({clips} clip{"s" if clips > 1 else ""})'
+        return f'{part} ({clips} of {counted(every, "clip")})'
+    return f'{part} ({counted(clips, "clip")})'
 
 def _measured_on(
     group:str, # column
@@ -86,7 +87,7 @@ def _of_study(
     most:int, # training clips of each dataset; 0: all
 )->str:
     "What is the same for all rows of a study on described data"
-    share = f' (at most {most} clips of each)' if most else ''
+    share = f' (at most {counted(most, "clip")} of each)' if most else ''
     return (f'Trained on {data.mixture("lab")}{share}, with imputed labels on '
             f'{data.mixture("wild")}; what needs no training (mean, nearest) is taken from the '
             'same labelled clips.')
@@ -151,6 +152,20 @@ def _boxes(filled:list)->list[str]: # `Filled` rows → sentences
                     'distance by the true focal length.')
     return said
 
+def _hands(filled:list)->list[str]: # `Filled` rows → sentences
+    "Whose angles are those of another hand model than the labels'"
+    told = {}
+    for each in filled:
+        about = each.pool[-1].data.hands.get(each.row.method) if each.pool else None
+        if about:
+            told.setdefault(tuple(about.values()), []).append(each.row.label)
+    said = []
+    for (angles, joints, labels), rows in told.items():
+        how = (f'they are put on the hand of the labels, {labels}, for which they were not learned'
+               if joints == labels else f'joints are those of that hand, labels are of {labels}')
+        said.append(f'{", ".join(rows)}: angles of the hand model {angles}; {how}.')
+    return said
+
 def _perfect(filled:list)->list[str]: # `Filled` rows → sentences
     "How well the perfect forecaster is known"
     courses = [each.pool[-1].run.params.get('courses') for each in filled if each.row.synthetic]
@@ -187,7 +202,7 @@ def table_notes(
     data = f'Columns: {columns}. {kind_of_data(quoted, described)}'
     costly = [each for each in filled if each.budget != Budget()]
     budgets = [budget_statement(each.row.label, each.budget, len(each.pool)) for each in costly]
-    notes = [unit, data, reading, *_boxes(filled), *_perfect(filled)]
+    notes = [unit, data, reading, *_boxes(filled), *_hands(filled), *_perfect(filled)]
     notes += fairness_notes(filled, groups if spec.unit == 'cm' else ())
     if other := _other_splits(sources):
         notes.append(other)
