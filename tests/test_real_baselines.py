@@ -20,9 +20,12 @@ from forehand4d.geometry.rotations import mat_to_aa
 from forehand4d.baselines.forecasters import load_forecasters
 from forehand4d.study.forecast_evaluation import find_forecasters
 from forehand4d.study.ready import Downloads
+from forehand4d.core.paths import project_root
+from forehand4d.video.detection import detect_hands, detector_available
 from dataclasses import replace
 
 OFFICIAL = Path(__file__).parent / 'official'
+PHOTO = project_root().parent / 'shared' / 'real' / 'images' / 'hamer_test1.jpg'
 
 
 @pytest.fixture(autouse=True)
@@ -187,3 +190,48 @@ def test_hamer_looks_where_labels_are():
         with pytest.raises(FileNotFoundError):
             hamer_motions(object(), [sparse], replace(settings, boxes=boxes))
         assert asked == expected
+
+
+def boxes_and_wrists(motion, K, pixels, valid):
+    "Of each hand that is there: the box around its keypoints, widened, and where its wrist is seen"
+    for hand in motion.valid[0, 0].nonzero()[:, 0].tolist():
+        seen = pixels[hand][valid[hand]]
+        low, high = seen.amin(0), seen.amax(0)
+        margin = (high - low).max()
+        wrist = motion.wrist[0, 0, hand] @ K.T
+        yield low - margin, high + margin, wrist[:2] / wrist[2]
+
+
+@pytest.mark.skipif(
+    not PHOTO.is_file() or not detector_available(),
+    reason='the photographs of ../shared/real are not here, or mediapipe is not installed',
+)
+def test_hamer_looks_where_the_detector_finds_hands(checkpoint):
+    "In a photograph, whatever the labels say; in an empty picture nowhere"
+    photo = np.array(Image.open(PHOTO).convert('RGB'))
+    height, width = photo.shape[:2]
+    found = detect_hands(photo)
+    assert found.valid.all(-1).any()
+    K = torch.tensor([[width, 0, width / 2], [0, width, height / 2], [0, 0, 1.0]])
+    clip = make_clip('lab-pour', 'test', 0, 4, 64, image=False)
+    corner = torch.rand(clip.keypoints2d.shape, generator=torch.Generator().manual_seed(0))
+    labelled = dict(keypoints2d=corner * 40, valid2d=torch.ones_like(clip.valid2d))
+    still = torch.eye(4).repeat(len(clip), 1, 1)
+    clip = replace(clip, dataset='arctic', cam_from_view=still, meta={}, **labelled)
+    clip = replace(clip, intrinsics=K.repeat(len(clip), 1, 1))
+    model = load_hamer(checkpoint)
+
+    def look(picture, boxes):
+        def pictures(_, frames):
+            return [picture] * len(frames), K.repeat(len(frames), 1, 1)
+
+        settings = BaselineSettings(4, 4, pictures=pictures, boxes=boxes)
+        return hamer_motions(model, [clip], settings)[0]
+
+    for boxes, keypoints in (('detector', found.keypoints), ('labels', clip.keypoints2d[0])):
+        valid = found.valid if boxes == 'detector' else clip.valid2d[0]
+        motion = look(photo, boxes)
+        assert motion.valid[0, 0].equal(valid.sum(-1) >= 4), boxes
+        for low, high, wrist in boxes_and_wrists(motion, K, keypoints, valid):
+            assert (low < wrist).all() and (wrist < high).all(), (boxes, low, high, wrist)
+    assert not look(np.full_like(photo, 128), 'detector').valid.any()

@@ -85,8 +85,11 @@ def evaluations(folder, name):
     found |= forecast_all({'forecast-3d': build_forecaster(P, data)}, 'forecast-3d', test, asked)
     shares.clear()
     if run.writing:
-        motions = {row: {i: part.motions[i].rot for i in part.motions} for row, part in found.items()}
         joints = {row: part.joints for row, part in found.items()}
+        motions = {
+            row: {number: motion.rot for number, motion in part.motions.items()}
+            for row, part in found.items()
+        }
         torch.save(dict(joints=joints, motions=motions), folder / f'{name}.pt')
 
 
