@@ -1,11 +1,14 @@
 """The study on real datasets, by the command: eight miniature trees in their official layouts,
 one description, tables whose columns are those datasets"""
 
-import json, os
+import json, math, os
 import pytest
 from miniatures import ROLES, WRITERS, describe, write_all
+from forehand4d.baselines.data_survey import PUBLISHED
 from forehand4d.cli import main
 from forehand4d.runs.parameters import check_parameters
+from forehand4d.runs.profiles import profile as get_profile
+from forehand4d.study.costs import asking_cost, training_cost
 from forehand4d.study.plan import study
 from forehand4d.study.roles import read_roles
 
@@ -78,6 +81,29 @@ def test_steps_ask_for_what_notebooks_take(trees):
     assert not named & {'lab', 'wild', 'lab+wild+zero'}  # domains of HandWorld
 
 
+def listed(text, key):
+    "Numbers of a step in the list of a dry run: hours, clips a second, memory, disk"
+    line = next(line for line in text.splitlines() if line.startswith(f'{key} '))
+    return [float(cell.replace(',', '').replace('–', 'nan')) for cell in line.split()[-4:]]
+
+
+def test_costs_of_a_dry_run(trees, capsys):
+    "Imputation as the arithmetic has it; what cannot be counted is named"
+    words = ['--profile', 'paper', '--data', str(trees), '--dry-run', '--only']
+    assert main(['paper', *words, 'impute_labels/labels', 'evaluate_lifting/lift']) == 0
+    text = capsys.readouterr().out
+    size = get_profile('paper')
+    clips = round(PUBLISHED['assemblyhands'] / 256) + round(PUBLISHED['holoassist'] / 256)
+    cost = asking_cost('impute_labels', {}, size, clips)
+    expected = [cost.hours, cost.speed, cost.memory, cost.disk]
+    assert listed(text, 'impute_labels/labels') == pytest.approx(expected, rel=0.05)
+    training = training_cost('train_lifting', {}, size)
+    total = float(text.split('left to do: ')[1].split(' hours')[0].replace(',', ''))
+    assert total == pytest.approx(cost.hours + training.hours, rel=1e-3)
+    assert f'{cost.fits:,.2f} of the hours are fits, as measured on one core' in text
+    assert 'as the number of clips is not known: evaluate_lifting/lift.' in text  # of Ego-Exo4D
+
+
 def test_profile_paper_needs_data(capsys):
     assert main(['paper', '--profile', 'paper']) == 2
     assert 'forehand4d paper --write-data my-data.toml' in capsys.readouterr().err
@@ -116,3 +142,10 @@ def test_selected_steps(trees, capsys, monkeypatch):
 
     code, text = paper(capsys, '--data', 'short.toml', '--only', *STEPS[:2])
     assert code == 0 and text.count('as before') == text.count(' elapsed, about'), text
+
+    # now the clips are there, so that all evaluations are counted
+    code, text = paper(
+        capsys, '--data', 'short.toml', '--dry-run', '--only', 'evaluate_lifting/lift'
+    )
+    assert code == 0 and 'is not known' not in text
+    assert not any(math.isnan(number) for number in listed(text, 'evaluate_lifting/lift'))

@@ -82,7 +82,8 @@ def evaluations(folder, name):
     torch.manual_seed(0)
     test = forecast_test(data, P.frames)
     asked = FutureSettings(P.frames, 2, batch=2, how=dict(steps=2), shares=shares)
-    found |= forecast_all({'forecast-3d': build_forecaster(P, data)}, 'forecast-3d', test, asked)
+    models = {'forecast-3d': build_forecaster(P, data).eval()}
+    found |= forecast_all(models, 'forecast-3d', test, asked)
     shares.clear()
     if run.writing:
         joints = {row: part.joints for row, part in found.items()}
@@ -294,8 +295,8 @@ def test_evaluations(folder):
 TOGETHER = """
 from forehand4d.core.processes import place, wait_for_all
 (run.dir/f'{place()[0]} of {place()[1]}').touch()
-wait_for_all()
 if steps < 0 and place()[0]: raise ValueError('no hands')
+wait_for_all()
 run.finish(dict(files=len([*run.dir.glob('* of *')])))
 """
 WITH_PROCESSES = 'steps: int = 3 # any\nprocesses: int = 1 # together\nname: str = "" # of the run'
