@@ -232,6 +232,7 @@ def count_mixture(
         total += min(there, most or there)
     return total
 
+# %% ../../nbs/library/7_baselines/71a_data_survey.ipynb #a71a0001
 def estimate(
     look:Survey, # of what was converted
     facts:dict, # of `store_facts`

@@ -266,6 +266,7 @@ def _at_least_one(
     yield first
     yield from labelled
 
+# %% ../../nbs/library/6_models/63_imputation.ipynb #a6300001
 def _encoded_piece(
     data:ClipDataset, # clips
     work:_Work, # model and procedure

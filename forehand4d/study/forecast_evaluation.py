@@ -176,23 +176,26 @@ def forecast_all(
     seed:int=0, # seed of the futures
 )->dict: # row → `Futures`
     "Futures of all test clips by all methods"
-    def ask(row, method, told, **extra):
+    others = {LIKELIEST: 'latentact', 'forecast-hands': informed, 'forecast-past': informed}
+    results = {}
+
+    def ask(row, told, **extra):
+        model = models[others.get(row, row)]
         shares = settings.shares.inside(row, Futures, HandMotion)
         how = replace(settings, told=told, how=settings.how | extra, shares=shares)
-        return forecast_clips(models[method], test.clips, test.stats, how, test.shown, seed)
+        results[row] = forecast_clips(model, test.clips, test.stats, how, test.shown, seed)
 
-    results = {}
     for method in models:
         extra = {'guidance': guidance} if method == 'forecast-guided' else {}
         told = 'hands' if method.endswith('static-hamer') else 'image'
         if method == 'latentact':
-            results[LIKELIEST] = ask(LIKELIEST, method, told, samples=1, likeliest=True)
+            ask(LIKELIEST, told, samples=1, likeliest=True)
             extra = {'likeliest': False}
-        results[method] = ask(method, method, told, **extra)
+        ask(method, told, **extra)
     if informed:
-        results['forecast-hands'] = ask('forecast-hands', informed, 'present')
+        ask('forecast-hands', 'present')
     if informed and any(map(_has_past, test.clips)):
-        results['forecast-past'] = ask('forecast-past', informed, 'past')
+        ask('forecast-past', 'past')
     return results
 
 def predictions_of(

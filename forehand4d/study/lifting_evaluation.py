@@ -153,6 +153,7 @@ def _shown(
             kept[index] = motion.rows(place).cpu()
     return kept
 
+# %% ../../nbs/library/7_study/78b_lifting_evaluation.ipynb #a78b0001
 def _joined(
     parts:Iterable, # (joints, seconds, motions) of each batch
     count:int, # motions in all

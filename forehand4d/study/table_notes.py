@@ -166,6 +166,7 @@ def _hands(filled:list)->list[str]: # `Filled` rows → sentences
         said.append(f'{", ".join(rows)}: angles of the hand model {angles}; {how}.')
     return said
 
+# %% ../../nbs/library/7_study/73a_table_notes.ipynb #a73a0001
 def _perfect(filled:list)->list[str]: # `Filled` rows → sentences
     "How well the perfect forecaster is known"
     courses = [each.pool[-1].run.params.get('courses') for each in filled if each.row.synthetic]
