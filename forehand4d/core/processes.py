@@ -37,7 +37,9 @@ def wait_for_all():
 
 def place()->tuple[int, int]: # number of this process, from 0; processes
     "Which of how many processes this one is"
-    return int(os.environ.get('RANK', 0)), int(os.environ.get('WORLD_SIZE', 1))
+    rank = os.environ.get('RANK', 0)
+    processes = os.environ.get('WORLD_SIZE', 1)
+    return int(rank), int(processes)
 
 def first_process_first(): # a context
     "The first process of a group goes ahead, the others find what it made"

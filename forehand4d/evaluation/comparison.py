@@ -151,8 +151,8 @@ def file_results(
     variety:dict|None=None, # method → group → numbers, where they were measured
     hands:dict|None=None, # of `other_hands`
 ):
-    "Write what an evaluation found, unless it was finished before"
-    if run.done:
+    "Write what an evaluation found, unless it was finished before, or another process writes"
+    if run.done or not run.writing:
         return
     paths = []
     for name, facts in (('variety.json', variety), ('hands.json', hands or None)):
