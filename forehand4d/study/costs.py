@@ -183,8 +183,8 @@ def training_cost(
 
 # %% ../../nbs/library/7_study/72c_costs.ipynb #a72c0002
 FIT = { # seconds of a core
-    'best': 0., 'search': 0., 'lifter': 0., 'paper': 0., 'refine': 0., 'easymocap': 0.}
-FIT_FRAMES = 256 # of the clips that were measured
+    'best': 13.2, 'search': 10.9, 'lifter': 7.5, 'paper': 3., 'refine': 2.8, 'easymocap': 90.}
+FIT_FRAMES = 64 # of the clips that were measured
 FIT_ITERATIONS = 1000 # of their fits
 
 def fit_seconds(
