@@ -146,11 +146,11 @@ _LIKE_L = ('train_lifting', 'train_infiller')
 @dataclass(frozen=True)
 class StepCost:
     "What a step of the study takes"
-    hours: float # of one GPU
+    hours: float # of one GPU, for networks
     speed: float # clips a second and GPU
     memory: float # GB on each GPU
     disk: float # GB
-    fits: float = 0. # hours among those that fits take, as measured on a core of a processor
+    fits: float = 0. # hours of fits beside them, as measured on a core of a processor
 
 def _steps_of(
     notebook:str, # that trains
@@ -230,10 +230,10 @@ class _Asked:
 
     def cost(self, clips:int)->StepCost:
         "What so many clips cost"
-        fits = clips*self.fit
-        seconds = clips*self.flop/(REACHED*PEAK['L40S']) + fits
-        speed = clips/seconds if seconds else float('nan')
-        return StepCost(seconds/HOUR, speed, self.memory, clips*self.kept/1e9, fits/HOUR)
+        asking = self.flop/(REACHED*PEAK['L40S'])
+        speed = 1/(asking + self.fit)
+        disk = clips*self.kept/1e9
+        return StepCost(clips*asking/HOUR, speed, self.memory, disk, clips*self.fit/HOUR)
 
 def _of_labels(
     params:dict, # of a step
