@@ -195,7 +195,7 @@ def denoising_term(
 )->tuple[Tensor,dict]: # scalar and its parts
     "Several noise levels a clip; a noisy motion cannot be projected, so there is no 2D term"
     cfg = model.cfg
-    steps = noise_steps(len(clean), cfg.draws, cfg.noise_levels, generator)
+    steps = noise_steps(len(clean), cfg.draws, cfg.noise_levels, generator, cfg.lean)
     steps = steps.to(clean.device)
     target = target.again(cfg.draws)
     clean = clean.repeat_interleave(cfg.draws, 0)
