@@ -64,6 +64,7 @@ class ForecasterConfig:
     hide_scene: float = 0.2 # chance that the image is hidden where the hands are known
     gist: bool = False # each token of the motion is told directly what is known of the hands
     lean: float = 1.0 # of noise levels in training; 1: evenly spread, more: much noise is likelier
+    blind: bool = False # training without images: what follows from the known hands
 
 # %% ../../nbs/library/6_models/66_forecast_model.ipynb #4de52de6
 def check_forecaster(
@@ -72,6 +73,10 @@ def check_forecaster(
     "Raise a ValueError unless the method can learn from the supervision"
     if cfg.method not in METHODS:
         raise ValueError(f'method must be one of {", ".join(METHODS)}, got {cfg.method!r}')
+    if cfg.blind and not cfg.tell_present:
+        raise ValueError(
+            'blind: without images a network learns from the hands that it is told '
+            f"(tell_present), which method {cfg.method!r} is not; leave blind at false")
     known = cfg.aux in HEADS and cfg.supervision in ('3d', '2d')
     needs_head = cfg.method == 'diffusion' and cfg.supervision == '2d'
     if known and bool(cfg.aux) == needs_head:
@@ -131,6 +136,9 @@ class ForecastModel(nn.Module):
         context = context_channels(cfg, self.backbone.dim)
         gist = gist_channels(cfg, context)
         self.net = Denoiser(replace(shape, context=context, gist=gist))
+        if cfg.blind:
+            for part in (self.backbone, self.find, self.net.ctx['image'], self.net.ctx['found']):
+                part.requires_grad_(False)
         if cfg.aux:
             self.side = Denoiser(replace(shape, channels=HEADS[cfg.aux]))
 
@@ -266,23 +274,26 @@ def encode(self:ForecastModel,
 # %% ../../nbs/library/6_models/66_forecast_model.ipynb #1c0947cd
 @patch
 def prefix(self:ForecastModel,
-    image:Tensor|None, # (B, 3, S, S) normalised; not needed where tokens are given
+    image:Tensor|None, # (B, 3, S, S) normalised; without it and tokens no group speaks of an image
     K:Tensor, # (B, 3, 3) intrinsics of that image
     rays:Tensor, # (B,) bool: tell the network the intrinsics
     hands:tuple|None=None, # keypoints (B, 2, 21, 2) in pixels of that image, valid (B, 2, 21)
     keep:dict|None=None, # name of a group → (B, N) bool: tokens that are not hidden
     **given, # of `Given`
-)->tuple[Tensor,tuple]: # tokens (B, N, width); what `find_hands` returned
+)->tuple[Tensor,tuple|None]: # tokens (B, N, width); what `find_hands` returned
     "Encode what is known about the present; once per image"
     given = Given(**given)
     size = self.cfg.image_size if image is None else image.shape[-1]
     told = rays.to(K)[:, None, None]
-    tokens = self.encode(image) if given.tokens is None else given.tokens
-    found = self.find_hands(tokens, size, given.blank)
-    context = {
-        'image': self.image_tokens(tokens, K, size, told),
-        'hands': detected_features(hands, K),
-        'found': found_features(found, K, size, told)}
+    tokens = given.tokens
+    if image is not None and tokens is None:
+        tokens = self.encode(image)
+    context = {'hands': detected_features(hands, K)}
+    found = None
+    if tokens is not None:
+        found = self.find_hands(tokens, size, given.blank)
+        context['image'] = self.image_tokens(tokens, K, size, told)
+        context['found'] = found_features(found, K, size, told)
     keep = dict(keep or {})
     if not self.cfg.tell_found:
         keep['found'] = torch.zeros(len(K), 2, dtype=torch.bool, device=K.device)

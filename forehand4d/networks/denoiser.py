@@ -138,13 +138,14 @@ class Denoiser(nn.Module):
 # %% ../../nbs/library/3_networks/35_denoiser.ipynb #9b6258f8
 @patch
 def embed_context(self:Denoiser,
-    context:dict, # name → (B, N, channels); of 'gist' (B, 1, channels)
+    context:dict, # name → (B, N, channels), of 'gist' (B, 1, channels); groups may be missing
     keep:dict|None=None, # name → (B, N) bool, false for tokens that are dropped
 )->Tensor: # (B, sum of N, width)
     "Prefix tokens; the same for all sampling steps"
     tokens = []
     for name, embed in self.ctx.items():
-        tokens.append(_kept(embed(context[name]), keep, name))
+        if name in context:
+            tokens.append(_kept(embed(context[name]), keep, name))
     if self.cfg.gist:
         tokens.append(self.gist(context['gist']))
     return torch.cat(tokens, 1)
