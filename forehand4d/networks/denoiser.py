@@ -61,10 +61,11 @@ LAYOUTS = ('fused', 'concatenated')
 def _embedding(
     channels:int, # of the features
     width:int, # of the tokens
+    inside:int=1, # times as wide is the layer between
 )->nn.Module: # perceptron
     "Features to tokens"
-    first = nn.Linear(channels, width)
-    second = nn.Linear(width, width)
+    first = nn.Linear(channels, inside*width)
+    second = nn.Linear(inside*width, width)
     return nn.Sequential(first, nn.GELU(), second)
 
 def _silent(
@@ -111,7 +112,7 @@ class Denoiser(nn.Module):
         if cfg.layout == 'concatenated':
             self.marks = nn.Parameter(torch.randn(len(cfg.conditions), width)*0.02)
         if cfg.gist:
-            self.gist = _silent(_embedding(cfg.gist, width))
+            self.gist = _silent(_embedding(cfg.gist, width, inside=2))
 
     def _tokens(self,
         frames:Tensor, # (..., T, width)
