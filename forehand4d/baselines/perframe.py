@@ -313,8 +313,10 @@ def predict_frames(
     return _into_view(estimates, torch.as_tensor(frames), clip)
 
 # %% ../../nbs/library/7_baselines/73_perframe.ipynb #e5822f5f
-_SAVED = ('frame', 'is_right', 'global_orient', 'hand_pose', 'betas', 'cam',
-          'box_center', 'box_size')
+_ROW = dict( # column of a table → shape of a hand's numbers
+    frame=(), is_right=(), global_orient=(3, 3), hand_pose=(15, 3, 3), betas=(10,),
+    cam=(3,), box_center=(2,), box_size=())
+_SAVED = tuple(_ROW)
 _AHEAD = torch.tensor([0., 0, .5]) # metres; where a hand is put that was never found
 
 @dataclass(frozen=True)
@@ -361,20 +363,29 @@ def whole_intrinsics(
     of_square = resize_intrinsics(clip.intrinsics, larger, larger)
     return crop_intrinsics(of_square, (side - width)//2, (side - height)//2)
 
+def _check_rows(table:dict): # name of `_SAVED` → tensor
+    "Raise a ValueError where a column does not have a row a hand"
+    hands = table['frame'].numel()
+    for name, each in _ROW.items():
+        there, wanted = tuple(table[name].shape), (hands, *each)
+        if there != wanted:
+            raise ValueError(f'{name} does not have a row a hand: it is {there}, not {wanted}')
+
 def hands_in_boxes(
     table:dict, # name of `_SAVED` → tensor of n rows, of mirrored right hands
     clip:Clip, # whose frames they are of
 )->FoundHands:
     "Hands of HaMeR's weak cameras, placed by the true one"
+    orient = table['global_orient'].reshape(-1, 3, 3) # the network has (n, 1, 3, 3)
+    table = table | {'global_orient': orient}
+    _check_rows(table)
     rows = SimpleNamespace(**table)
     at = (clip.frame_ids == rows.frame[:, None]).long().argmax(1)
     left = rows.is_right == 0
     mirror = torch.where(left[:, None, None], torch.tensor([1., -1, -1]), 1.)
-    rot = torch.cat([rows.global_orient.view(-1, 1, 3, 3), rows.hand_pose], 1)
+    rot = torch.cat([rows.global_orient[:, None], rows.hand_pose], 1)
     K = whole_intrinsics(clip)[at].permute(1, 2, 0)
     place = place_weakly(rows.cam, rows.box_center, rows.box_size, K, left)
-    if place.shape != (len(rows.frame), 3):
-        raise ValueError('cam, box_center and box_size do not have a row a hand')
     return FoundHands(rows.frame, left.long(), mat_to_aa(rot)*mirror, place, rows.betas)
 
 def hands_of_table(
