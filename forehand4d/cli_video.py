@@ -57,6 +57,7 @@ class Track:
     hands: Text = None # files of another detector; mediapipe without it
     cameras: Text = None # .npz, COLMAP, transforms.json; a camera at rest without it
     fov: float = FOV # field of view of the longer side of a camera at rest, degrees
+    first: int = 0 # number that the files of another detector give to the first frame
 
     def __call__(self)->int:
         "Track, and say what comes next"
@@ -75,12 +76,13 @@ class Track:
         asked = dict(films=video, hands=_absolute(self.hands), cameras=_absolute(self.cameras))
         if found := self._tracked(Path(video)):
             return found
-        return run_and_report('prepare_keypoints', asked | dict(fov=self.fov), self.called())
+        asked |= dict(fov=self.fov, first=self.first)
+        return run_and_report('prepare_keypoints', asked, self.called())
 
     def _tracked(self, video:Path)->Run|None: # None: nothing on record, or more is asked for
         "A finished run of the same video, where no option asks for another one"
         folder = outputs_root()/'prepare_keypoints'/self.called()
-        is_asked = self.hands or self.cameras or self.fov != FOV
+        is_asked = self.hands or self.cameras or self.fov != FOV or self.first
         if is_asked or not (folder/'manifest.json').exists(): return None
         run = Run(folder)
         if not run.done: return None
