@@ -14,6 +14,7 @@ from tyro.conf import Positional, UseAppendAction
 from .core.files import file_hash
 from .core.paths import outputs_root
 from .runs.choices import ProfileName
+from .runs.parameters import check_parameters
 from .runs.record import Run
 from .cli_runs import Settings, Text, run_and_report, shown_files
 
@@ -103,6 +104,7 @@ class Lift(Track):
 
     def __call__(self)->int:
         "Lift, and say what comes next"
+        check_parameters('impute_labels', dict(iterations=self.iterations)) # before the long step
         run = self.track()
         source = f'prepare_keypoints/{run.name}/clips'
         asked = dict(datasets=source, lifter='pretrained', iterations=self.iterations)

@@ -209,6 +209,15 @@ def test_track_takes_the_number_of_the_first_frame(tmp_path, monkeypatch):
     assert asked == [('prepare_keypoints', 0), ('prepare_keypoints', 1)]
 
 
+def test_lift_checks_its_own_options_before_it_tracks(tmp_path, monkeypatch, capsys):
+    from forehand4d import cli, cli_video
+
+    (tmp_path / 'my-video.mp4').touch()
+    monkeypatch.setattr(cli_video, 'run_and_report', None)  # nothing is run
+    assert cli.main(['lift', str(tmp_path / 'my-video.mp4'), '--iterations', '-3']) == 2
+    assert 'parameter iterations: expected' in capsys.readouterr().err
+
+
 def test_a_demo_outside_a_clone_says_so_once(monkeypatch, capsys):
     from forehand4d.study import plan
 
