@@ -129,6 +129,8 @@ class Train:
 
     def __call__(self)->int:
         "Train, and say what comes next"
+        if not all(name.strip() for name in self.add):
+            raise ValueError('--add needs a name, such as my-clips, and got an empty one')
         sources = [part for part in (self.beside, *self.add) if part]
         if not sources:
             raise ValueError('nothing to train on: forehand4d train --add my-clips')

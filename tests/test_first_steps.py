@@ -218,6 +218,15 @@ def test_lift_checks_its_own_options_before_it_tracks(tmp_path, monkeypatch, cap
     assert 'parameter iterations: expected' in capsys.readouterr().err
 
 
+@pytest.mark.parametrize('name', ['', ' '])
+def test_clips_without_a_name_are_not_left_out_in_silence(name, monkeypatch, capsys):
+    from forehand4d import cli, cli_video
+
+    monkeypatch.setattr(cli_video, 'run_and_report', None)  # nothing is run
+    assert cli.main(['train', '--add', name]) == 2
+    assert '--add needs a name' in capsys.readouterr().err
+
+
 def test_a_demo_outside_a_clone_says_so_once(monkeypatch, capsys):
     from forehand4d.study import plan
 

@@ -311,8 +311,8 @@ def _description(
     ranges = how.pop('ranges')
     limit = how.pop('limit')
     return dict(
-        version=1, reader=reader_version(dataset), dataset=dataset, split=split, **how, quality=QUALITY, limit=limit,
-        ranges=ranges and file_hash(ranges), options=options)
+        version=1, reader=reader_version(dataset), dataset=dataset, split=split, **how,
+        quality=QUALITY, limit=limit, ranges=ranges and file_hash(ranges), options=options)
 
 def is_prepared(
     name:str, # one of `DATASETS`
