@@ -279,7 +279,7 @@ def test_new_dataset_begins_an_adapter(tmp_path, monkeypatch, capsys):
     assert 'adapters are written in a clone' in capsys.readouterr().err
     folder = tmp_path / 'nbs' / 'library' / '4_datasets'
     folder.mkdir(parents=True)
-    for wrong in ('Kitchen', '../kitchen', 'arctic', 'a+b'):
+    for wrong in ('Kitchen', '../kitchen', 'arctic', 'a+b', 'import', 'windows', ''):
         assert cli.main(['new-dataset', wrong]) == 2
         assert f'got {wrong!r}' in capsys.readouterr().err
     assert not list(folder.iterdir())
