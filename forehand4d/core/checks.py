@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['LARGEST', 'MARK', 'FORMATS', 'USUAL', 'ENDS', 'MOST_SAMPLES', 'WHOLE', 'array_header', 'read_arrays', 'Field',
-           'check_arrays', 'check_config', 'made_here', 'check_output', 'check_draws', 'check_formats', 'sign',
-           'distinct_names', 'one_line', 'shown_safely']
+           'check_arrays', 'check_config', 'made_here', 'check_output', 'check_formats', 'sign', 'distinct_names',
+           'check_draws', 'one_line', 'shown_safely']
 
 # %% ../../nbs/library/1_core/15_checks.ipynb #102178fc
 import difflib
@@ -272,21 +272,6 @@ def check_output(
                          'choose another folder, or allow it with --overwrite')
     return path
 
-MOST_SAMPLES = 1000 # futures of an image: each takes memory, a panel and its part of the files
-WHOLE = 1 << 63 # whole numbers of 64 bits are smaller
-
-def check_draws(
-    samples:int, # futures that are asked for
-    seed:int, # of the noise
-):
-    "Raise a ValueError for more futures than can be drawn, or none, or for too large a seed"
-    if samples < 1:
-        raise ValueError(f'expected at least one sample, got {samples}')
-    if samples > MOST_SAMPLES:
-        raise ValueError(f'expected at most {MOST_SAMPLES} samples, got {samples}')
-    if abs(seed) >= WHOLE:
-        raise ValueError(f'expected a seed of 64 bits, got {seed}')
-
 def check_formats(
     names, # of formats
 )->tuple: # the same, each once
@@ -331,6 +316,22 @@ def distinct_names(
             count += 1
         names.append(name)
     return names
+
+# %% ../../nbs/library/1_core/15_checks.ipynb #c0de5a02
+MOST_SAMPLES = 1000 # futures of an image: each takes memory, a panel and its part of the files
+WHOLE = 1 << 63 # whole numbers of 64 bits are smaller
+
+def check_draws(
+    samples:int, # futures that are asked for
+    seed:int, # of the noise
+):
+    "Raise a ValueError for more futures than can be drawn, or none, or for too large a seed"
+    if samples < 1:
+        raise ValueError(f'expected at least one sample, got {samples}')
+    if samples > MOST_SAMPLES:
+        raise ValueError(f'expected at most {MOST_SAMPLES} samples, got {samples}')
+    if abs(seed) >= WHOLE:
+        raise ValueError(f'expected a seed of 64 bits, got {seed}')
 
 # %% ../../nbs/library/1_core/15_checks.ipynb #98e486d5
 def one_line(

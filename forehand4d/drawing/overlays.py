@@ -152,6 +152,7 @@ def _draw_stroke(
         high = x + radius, y + radius
         draw.ellipse((*low, *high), ink)
 
+# %% ../../nbs/library/3_drawing/33_overlays.ipynb #c0de5c02
 def _inked_part(
     strokes:list, # of `_Stroke`, at least one
     width:float, # of a line, pixels

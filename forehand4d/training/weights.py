@@ -208,6 +208,23 @@ def pick_weights(
     path = _find_weights(None, notebook, shipped) if shipped else None
     return path, None
 
+# %% ../../nbs/library/4_training/44_weights.ipynb #c0de5b02
+def usable_device(
+    name:str|torch.device|None, # such as cpu, cuda or cuda:1; None: the GPU if there is one
+)->torch.device:
+    "A device of this machine"
+    if not name:
+        return torch.device('cuda' if torch.cuda.is_available() else 'cpu')
+    try:
+        device = torch.device(name)
+        torch.empty(1, device=device).tolist() # `meta` has no memory
+    except (RuntimeError, AssertionError): # the latter without CUDA
+        there = ['cpu', *(f'cuda:{number}' for number in range(torch.cuda.device_count()))]
+        there += ['mps']*torch.backends.mps.is_available()
+        raise ValueError(f'no device {str(name)!r} on this machine; '
+                         f'there is {", ".join(there)}') from None
+    return device
+
 # %% ../../nbs/library/4_training/44_weights.ipynb #ce6d10c5
 _BAD_CONFIG = ( # what a builder may raise when a configuration makes no sense
     TypeError, KeyError, ValueError, AttributeError, IndexError, RuntimeError, ZeroDivisionError)
@@ -255,22 +272,6 @@ def _build(
         raise ValueError(f'{path}: {len(wrong)} tensors do not fit its configuration, e.g. '
                          f'{"; ".join(wrong[:3])}')
     return builder(given)
-
-def usable_device(
-    name:str|torch.device|None, # such as cpu, cuda or cuda:1; None: the GPU if there is one
-)->torch.device:
-    "A device of this machine"
-    if not name:
-        return torch.device('cuda' if torch.cuda.is_available() else 'cpu')
-    try:
-        device = torch.device(name)
-        torch.empty(1, device=device).tolist() # `meta` has no memory
-    except (RuntimeError, AssertionError): # the latter without CUDA
-        there = ['cpu', *(f'cuda:{number}' for number in range(torch.cuda.device_count()))]
-        there += ['mps']*torch.backends.mps.is_available()
-        raise ValueError(f'no device {str(name)!r} on this machine; '
-                         f'there is {", ".join(there)}') from None
-    return device
 
 def load_model(
     spec, # None or 'pretrained': what ships; a run, its folder or name, or a file
