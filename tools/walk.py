@@ -185,6 +185,7 @@ def main():
             steps.append(walk(command, folder))
             print(f'{steps[-1].wall:7.1f} s  {command.splitlines()[0]}', flush=True)
             (ROOT / 'docs' / 'walk.md').write_text(page(steps, skipped, commit))
+    (ROOT / 'docs' / 'walk.md').write_text(page(steps, skipped, commit))
     sys.exit(any(step.code for step in steps if 'nothing.jpg' not in step.command))
 
 
