@@ -168,6 +168,8 @@ def test_numbered_notebook(path):
     else:
         assert not exported(path), 'cells are exported, but there is no default_exp'
     assert len(cells(path)) <= 120
+    names = [cell['id'] for cell in cells(path)]
+    assert len(set(names)) == len(names), 'two cells have one id'
     for text in exported(path):
         assert len(lines(text)) <= 60, f'a cell of {len(lines(text))} lines:\n{text[:200]}'
     assert not re.search(r'TODO|FIXME|XXX', '\n'.join(map(source, cells(path))))

@@ -1,6 +1,6 @@
 "The whole pipeline at the smallest size, as a user would run it, into a temporary folder"
 
-import os, subprocess, sys, time
+import os, re, subprocess, sys, time
 from pathlib import Path
 import numpy as np, pytest
 from PIL import Image
@@ -73,6 +73,12 @@ def test_nothing_of_a_finished_demo_is_stopped(runs, capsys):
     assert {run_state(run) for run in list_runs()} == {'done'}
     assert main(['runs']) == 0
     assert {line.split()[0] for line in capsys.readouterr().out.splitlines()} == {'done'}
+
+
+def test_what_is_run_here_need_not_be_run_twice():
+    "`make test` leaves out of the notebooks what the steps of this file run, and nothing else"
+    line = re.search(r'^PIPELINE := ((?:.*\\\n)*.*)$', (ROOT / 'Makefile').read_text(), re.MULTILINE)
+    assert {*line[1].replace('\\', '').split()} == {step.notebook for step in STEPS}
 
 
 def test_manifests_chain(runs):

@@ -5,6 +5,7 @@
     python tools/execute.py nbs/library/2_geometry   # of a wing
     python tools/execute.py --runs nbs/claims.ipynb  # a run notebook, shrunk as in the tests
     python tools/execute.py --check                  # run all, as nbdev_test does, and compare
+    python tools/execute.py --check --but claims     # all of them but nbs/claims.ipynb
 
 Cells flagged slow, gpu, data or `eval: false` are not run and keep what they have. A cell with
 the line `#| unstable` (it shows times or the machine) is run and stored, but not compared.
@@ -245,6 +246,10 @@ def chosen(arguments: argparse.Namespace) -> list:
         paths = rules.notebooks()
         if not arguments.check:
             paths = [path for path in paths if rules.is_numbered(path) or arguments.runs]
+    unknown = set(arguments.but) - {path.stem for path in paths}
+    if unknown:
+        sys.exit(f'--but: expected names of notebooks, got {", ".join(sorted(unknown))}')
+    paths = [path for path in paths if path.stem not in arguments.but]
     refused = [path.name for path in paths if not rules.is_numbered(path)]
     if refused and not (arguments.check or arguments.runs):
         sys.exit(f'{", ".join(refused)}: notebooks that run something are executed with --runs')
@@ -260,6 +265,7 @@ def command_line() -> argparse.Namespace:
     add('--check', action='store_true', help='compare with what is stored, change nothing')
     add('--runs', action='store_true', help='execute run notebooks too, shrunk')
     add('--outputs', default='', help='folder of run records that tables and figures read')
+    add('--but', nargs='+', default=[], metavar='NAME', help='notebooks that are left out')
     add('--workers', type=int, default=2, help='notebooks executed at a time')
     return parser.parse_args()
 
