@@ -77,7 +77,7 @@ def test_nothing_of_a_finished_demo_is_stopped(runs, capsys):
 
 def test_what_is_run_here_need_not_be_run_twice():
     "`make test` leaves out of the notebooks what the steps of this file run, and nothing else"
-    line = re.search(r'^PIPELINE := ((?:.*\\\n)*.*)$', (ROOT / 'Makefile').read_text(), re.MULTILINE)
+    line = re.search(r'^PIPELINE := ((?:.*\\\n)*.*)$', (ROOT / 'Makefile').read_text(), re.M)
     assert {*line[1].replace('\\', '').split()} == {step.notebook for step in STEPS}
 
 
