@@ -19,16 +19,17 @@ demo: install ## the whole pipeline in miniature: models, tables, figures, forec
 paper: install ## every method, all tables and figures: make paper PROFILE=cpu, or DATA=my-data.toml; resumes where it stopped
 	@forehand4d paper --profile $(or $(PROFILE),cpu)$(if $(SEEDS), --seeds $(SEEDS))$(if $(DATA), --data $(DATA))
 
-# tests/test_pipeline.py runs these by papermill, at the same size.
-PIPELINE := evaluate_forecast evaluate_lifting figure6_samples forecast_image impute_labels \
-	prepare_data reproduce table3_forecasting train_forecast train_lifting
+# Tests run these by papermill at the same size: test_speed.py the benchmarks, test_pipeline.py the rest.
+TESTED := benchmark_geometry benchmark_samplers benchmark_speed evaluate_forecast evaluate_lifting \
+	figure6_samples forecast_image impute_labels prepare_data reproduce table3_forecasting \
+	train_forecast train_lifting
 
 # Lessons of the notebooks first, then what no single notebook owns. The data they share is made once.
 test: export OMP_NUM_THREADS = 1
 test: install ## conventions, the lessons of all notebooks, oracles, the whole pipeline
 	@unset FOREHAND4D_OUTPUTS; tmp=$$(mktemp -d) && trap 'rm -rf "$$tmp"' EXIT && export TMPDIR="$$tmp" FOREHAND4D_DATA="$$tmp/data" \
 	&& pytest -q -p no:cacheprovider tests/test_conventions.py \
-	&& python tools/execute.py --check --workers 2 --but $(PIPELINE) \
+	&& python tools/execute.py --check --workers 2 --but $(TESTED) \
 	&& pytest -q -n 2 --dist loadfile tests --ignore tests/test_conventions.py
 
 readme: install ## README.md from nbs/index.ipynb

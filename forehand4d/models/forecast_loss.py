@@ -291,11 +291,14 @@ def noise_steps(
     draws:int, # steps a clip
     levels:int, # of the schedule's steps that are trained
     generator:torch.Generator, # source of randomness
+    lean:float=1.0, # 1: evenly over the schedule; more: towards its noisy end
 )->Tensor: # (batch*draws,) diffusion steps
-    "`draws` steps a clip, evenly spread over the schedule, out of `levels` of its steps"
+    "`draws` steps a clip, spread over the schedule, out of `levels` of its steps"
     start = torch.rand(batch, 1, generator=generator, device=generator.device)
     offset = torch.arange(draws, device=start.device)/draws
     share = (start + offset)%1
+    if lean != 1:
+        share = 1 - (1 - share)**lean
     level = (share*levels).long()
     level = level.clamp(max=levels - 1).flatten()
     stride = STEPS//levels

@@ -4,8 +4,9 @@
 
 # %% auto #0
 __all__ = ['MARGIN', 'Encoded', 'look_at', 'encode_training', 'drop_tokens', 'Target', 'target_of', 'clean_channels', 'Noisy',
-           'reprojection', 'compare', 'from_nothing', 'regression_term', 'add_noise', 'denoising_term', 'found_term',
-           'side_term', 'side_regression', 'side_diffusion', 'random_steps', 'training_loss']
+           'reprojection', 'compare', 'from_nothing', 'regression_term', 'add_noise', 'denoising_term', 'motion_term',
+           'found_term', 'side_term', 'side_regression', 'side_diffusion', 'random_steps', 'training_loss',
+           'blind_view', 'blind_loss']
 
 # %% ../../nbs/library/6_models/66a_forecast_training.ipynb #5bc02486
 from dataclasses import dataclass, replace
@@ -18,7 +19,8 @@ from ..networks.process import STEPS, alphas_bar, q_sample
 from ..training.losses import LossWeights, found_loss, masked_mean, motion_loss
 from .chance import happens, normal, uniform
 from .forecast_loss import SIDE, KeypointTracks, Labels, Told, TrainingView
-from .forecast_loss import labels_of, noise_steps, simulate_detector
+from .forecast_loss import draw_view, intrinsics_of, labels_of, noise_steps
+from .forecast_loss import simulate_detector
 from .forecast_loss import training_view
 from .forecast_model import ForecastModel
 
@@ -195,15 +197,28 @@ def denoising_term(
 )->tuple[Tensor,dict]: # scalar and its parts
     "Several noise levels a clip; a noisy motion cannot be projected, so there is no 2D term"
     cfg = model.cfg
-    steps = noise_steps(len(clean), cfg.draws, cfg.noise_levels, generator)
+    steps = noise_steps(len(clean), cfg.draws, cfg.noise_levels, generator, cfg.lean)
     steps = steps.to(clean.device)
     target = target.again(cfg.draws)
     clean = clean.repeat_interleave(cfg.draws, 0)
     noisy = add_noise(clean, steps, generator)
-    if cfg.drop_image:
+    if cfg.drop_image and not cfg.blind:
         hidden = happens(cfg.drop_image, (len(clean),), clean.device, generator)
         target = replace(target, prefix=model.hide_image(target.prefix, hidden))
     return compare(model, target, clean, noisy)
+
+# %% ../../nbs/library/6_models/66a_forecast_training.ipynb #b11d1057
+def motion_term(
+    model:ForecastModel, # that is trained
+    target:Target, # of B clips
+    labels:Labels, # with tracks where there is 2D supervision
+    generator:torch.Generator, # source of randomness
+)->tuple[Tensor,dict]: # scalar and its parts
+    "The term of the motion, as the method has it"
+    clean = clean_channels(model, target)
+    if model.cfg.method == 'diffusion':
+        return denoising_term(model, target, clean, generator)
+    return regression_term(model, target, clean, labels)
 
 # %% ../../nbs/library/6_models/66a_forecast_training.ipynb #43a5a116
 MARGIN = 0.25 # of the side of an image: joints so far beside it count
@@ -287,6 +302,8 @@ def training_loss(
     generator:torch.Generator, # source of augmentation and noise
 )->tuple[Tensor,dict]: # scalar; its terms without gradients
     "Augment, encode, add noise, predict, compare"
+    if model.cfg.blind:
+        return blind_loss(model, batch, generator)
     # 1. the image, and the motion seen in it, both mirrored in half of the clips
     view = training_view(batch, generator)
     labels = labels_of(batch, view, model.cfg, model.span)
@@ -305,10 +322,30 @@ def training_loss(
 
     # 4. noise, prediction, comparison
     target = target_of(prefix, labels, told)
-    clean = clean_channels(model, target)
-    if model.cfg.method == 'diffusion':
-        total, parts = denoising_term(model, target, clean, generator)
-    else:
-        total, parts = regression_term(model, target, clean, labels)
+    total, parts = motion_term(model, target, labels, generator)
     total = total + sum(terms.values())
     return total, parts | {name: term.detach() for name, term in terms.items()}
+
+# %% ../../nbs/library/6_models/66a_forecast_training.ipynb #b11d1055
+def blind_view(
+    batch:Batch, # says how many, and their intrinsics
+    size:int, # side of the images that nobody sees
+    generator:torch.Generator, # source of randomness
+)->TrainingView: # without images
+    "Mirrored, zoomed and shifted as images would be"
+    view = draw_view(batch.image_K, size, generator)
+    return TrainingView(None, intrinsics_of(batch.image_K, view, size), view.flip)
+
+def blind_loss(
+    model:ForecastModel, # that is told the present
+    batch:Batch, # from `collate`
+    generator:torch.Generator, # source of augmentation and noise
+)->tuple[Tensor,dict]: # scalar; its terms without gradients
+    "The loss of the motion, given the hands alone"
+    view = blind_view(batch, model.cfg.image_size, generator)
+    labels = labels_of(batch, view, model.cfg, model.span)
+    told = simulate_detector(batch, labels, view, model.cfg, generator)
+    rays = torch.ones(len(view.K), dtype=torch.bool, device=view.K.device)
+    prefix, _ = model.prefix(None, view.K, rays, told.hands, present=told.present)
+    target = target_of(prefix, labels, told)
+    return motion_term(model, target, labels, generator)

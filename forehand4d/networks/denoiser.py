@@ -45,6 +45,7 @@ class DenoiserConfig:
     context: tuple = () # prefix groups as (name, channels) pairs
     channels: int = 198 # of a frame of motion
     layout: str = 'fused' # or `concatenated`: where the conditions go
+    gist: int = 0 # channels of what every token of the motion is told directly; 0: nothing
 
 _SIZES = ('frames', 'patch', 'width', 'layers', 'ff')
 
@@ -60,11 +61,20 @@ LAYOUTS = ('fused', 'concatenated')
 def _embedding(
     channels:int, # of the features
     width:int, # of the tokens
+    inside:int=1, # times as wide is the layer between
 )->nn.Module: # perceptron
     "Features to tokens"
-    first = nn.Linear(channels, width)
-    second = nn.Linear(width, width)
+    first = nn.Linear(channels, inside*width)
+    second = nn.Linear(inside*width, width)
     return nn.Sequential(first, nn.GELU(), second)
+
+def _silent(
+    network:nn.Sequential, # whose last layer is linear
+)->nn.Sequential: # the same
+    "At first it says nothing, so that weights of a network without it keep their meaning"
+    for parameter in network[-1].parameters():
+        nn.init.zeros_(parameter)
+    return network
 
 def _kept(
     tokens:Tensor, # (B, N, width)
@@ -101,6 +111,8 @@ class Denoiser(nn.Module):
         self.out = nn.Linear(width, cfg.channels)
         if cfg.layout == 'concatenated':
             self.marks = nn.Parameter(torch.randn(len(cfg.conditions), width)*0.02)
+        if cfg.gist:
+            self.gist = _silent(_embedding(cfg.gist, width, inside=2))
 
     def _tokens(self,
         frames:Tensor, # (..., T, width)
@@ -127,13 +139,16 @@ class Denoiser(nn.Module):
 # %% ../../nbs/library/3_networks/35_denoiser.ipynb #9b6258f8
 @patch
 def embed_context(self:Denoiser,
-    context:dict, # name → (B, N, channels)
+    context:dict, # name → (B, N, channels), of 'gist' (B, 1, channels); groups may be missing
     keep:dict|None=None, # name → (B, N) bool, false for tokens that are dropped
 )->Tensor: # (B, sum of N, width)
     "Prefix tokens; the same for all sampling steps"
     tokens = []
     for name, embed in self.ctx.items():
-        tokens.append(_kept(embed(context[name]), keep, name))
+        if name in context:
+            tokens.append(_kept(embed(context[name]), keep, name))
+    if self.cfg.gist:
+        tokens.append(self.gist(context['gist']))
     return torch.cat(tokens, 1)
 
 @patch
@@ -167,13 +182,16 @@ def forward(self:Denoiser,
         noisy = noisy + frames
     time = self.time(sinusoid(t, self.cfg.width))[:, None]
     parts = [time]
+    told = time
     if prefix is not None:
         parts.append(prefix)
+    if self.cfg.gist:
+        told = time + prefix[:, -1:]
     others = sum(part.shape[1] for part in parts)
     if is_beside:
         marked = self._tokens(frames) + self.marks[:, None]
         parts.append(marked.flatten(1, 2))
-    parts.append(self._tokens(noisy) + time)
+    parts.append(self._tokens(noisy) + told)
     x = torch.cat(parts, 1)
     # 2. transformer layers
     mask = self._mask(real, len(self.marks) if is_beside else 0, others)

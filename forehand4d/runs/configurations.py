@@ -46,6 +46,7 @@ class Configuration:
     told: str = 'image, intrinsics, hands, past' # what F may know, all but the image at times
     relative: bool = True # F's motion is relative to the known pose of a hand in the image
     found: bool = True # F's backbone also learns where the hands are, and tells it
+    gist: bool = True # each token of F's motion is told directly what is known of the hands
     start: str = 'static' # where F's backbone comes from: the static pose model, or HaMeR
     look: float = 0.4 # share of the image that ViT-H sees in training
     vector: str = 'wrist198' # motion vector; or `legacy198`
@@ -61,6 +62,7 @@ class Configuration:
     by_signal: bool = True # geometric terms weigh by the signal that noise leaves
     scale: float = 1.0 # factor of the whole loss
     levels: int = 2 # noise levels that an image, encoded once, is trained on; 1 with ViT-H
+    lean: float = 2.0 # of F's noise levels; 1: all are equally likely, more: much noise is likelier
     zoom: float = 0.1 # standard deviation of F's image scale
     zooms: tuple = (0.8, 1.25) # smallest and largest
     colour: tuple = (0.85, 1.15) # factors of the colour channels
@@ -89,9 +91,9 @@ OURS = Configuration('ours')
 RELEASED = Configuration(
     'released', layout='legacy', norm='after', heads=4, ff=1, merged=False, cropped=True,
     padding=False, answer='last', told='image', relative=False,
-    found=False, start='HaMeR', look=1.0, vector='legacy198', fitted=False, first=1,
+    found=False, gist=False, start='HaMeR', look=1.0, vector='legacy198', fitted=False, first=1,
     conditions=('j2d', 'cam', 'plucker', 'kpe'), drop_group=0.0, dropout=(0.1, 0.1),
-    loss='channels, joints, vertices, rotations', by_signal=False, scale=2.0, levels=1,
+    loss='channels, joints, vertices, rotations', by_signal=False, scale=2.0, levels=1, lean=1.0,
     zoom=0.25, zooms=(0.75, 1.25), colour=(0.6, 1.4), moved=False,
     views='recorded', turned=0.4, jitter=0.0, lost=False, varied=False,
     recipe=Recipe(lr=1e-5, warm=0, last=1.0, decay=0.0, betas=(0.9, 0.999),
@@ -130,6 +132,7 @@ REASONS = { # field → why ours differs, what changes it alone
              'alone', 'hands of evaluate_forecast'),
     'relative': ('forecasts begin where the hands are', 'hands of evaluate_forecast'),
     'found': ('a small backbone learns to look at hands', 'shape of train_forecast'),
+    'gist': ('through attention alone it is learned slowly', 'shape of train_forecast'),
     'start': ("profile paper starts from HaMeR's weights, too", 'init of train_forecast'),
     'look': ('most of a step is the backbone', 'shape of train_forecast'),
     'vector': ('a wrist moves rigidly, the translation of MANO does not; absolute rotations '
@@ -151,6 +154,8 @@ REASONS |= { # the same of learning and of sampling
     'by_signal': ('out of pure noise the mean comes back, whose joints mean little', _ALL),
     'scale': ('the code adds its sum to what it sums; with Adam only clipping notices', _ALL),
     'levels': ('the backbone is most of a step', 'shape of train_forecast'),
+    'lean': ('noise averages out along a smooth path; what the image tells is learned near the top',
+             'shape of train_forecast'),
     'zoom': ('metric labels stay true, as F may know the intrinsics', _ALL),
     'zooms': ('as above', _ALL),
     'colour': ('with one brightness for all channels, 0.6 to 1.4', _ALL),
