@@ -14,6 +14,7 @@ from .data.clip_store import ClipStore
 from .data.loaders import ClipDataset, StorePart
 from .data.names import DATASETS, SPLIT_CLIPS, parse_mixture, split_of
 from .data.names import store_places, unknown_dataset
+from .datasets.convert import check_reader
 from .handworld.domains import DOMAINS, TEST_ONLY
 from .handworld.generate import generate
 from .handworld.stream import ClipStream
@@ -53,11 +54,14 @@ def _store(
     split:str, # train, val or test
     image:bool, # decode images
 )->ClipStore:
-    "Open a store; that of a recorded dataset must hold this dataset and split"
+    "Open a store; that of a recorded dataset must hold this dataset and split, as read today"
     store = ClipStore(folder, image)
-    made = [store.manifest['info'].get(key) for key in ('dataset', 'split')]
+    info = store.manifest['info']
+    made = [info.get(key) for key in ('dataset', 'split')]
     if base in DATASETS and made != [base, split]:
         raise ValueError(f'{folder} holds {made}, not split {split!r} of {base}')
+    if made[0] in DATASETS and 'quality' in info: # that `convert` has made
+        check_reader(folder, info)
     return store
 
 # %% ../nbs/library/5_catalogue/51_catalogue.ipynb #dba7f204

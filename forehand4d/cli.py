@@ -21,7 +21,7 @@ import tyro
 from tyro.conf import Positional, UseAppendAction, arg
 from fastcore.basics import patch
 from .app import App
-from .core.checks import USUAL, check_formats, one_line, shown_safely
+from .core.checks import USUAL, check_draws, check_formats, one_line, shown_safely
 from .core.files import require_free
 from .core.paths import outputs_root, project_root
 from .runs.choices import check_weights
@@ -179,8 +179,7 @@ def _check(self:Forecast):
         raise ValueError('--intrinsics and --fov say the same: give one of them')
     if not self.past and not self.at:
         raise ValueError('--no-past is about moments of a video: give them with --at SECONDS')
-    if self.samples < 1:
-        raise ValueError(f'expected at least one sample, got {self.samples}')
+    check_draws(self.samples, self.seed)
     there = [path for path in self.images if is_there(path)]
     if not there:
         kind = 'video' if self.at else 'image'

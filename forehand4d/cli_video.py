@@ -14,6 +14,7 @@ from tyro.conf import Positional, UseAppendAction
 from .core.files import file_hash
 from .core.paths import outputs_root
 from .runs.choices import ProfileName
+from .runs.parameters import check_parameters
 from .runs.record import Run
 from .cli_runs import Settings, Text, run_and_report, shown_files
 
@@ -57,6 +58,7 @@ class Track:
     hands: Text = None # files of another detector; mediapipe without it
     cameras: Text = None # .npz, COLMAP, transforms.json; a camera at rest without it
     fov: float = FOV # field of view of the longer side of a camera at rest, degrees
+    first: int = 0 # number that the files of another detector give to the first frame
 
     def __call__(self)->int:
         "Track, and say what comes next"
@@ -75,12 +77,13 @@ class Track:
         asked = dict(films=video, hands=_absolute(self.hands), cameras=_absolute(self.cameras))
         if found := self._tracked(Path(video)):
             return found
-        return run_and_report('prepare_keypoints', asked | dict(fov=self.fov), self.called())
+        asked |= dict(fov=self.fov, first=self.first)
+        return run_and_report('prepare_keypoints', asked, self.called())
 
     def _tracked(self, video:Path)->Run|None: # None: nothing on record, or more is asked for
         "A finished run of the same video, where no option asks for another one"
         folder = outputs_root()/'prepare_keypoints'/self.called()
-        is_asked = self.hands or self.cameras or self.fov != FOV
+        is_asked = self.hands or self.cameras or self.fov != FOV or self.first
         if is_asked or not (folder/'manifest.json').exists(): return None
         run = Run(folder)
         if not run.done: return None
@@ -101,6 +104,7 @@ class Lift(Track):
 
     def __call__(self)->int:
         "Lift, and say what comes next"
+        check_parameters('impute_labels', dict(iterations=self.iterations)) # before the long step
         run = self.track()
         source = f'prepare_keypoints/{run.name}/clips'
         asked = dict(datasets=source, lifter='pretrained', iterations=self.iterations)
@@ -125,6 +129,8 @@ class Train:
 
     def __call__(self)->int:
         "Train, and say what comes next"
+        if not all(name.strip() for name in self.add):
+            raise ValueError('--add needs a name, such as my-clips, and got an empty one')
         sources = [part for part in (self.beside, *self.add) if part]
         if not sources:
             raise ValueError('nothing to train on: forehand4d train --add my-clips')

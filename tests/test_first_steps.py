@@ -102,6 +102,9 @@ def modules_after(code, folder):
         (['forecast', '--help'], '--viewer'),
         (['forecast', 'nothing.jpg'], 'no image at nothing.jpg: check the name'),
         (['forecast', '.', '--format', 'pgn'], 'did you mean png?'),
+        (['forecast', '.', '--samples', '1000000000'], 'expected at most 1000 samples'),
+        (['forecast', '.', '--seed', str(2**70)], 'expected a seed of 64 bits'),
+        (['run', 'train_lifting', '-p', 'steps', str(2**70)], 'a whole number of 64 bits'),
         (['runs'], 'no runs in'),
         (['track', 'nothing.mp4'], 'nothing at nothing.mp4: check the name'),
         (['lift', 'nothing.mp4'], 'nothing at nothing.mp4: check the name'),
@@ -175,6 +178,55 @@ def test_each_of_three_commands_ends_with_the_next(words, then, tmp_path, monkey
     assert capsys.readouterr().out.splitlines()[-1] == f'next: {then}'
 
 
+@pytest.mark.parametrize('name', ['tpu', 'cuda:99', 'meta'])
+def test_a_device_that_is_not_there(name, tmp_path, capsys):
+    from PIL import Image
+    from forehand4d import cli
+
+    Image.new('RGB', (64, 48)).save(tmp_path / 'photo.png')
+    asked = ['forecast', str(tmp_path / 'photo.png'), '-o', str(tmp_path / 'out'), '--device', name]
+    assert cli.main([*asked, '--no-detector']) == 2
+    said = capsys.readouterr().err
+    assert f"forehand4d: no device '{name}' on this machine; there is cpu" in said
+    assert len(said.splitlines()) == 1
+
+
+def test_track_takes_the_number_of_the_first_frame(tmp_path, monkeypatch):
+    "As the error about files of other frames advises"
+    from forehand4d import cli, cli_video
+
+    (tmp_path / 'my-video.mp4').touch()
+    asked = []
+
+    def run(notebook, parameters, name):
+        asked.append((notebook, parameters['first']))
+        return Made()
+
+    monkeypatch.setattr(cli_video, 'run_and_report', run)
+    monkeypatch.setattr(cli_video, 'shown_files', lambda run: [])
+    for words in ([], ['--first', '1']):
+        assert cli.main(['track', str(tmp_path / 'my-video.mp4'), *words]) == 0
+    assert asked == [('prepare_keypoints', 0), ('prepare_keypoints', 1)]
+
+
+def test_lift_checks_its_own_options_before_it_tracks(tmp_path, monkeypatch, capsys):
+    from forehand4d import cli, cli_video
+
+    (tmp_path / 'my-video.mp4').touch()
+    monkeypatch.setattr(cli_video, 'run_and_report', None)  # nothing is run
+    assert cli.main(['lift', str(tmp_path / 'my-video.mp4'), '--iterations', '-3']) == 2
+    assert 'parameter iterations: expected' in capsys.readouterr().err
+
+
+@pytest.mark.parametrize('name', ['', ' '])
+def test_clips_without_a_name_are_not_left_out_in_silence(name, monkeypatch, capsys):
+    from forehand4d import cli, cli_video
+
+    monkeypatch.setattr(cli_video, 'run_and_report', None)  # nothing is run
+    assert cli.main(['train', '--add', name]) == 2
+    assert '--add needs a name' in capsys.readouterr().err
+
+
 def test_a_demo_outside_a_clone_says_so_once(monkeypatch, capsys):
     from forehand4d.study import plan
 
@@ -227,7 +279,7 @@ def test_new_dataset_begins_an_adapter(tmp_path, monkeypatch, capsys):
     assert 'adapters are written in a clone' in capsys.readouterr().err
     folder = tmp_path / 'nbs' / 'library' / '4_datasets'
     folder.mkdir(parents=True)
-    for wrong in ('Kitchen', '../kitchen', 'arctic', 'a+b'):
+    for wrong in ('Kitchen', '../kitchen', 'arctic', 'a+b', 'import', 'windows', ''):
         assert cli.main(['new-dataset', wrong]) == 2
         assert f'got {wrong!r}' in capsys.readouterr().err
     assert not list(folder.iterdir())

@@ -411,3 +411,21 @@ def test_texts_that_repeat_their_beginning(tmp_path):
     assert path.stat().st_size < 4 << 20
     said = apart(path, f'load_records({str(tmp_path)!r})')
     assert "compression='snappy'" in said or 'FOREHAND4D_MAX_BYTES' in said
+
+
+def test_a_footer_that_lies_about_encodings(tmp_path):
+    "Two hundred megabytes in two kilobytes, which say that they are written as usual"
+    path = tmp_path / 'records.parquet'
+    texts = pa.table(dict(method=['x' * length for length in range(20_000)]))
+    encoding = dict(use_dictionary=False, column_encoding='DELTA_BYTE_ARRAY')
+    parquet.write_table(texts, path, compression='snappy', write_statistics=False, **encoding)
+    content = path.read_bytes()
+    assert len(content) < 2000
+    true, false = b'\x19\x25\x06\x0e', b'\x19\x25\x06\x10'  # RLE with DELTA_BYTE_ARRAY, or with
+    pages, _, rest = content.rpartition(true)  # RLE_DICTIONARY, in Thrift's compact protocol
+    path.write_bytes(pages + false + rest)
+    says = parquet.read_metadata(path).row_group(0).column(0).encodings
+    assert set(says) == {'RLE', 'RLE_DICTIONARY'}
+    written(tmp_path / 'methods.json', '{}')
+    said = apart(path, f'load_records({str(tmp_path)!r})')
+    assert 'not a readable table' in said or 'FOREHAND4D_MAX_BYTES' in said

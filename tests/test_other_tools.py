@@ -1,7 +1,7 @@
 """Further inputs of each kind that users' tools write: keypoints, cameras, pictures, checkpoints,
 hand models; the right value, or one error that says what was found and what was expected"""
 
-import json, math, pickle, time
+import json, math, pickle, time, warnings
 import cv2
 import numpy as np
 import pytest
@@ -48,7 +48,14 @@ def coco(**annotation):
     return dict(images=[dict(id=1, file_name=NAMES[0])], annotations=[annotation])
 
 
+def landmarks(joints, **more):
+    "As MediaPipe's own dicts have them, in shares of the picture"
+    points = [dict(x=x, y=y, z=-0.01, visibility=0.0) for x, y in joints / (639, 479)]
+    return dict(landmarks=points) | more
+
+
 GOOD_HANDS = {
+    'landmarks.json': [landmarks(joints, is_right=1, handedness='Left') for joints in JOINTS],
     'half.npz': table(joints2d=JOINTS.astype(np.float16)),
     'truth.npz': table(is_right=np.ones(4, bool)),
     'list.json': entries(),
@@ -58,6 +65,15 @@ GOOD_HANDS = {
 BAD_HANDS = {
     'no_side.json': ([dict(keypoints=FAR)] * 4, 'expected is_right'),
     'mediapipe.json': ([dict(landmarks=[], handedness='Right')] * 4, 'an entry has landmarks'),
+    'landmarks.json': ([landmarks(j, handedness='Left') for j in JOINTS], 'Add is_right (1 or 0)'),
+    'solutions.json': ([dict(landmark=landmarks(j)['landmarks']) for j in JOINTS], 'MediaPipe'),
+    'points.json': ([landmarks(j)['landmarks'] for j in JOINTS], 'an entry has x, y, z, visi'),
+    'twenty.json': ([landmarks(j[:20], is_right=1) for j in JOINTS], 'joints2d should be (1, 21'),
+    'odd.json': ([dict(is_right=1, landmarks=[dict(x='a', y=0)] * 21)] * 4, 'joints2d should be'),
+    'tasks.json': (
+        [dict(handedness=[[{}]], hand_landmarks=[landmarks(j)['landmarks']]) for j in JOINTS],
+        'as MediaPipe writes it',
+    ),
     'mmpose.json': (dict(meta_info={}, instance_info=[]), "speaks of ['meta_info'"),
     'arrays.pkl': (list(JOINTS), 'type ndarray'),
     'image.json': (
@@ -107,6 +123,18 @@ def test_a_confidence_that_nobody_knows_is_none(tmp_path, unknown):
     seen = np.dstack([JOINTS, np.tile(trusted, (4, 1))])
     tracks = read_hands(saved(tmp_path / 'a.npz', table(joints2d=seen)), NAMES, SIZE, 30.0)
     assert (tracks.valid[:, 0].sum(-1) == 12).all()
+
+
+def test_percent_do_not_pass_in_silence(tmp_path):
+    "Pixels of a corner cannot be told from percent: they are taken, with a word"
+    percent = 100 * JOINTS / SIZE
+    path = saved(tmp_path / 'percent.json', [entries(keypoints=k.tolist())[0] for k in percent])
+    with pytest.warns(UserWarning, match='percent.json: no coordinate .* divide them by 100'):
+        read_hands(path, NAMES, SIZE, 30.0)
+    with warnings.catch_warnings():
+        warnings.simplefilter('error')
+        read_hands(path, NAMES, (320, 240), 30.0)
+        read_hands(saved(tmp_path / 'a.json', entries()), NAMES, SIZE, 30.0)
 
 
 def test_hands_in_millimetres_among_metres(tmp_path):

@@ -169,8 +169,14 @@ def test_rows_that_do_not_fit_are_refused():
         box_size=torch.full((2,), 20.0),
     )
     assert hands_in_boxes(table, clip).place.shape == (2, 3)
-    with pytest.raises(ValueError, match='a row a hand'):
+    with pytest.raises(ValueError, match='box_size'):
         hands_in_boxes(table | {'box_size': torch.full((2, 1), 20.0)}, clip)
+    for name in set(table) - {'frame'}:
+        for wrong in (table[name][:1], table[name][:0], torch.zeros(2, 7)):
+            with pytest.raises((ValueError, RuntimeError), match=f'{name}|invalid for input|frame'):
+                hands_in_boxes(table | {name: wrong}, clip)
+    as_network = table | {'global_orient': turns[:, :1]}
+    assert torch.equal(hands_in_boxes(as_network, clip).turn, hands_in_boxes(table, clip).turn)
 
 
 def test_hamer_looks_where_labels_are():

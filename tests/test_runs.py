@@ -4,6 +4,7 @@ import errno, json, os, signal, subprocess, sys
 from pathlib import Path
 import numpy as np, pytest, torch
 from forehand4d.core.files import atomic_path, read_json, write_json
+from forehand4d.runs.folders import unlock_folder
 from forehand4d.runs.record import Run, find_run, list_runs, run_state, start_run
 
 
@@ -128,6 +129,9 @@ def test_reuse_refuse_resume(outputs):
     run = start_run('train', dict(steps=3, seed=7), name='a')
     assert (run.done, run.manifest['seed'], run.manifest['status']) == (False, 7, 'running')
     with pytest.raises(ValueError, match='running with other parameters .steps: 3 there, 4 here'):
+        start_run('train', dict(steps=4, seed=7), name='a')
+    unlock_folder(run.dir)  # as when its process ended
+    with pytest.raises(ValueError, match='a is stopped, and was begun with other parameters'):
         start_run('train', dict(steps=4, seed=7), name='a')
     again = start_run('train', dict(seed=7, steps=3), name='a')
     assert not again.done and len(again.manifest['resumed']) == 1

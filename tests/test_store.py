@@ -70,6 +70,7 @@ def test_same_with_any_number_of_workers(tmp_path, download):
     ]  # no parts are left
     assert one.manifest['info'] | dict(sequences=0, options=0) == dict(
         version=1,
+        reader=1,
         dataset='h2o',
         split='train',
         frames=16,
@@ -98,6 +99,24 @@ def test_same_with_any_number_of_workers(tmp_path, download):
     px = project(transform(c.cam_from_view[:, None], c.joints3d), c.intrinsics[:, None, None])
     assert (px - c.keypoints2d)[c.valid2d].abs().max() < 1e-3 and c.valid2d.any()
     assert ((c.keypoints2d > -0.5) & (c.keypoints2d < 63.5))[c.valid2d].all()
+
+
+def test_a_store_of_an_older_reader_is_noticed(tmp_path, download, monkeypatch):
+    "Refused wherever it is opened, with the way to make it again"
+    made = small(download, out=tmp_path / 'h2o' / 'train')
+    assert len(open_dataset('h2o', tmp_path)) == len(open_dataset(str(made))) == 3
+    monkeypatch.setattr('forehand4d.datasets.h2o.READER_VERSION', 2, raising=False)
+    again = 'delete it and make it again, forehand4d data prepare -p dataset h2o .* -p split train'
+    for opened in (
+        lambda: small(download, out=made),
+        lambda: store.is_prepared('h2o', 'train', made),
+        lambda: open_dataset('h2o', tmp_path),
+        lambda: open_dataset(str(made)),
+    ):
+        with pytest.raises(ValueError, match=f'by version 1 of the reader of h2o, .*{again}'):
+            opened()
+    now = small(download, out=tmp_path / 'new')
+    assert read_json(now / 'manifest.json')['info']['reader'] == 2
 
 
 def test_goes_on_after_a_stop(tmp_path, download, monkeypatch):

@@ -1,5 +1,6 @@
 "No value that a notebook cannot run with reaches it, and the state of a run is the true one"
 
+import json
 import os
 import signal
 import subprocess
@@ -170,6 +171,50 @@ def test_only_runs_are_removed(outputs, tmp_path, capsys):
     for name in ('../precious', 'train', 'train/..', '.', 'train/nobody'):
         assert main(['runs', '--remove', name, '--yes']) == 2, name
     assert (tmp_path / 'precious').exists() and find_run('train', 'good')
+
+
+ODD_CELLS = [
+    'nam ""',
+    'steps: int = (',
+    '  steps = 1',
+    'steps: int',
+    'a, b = 1, 2',
+    'a.b = 1',
+    'a[0]: int = 1',
+    'steps = f()',
+    'steps = {[]: 1}',
+    'steps = ' + '(' * 300 + ')' * 300,
+    'steps = "\0',
+]
+
+
+def is_python(source):
+    try:
+        compile(source, 'cell', 'exec')
+    except (SyntaxError, MemoryError):
+        return False
+    return True
+
+
+@pytest.mark.parametrize('source', ODD_CELLS)
+@pytest.mark.parametrize('tags', [['parameters'], []])
+def test_cells_that_are_no_parameters(source, tags, tmp_path):
+    "One error that names the notebook, wherever the cell is"
+    import nbformat.v4 as v4
+
+    kind = 'from forehand4d.runs.choices import Method'
+    known = v4.new_code_cell('method: Method = "diffusion"', metadata=dict(tags=['parameters']))
+    cells = [v4.new_code_cell(kind), v4.new_code_cell(source, metadata=dict(tags=tags))]
+    path = tmp_path / 'toy.ipynb'
+    content = v4.new_notebook(cells=cells if tags else [known, *cells])
+    path.write_text(json.dumps(content))
+    asked = dict(steps='4') if tags else dict(method='static')
+    if not tags and is_python(source):  # what is no parameter is not looked at more closely
+        assert check_parameters(path, asked) == asked
+        return
+    with pytest.raises(ValueError, match='toy.ipynb') as error:
+        check_parameters(path, asked)
+    assert len(str(error.value).splitlines()) == 1
 
 
 def test_default_values_pass(outputs):

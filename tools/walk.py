@@ -121,6 +121,13 @@ def first_lines(text, folder):
     return '\n'.join(kept[:SHOWN] + ['…'] * (len(kept) > SHOWN))
 
 
+def cores():
+    "How many of the machine's cores the walk may use"
+    there = os.cpu_count()
+    allowed = len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else there
+    return f'{there} cores' if allowed == there else f'{allowed} of {there} cores'
+
+
 def page(steps, skipped, commit):
     "The page of the book"
     lines = [
@@ -129,7 +136,7 @@ def page(steps, skipped, commit):
         '> Each command of the README, copied into an empty folder, with a stopwatch',
         '',
         'Written by `python tools/walk.py photo.jpg video.mp4` '
-        f'on {date.today()}, commit `{commit}`, on {os.cpu_count()} cores '
+        f'on {date.today()}, commit `{commit}`, on {cores()} '
         f'({platform.machine()}, {platform.system()}), Python {platform.python_version()}.',
         'The load is that of the whole machine when a command began. Where it is larger than',
         'the number of cores, other work ran beside the walk: wall time then says how busy the',
@@ -178,6 +185,7 @@ def main():
             steps.append(walk(command, folder))
             print(f'{steps[-1].wall:7.1f} s  {command.splitlines()[0]}', flush=True)
             (ROOT / 'docs' / 'walk.md').write_text(page(steps, skipped, commit))
+    (ROOT / 'docs' / 'walk.md').write_text(page(steps, skipped, commit))
     sys.exit(any(step.code for step in steps if 'nothing.jpg' not in step.command))
 
 

@@ -14,7 +14,7 @@ from types import SimpleNamespace
 import torch
 from torch import Tensor, nn
 from fastcore.basics import patch
-from ..core.checks import read_arrays
+from ..core.checks import Field, check_arrays, read_arrays
 from ..core.compute import by
 from ..geometry.rotations import mat_to_6d, mat_to_aa
 from ..geometry.cameras import crop_intrinsics, invert, project
@@ -27,8 +27,7 @@ from ..data.batches import Batch, batch_motion
 from ..datasets.sequences import expect, hand_motion
 from ..fitting.placing import fill_unseen
 from ..networks.backbones import SmallViT
-from .hamer import Hamer, HamerHead, boxes_of_hands, crop_hands
-from .hamer import place_weakly
+from .hamer import Hamer, HamerHead, boxes_of_hands, crop_hands, place_weakly
 from ..training.weights import Kept
 
 # %% ../../nbs/library/7_baselines/73_perframe.ipynb #1023aac3
@@ -313,8 +312,10 @@ def predict_frames(
     return _into_view(estimates, torch.as_tensor(frames), clip)
 
 # %% ../../nbs/library/7_baselines/73_perframe.ipynb #e5822f5f
-_SAVED = ('frame', 'is_right', 'global_orient', 'hand_pose', 'betas', 'cam',
-          'box_center', 'box_size')
+_SAVED = dict( # columns of a table with a row a hand
+    frame=Field(('n',)), is_right=Field(('n',)), global_orient=Field(('n', 3, 3)),
+    hand_pose=Field(('n', 15, 3, 3)), betas=Field(('n', 10)), cam=Field(('n', 3)),
+    box_center=Field(('n', 2)), box_size=Field(('n',)))
 _AHEAD = torch.tensor([0., 0, .5]) # metres; where a hand is put that was never found
 
 @dataclass(frozen=True)
@@ -366,15 +367,14 @@ def hands_in_boxes(
     clip:Clip, # whose frames they are of
 )->FoundHands:
     "Hands of HaMeR's weak cameras, placed by the true one"
-    rows = SimpleNamespace(**table)
+    orient = table['global_orient'].reshape(-1, 3, 3) # the network has (n, 1, 3, 3)
+    rows = SimpleNamespace(**check_arrays(table | dict(global_orient=orient), _SAVED, 'hands'))
     at = (clip.frame_ids == rows.frame[:, None]).long().argmax(1)
     left = rows.is_right == 0
     mirror = torch.where(left[:, None, None], torch.tensor([1., -1, -1]), 1.)
-    rot = torch.cat([rows.global_orient.view(-1, 1, 3, 3), rows.hand_pose], 1)
+    rot = torch.cat([rows.global_orient[:, None], rows.hand_pose], 1)
     K = whole_intrinsics(clip)[at].permute(1, 2, 0)
     place = place_weakly(rows.cam, rows.box_center, rows.box_size, K, left)
-    if place.shape != (len(rows.frame), 3):
-        raise ValueError('cam, box_center and box_size do not have a row a hand')
     return FoundHands(rows.frame, left.long(), mat_to_aa(rot)*mirror, place, rows.betas)
 
 def hands_of_table(

@@ -10,6 +10,8 @@ import re
 import warnings
 from contextlib import contextmanager
 from importlib.resources import files
+from importlib.util import find_spec
+from keyword import iskeyword
 from pathlib import Path
 import numpy as np, pandas as pd
 from PIL import Image
@@ -21,7 +23,6 @@ from ..drawing.overlays import draw_keypoints
 from .sequences import Sequence, SequenceList
 from .windows import inside_image
 from .checks import BOUNDS, check_sequence
-from ..data.names import DATASETS
 from .convert import find_sequences
 
 # %% ../../nbs/library/4_datasets/46_check_download.ipynb #bf8fdc91
@@ -133,15 +134,22 @@ def check_dataset(
 # %% ../../nbs/library/4_datasets/46_check_download.ipynb #5a08db2a
 TEMPLATE = 'dataset_template.ipynb' # among the assets of the package
 
+def _is_free(name:str)->bool: # of a module
+    "Can a dataset have this name? Words of Python and modules that are there cannot"
+    is_plain = re.fullmatch(r'[a-z][a-z0-9_]*', name) and not iskeyword(name)
+    return bool(is_plain) and find_spec(f'forehand4d.datasets.{name}') is None
+
 def new_dataset(
     name:str, # of the dataset: letters, digits and _
     folder:Path, # of the adapters' notebooks
 )->Path: # of the new notebook
     "Write the notebook of a new adapter"
-    if not re.fullmatch(r'[a-z][a-z0-9_]*', name) or name in DATASETS:
+    if not _is_free(name):
         raise ValueError(f'expected a new name of small letters, digits and _, got {name!r}')
     if not folder.is_dir():
         raise FileNotFoundError(f'no folder {folder}: adapters are written in a clone')
+    if begun := [*folder.glob(f'44?_{name}.ipynb')]:
+        raise ValueError(f'{begun[0]} is there: go on with it, or choose another name')
     taken = {path.stem.partition('_')[0] for path in folder.glob('44*.ipynb')}
     letter = next(one for one in 'jklmnopqrstuvwxyz' if f'44{one}' not in taken)
     path = folder/f'44{letter}_{name}.ipynb'

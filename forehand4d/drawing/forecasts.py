@@ -9,6 +9,7 @@ __all__ = ['PAPER', 'SWATCHES', 'PATCH', 'PANEL', 'VIEWS', 'CM', 'fit_picture', 
 # %% ../../nbs/library/3_drawing/34_forecasts.ipynb #2e12727d
 import matplotlib.pyplot as plt, numpy as np, torch
 from dataclasses import dataclass
+from matplotlib.collections import PolyCollection
 from matplotlib.figure import Figure
 from matplotlib.transforms import Affine2D
 from PIL import Image
@@ -89,11 +90,14 @@ def _shades(
     bottom:float, # of the row, in shares
 ):
     "Colours of a hand from the first to the last frame"
-    for shade in range(SWATCHES):
-        left = .17 + shade/SWATCHES*.3
-        color = fade(hand, shade/(SWATCHES - 1))
-        patch = plt.Rectangle((left, bottom), *PATCH, color=color, lw=0, transform=place)
-        ax.add_patch(patch)
+    corners = np.array([(0, 0), (1, 0), (1, 1), (0, 1)])*PATCH
+    lefts = .17 + np.arange(SWATCHES)/SWATCHES*.3
+    places = np.stack([lefts, np.full(SWATCHES, bottom)], 1)
+    colors = [fade(hand, when) for when in np.linspace(0, 1, SWATCHES)]
+    patches = places[:, None] + corners
+    ax.add_collection(
+        PolyCollection(patches, facecolors=colors, linewidths=0, transform=place),
+        autolim=False)
 
 # %% ../../nbs/library/3_drawing/34_forecasts.ipynb #15e33369
 @dataclass
@@ -147,11 +151,16 @@ class Detected:
     keypoints:Tensor|None = None # (2, 21, 2) pixels
     keypoints_valid:Tensor|None = None # (2,) or (2, 21) bool
 
-    def draw(self, image:np.ndarray)->tuple: # (H, W, 3) uint8 → the same and a title
+    def draw(self,
+        image:np.ndarray, # (h, w, 3) uint8, the input image or a smaller one
+        size:tuple, # height and width of the input image
+    )->tuple: # (h, w, 3) uint8 and a title
         "The input image with what was found"
         if self.keypoints is None:
             return image, 'input'
-        drawn = draw_keypoints(image, self.keypoints, self.keypoints_valid)
+        scale = np.array(image.shape[1::-1])/size[::-1]
+        keypoints = (np.asarray(self.keypoints) + .5)*scale - .5 # centres of pixels are integers
+        drawn = draw_keypoints(image, keypoints, self.keypoints_valid)
         return drawn, 'input, detected hands'
 
 def overlay_forecast(
@@ -174,8 +183,7 @@ def overlay_forecast(
     views = TwoViews(small, small_K, side_ground(small), seconds)
     samples = [(points[s], seen[s], f'sample {s + 1}') for s in range(S)]
     above, below, ways = _two_rows(views, samples)
-    drawn, title = Detected(**detected).draw(image)
-    given, _ = fit_picture(drawn, K, panel)
+    given, title = Detected(**detected).draw(small, np.shape(image)[:2])
     titles = [title, *[name for _, _, name in samples]]
     return _sheet([given, *above], [ways, *below], titles, seconds)
 

@@ -152,6 +152,20 @@ def _draw_stroke(
         high = x + radius, y + radius
         draw.ellipse((*low, *high), ink)
 
+# %% ../../nbs/library/3_drawing/33_overlays.ipynb #c0de5c02
+def _inked_part(
+    strokes:list, # of `_Stroke`, at least one
+    width:float, # of a line, pixels
+    size:tuple, # width and height of the image
+)->tuple: # first column, first row, columns, rows
+    "The part of an image that strokes can touch"
+    points = np.concatenate([stroke.points for stroke in strokes])
+    thickest = max(stroke.factor for stroke in strokes)
+    reach = 2*width*thickest + 3
+    first = np.clip(np.floor(points.min(0) - reach), 0, size).astype(int)
+    last = np.clip(np.ceil(points.max(0) + reach), 0, size).astype(int)
+    return *first, *(last - first)
+
 def _ink(
     image:np.ndarray, # (H, W, 3) uint8
     strokes:list, # of `_Stroke`
@@ -160,18 +174,24 @@ def _ink(
     "Strokes on an image, all of them over the rims of all"
     height, across = check_image(image).shape[:2]
     scale = 3 if height*across < 1e6 else 2
-    layer = Image.new('RGBA', (across*scale, height*scale), (255, 255, 255, 0))
+    mixed = np.array(image)
+    if not strokes: return mixed
+    left, top, columns, rows = _inked_part(strokes, width, (across, height))
+    if not columns or not rows: return mixed
+    layer = Image.new('RGBA', (columns*scale, rows*scale), (255, 255, 255, 0))
     draw = ImageDraw.Draw(layer)
+    corner = np.array([left, top]) - .5 # pixel centres are integers here, and halves for PIL
     for rim in (1., 0.):
         for stroke in strokes:
-            # pixel centres are integers here, and halves for PIL
-            at = (np.clip(stroke.points, -FAR_OFF, FAR_OFF) + .5)*scale
+            at = (np.clip(stroke.points, -FAR_OFF, FAR_OFF) - corner)*scale
             radius = scale*(width*stroke.factor/2 + rim*max(.6, width/5))
             ink = RIM if rim else stroke.ink()
             _draw_stroke(draw, [tuple(point) for point in at], radius, ink)
-    layer = layer.resize((across, height), Image.BOX)
-    mixed = Image.alpha_composite(Image.fromarray(image).convert('RGBA'), layer)
-    return np.asarray(mixed.convert('RGB'))
+    layer = layer.resize((columns, rows), Image.BOX)
+    part = mixed[top:top + rows, left:left + columns]
+    under = Image.fromarray(part).convert('RGBA')
+    part[:] = np.asarray(Image.alpha_composite(under, layer).convert('RGB'))
+    return mixed
 
 # %% ../../nbs/library/3_drawing/33_overlays.ipynb #285e9ec3
 def _all_unless(

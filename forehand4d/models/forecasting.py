@@ -10,6 +10,7 @@ import warnings
 import numpy as np
 import torch
 from torch import Tensor
+from ..core.checks import check_draws
 from ..geometry.cameras import intrinsics_from_fov
 from ..geometry.motion import HandMotion
 from ..training.weights import builder, load_model
@@ -118,6 +119,7 @@ class LoadedForecaster:
         hands='detect', # or None, or detections: .keypoints (2, 21, 2), .valid (2, 21)
         past=None, # `Tracks` of up to a second before, the last frame is `image`'s
     )->Forecast: # joints, meshes and parameters of all samples
+        check_draws(samples, seed)
         image = _checked_image(image)
         height, width = image.shape[:2]
         K, K_from = _checked_intrinsics(intrinsics, width, height)

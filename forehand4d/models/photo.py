@@ -15,7 +15,8 @@ from pathlib import Path
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from ..core.files import atomic_path
-from ..core.checks import MARK, USUAL, check_formats, check_output, distinct_names
+from ..core.checks import MARK, USUAL, check_draws, check_formats, check_output
+from ..core.checks import distinct_names
 from ..drawing.forecasts import overlay_forecast
 from ..video.images import intrinsics_for, load_image
 from ..video.videos import read_frames
@@ -53,9 +54,8 @@ class ForecastOptions:
     past: float = 1. # seconds before a moment of a video that are looked at; 0: none
 
     def check(self):
-        "Refuse a forecast of nothing"
-        if self.samples < 1:
-            raise ValueError(f'expected at least one sample, got {self.samples}')
+        "Refuse a forecast of nothing, or of more than can be drawn"
+        check_draws(self.samples, self.seed)
 
 @dataclass(frozen=True)
 class PhotoForecast:

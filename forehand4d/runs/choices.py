@@ -21,6 +21,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from types import UnionType
 from typing import Annotated, Any, Literal, get_args, get_origin
+from ..core.checks import WHOLE
 from ..core.files import parse_json, reading, within
 from ..core.paths import outputs_root, project_root
 from .hub import WEIGHTS, hub_problem, is_repository
@@ -317,6 +318,8 @@ def value_problem(
         fits = value in words and type(value) is type(words[0])
         wrong = f'expected one of {describe(kind)}, got {value!r}{_hint(value, words)}'
         return '' if fits else wrong
+    if isinstance(value, int) and abs(value) >= WHOLE:
+        return f'expected a whole number of 64 bits, got {value}'
     if get_origin(kind) is Annotated:
         rule = get_args(kind)[1]
         is_later = isinstance(rule, OnDisk) and not there

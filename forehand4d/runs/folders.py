@@ -48,7 +48,9 @@ def require_same(
             there, here = old.get(name, 'absent'), new.get(name, 'absent')
             wrong.append(f'{name}: {there!r} there, {here!r} here')
     if wrong:
-        raise ValueError(f'{relative(folder, root)} is {status} with other parameters '
+        is_left = status == 'running' and not is_held(folder)
+        state = 'stopped, and was begun' if is_left else status
+        raise ValueError(f'{relative(folder, root)} is {state} with other parameters '
                          f'({", ".join(wrong)}): choose another name or remove that run '
                          f'(forehand4d runs --remove {folder.parent.name}/{folder.name})')
 

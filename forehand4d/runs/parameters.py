@@ -11,6 +11,7 @@ import ast
 import difflib
 import importlib
 import tokenize
+from collections.abc import Iterable
 from io import StringIO
 from pathlib import Path
 from typing import Any
@@ -79,9 +80,24 @@ def _default(
     "The literal that a parameter is set to"
     try:
         return ast.literal_eval(node)
-    except (ValueError, SyntaxError) as e:
+    except (ValueError, SyntaxError, TypeError) as e:
         raise ValueError(f'{path.name}: expected a literal as default of {name}, '
                          f'got {ast.unparse(node)}') from e
+
+def _assigned(source:str)->Iterable: # code → (name, type as written or '', node)
+    "What a cell assigns"
+    for node in ast.parse(source).body:
+        if isinstance(node, ast.AnnAssign) and node.value is None:
+            raise ValueError(f'{ast.unparse(node)} has no default')
+        if isinstance(node, ast.AnnAssign):
+            yield _name(node.target), ast.unparse(node.annotation), node
+        elif isinstance(node, ast.Assign):
+            yield _name(node.targets[0]), '', node
+
+def _name(target)->str: # node of the syntax tree
+    "A plain name, or a ValueError"
+    if isinstance(target, ast.Name): return target.id
+    raise ValueError(f'expected a parameter, got {ast.unparse(target)}')
 
 def notebook_parameters(
     notebook:str|Path, # name or path
@@ -89,17 +105,11 @@ def notebook_parameters(
     "The typed literals in the cell tagged `parameters`"
     path = find_notebook(notebook)
     source, _ = _code_cells(path)
-    comments = _comments(source)
+    with reading(path, 'notebook'):
+        comments = _comments(source)
+        assigned = list(_assigned(source))
     found = {}
-    for node in ast.parse(source).body:
-        if isinstance(node, ast.AnnAssign):
-            name = node.target.id
-            kind = ast.unparse(node.annotation)
-        elif isinstance(node, ast.Assign):
-            name = node.targets[0].id
-            kind = ''
-        else:
-            continue
+    for name, kind, node in assigned:
         default = _default(path, name, node.value)
         kind = kind or type(default).__name__
         found[name] = dict(type=kind, default=default, help=comments.get(node.end_lineno, ''))
@@ -125,9 +135,11 @@ def parameter_type(
     "What a type of a notebook means"
     plain = _PLAIN.get(kind.split('[')[0].split('|')[0].strip())
     if plain: return plain
-    _, sources = _code_cells(find_notebook(notebook))
-    home = _imported(sources).get(kind)
-    return getattr(importlib.import_module(home), kind) if home else object
+    path = find_notebook(notebook)
+    with reading(path, 'notebook'):
+        _, sources = _code_cells(path)
+        home = _imported(sources).get(kind)
+        return getattr(importlib.import_module(home), kind) if home else object
 
 def describe_parameters(
     notebook:str|Path, # name or path

@@ -79,8 +79,8 @@ def _handle_surplus(
     if frames and (whole or same_count):
         raise ValueError(
             f'{where}: speaks of frames {_listed(frames)}, the film has {names[0]} … {names[-1]}; '
-            'remove what belongs to another film, or set `first`, '
-            'the number of the first frame (0 or 1 with most tools)')
+            'remove what belongs to another film, or set `first`, the number of the first '
+            'frame (0 or 1 with most tools): track --first 1, prepare_keypoints -p first=1')
 
 def _warn_of_missing(
     compared:_Comparison, # in the way that fits best

@@ -99,6 +99,7 @@ def _tables(content)->list: # what a file says of one image → tables
             {'is_right': right, 'joints2d': keypoints}
             for right, keypoints in hands.items() if np.any(keypoints)]
     if not content: return []
+    content = _of_mediapipe(content)
     if 'keypoints' in content:
         content = {'joints2d': content['keypoints']} | content
     if not {'joints2d', 'joints3d'} & {*content} or 'is_right' not in content:
@@ -107,6 +108,30 @@ def _tables(content)->list: # what a file says of one image → tables
     return [content]
 
 # %% ../../nbs/library/5_video/54c_hand_files.ipynb #2b251a6b
+_LANDMARKS = ('landmarks', 'landmark', 'keypoints') # keys of a hand in MediaPipe's words
+_OF_MEDIAPIPE = {
+    'landmarks', 'landmark', 'handLandmarks', 'hand_landmarks', 'multi_hand_landmarks',
+    'multiHandLandmarks', 'handedness', 'handednesses', 'multi_handedness', 'multiHandedness'}
+
+def _is_landmark(value)->bool: # anything
+    "Is it a dict of coordinates, as MediaPipe has them?"
+    return isinstance(value, dict) and {'x', 'y'} <= {*value}
+
+def _of_mediapipe(content:dict)->dict: # of one hand → with `joints2d` where it has landmarks
+    "Landmarks as rows of x and y; their visibility is always 0 and says nothing"
+    landmarks = _is_landmark(content) or bool(_OF_MEDIAPIPE & {*content})
+    if landmarks and 'is_right' not in content:
+        raise ValueError(
+            f'an entry has {", ".join(map(str, content)):.100}, as MediaPipe writes it: its Left '
+            'and Right depend on its version and on mirrored pictures. Add is_right (1 or 0) to '
+            'each hand with its landmarks or keypoints')
+    found = [key for key in _LANDMARKS if isinstance(content.get(key), list)]
+    for key in found:
+        if content[key] and all(map(_is_landmark, content[key])):
+            rows = [[point['x'], point['y']] for point in content[key]]
+            return {'is_right': content['is_right'], 'joints2d': rows}
+    return content
+
 def _shape(value)->str:
     "Shape of an array, or that it is none"
     try:

@@ -43,6 +43,21 @@ def _like_crops(found:list)->bool: # T lists of hands, in shares
     is_central = np.median(off) < _MIDDLE
     return bool(is_large and is_central)
 
+_PERCENT = 100
+_WIDE = 640 # pixels of the longer side of a picture that is no thumbnail
+
+def _warn_of_percent(
+    points:np.ndarray, # (n, 2) all joints
+    size:tuple, # width and height of the video
+    path:Path, # where they come from
+):
+    "Say so where all hands lie in a corner of a hundred pixels"
+    if max(size) < _WIDE or points.min() < 0 or points.max() > _PERCENT: return
+    warnings.warn(
+        f'{path}: no coordinate is larger than {points.max():.0f} in a film of '
+        f'{size[0]}x{size[1]} pixels: they are read as pixels of its upper left corner; '
+        'if they are percent, divide them by 100', stacklevel=4)
+
 def to_pixels(
     found:list, # T lists of hands
     size:tuple, # width and height of the video
@@ -52,7 +67,10 @@ def to_pixels(
     points = _points(found)
     near = abs(points) <= 1.5
     shares = near.all(-1)
-    if not len(points) or shares.mean() < .5: return found
+    if not len(points): return found
+    if shares.mean() < .5:
+        _warn_of_percent(points, size, path)
+        return found
     if points.min() < -.05 or not shares.all():
         raise ValueError(
             f'{path}: coordinates from {points.min():.2g} to {points.max():.2g}: expected '
