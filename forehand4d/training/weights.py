@@ -211,11 +211,11 @@ def pick_weights(
 
 # %% ../../nbs/library/4_training/44_weights.ipynb #c0de5b02
 def usable_device(
-    name:str|torch.device|None, # such as cpu, cuda or cuda:1; None: the GPU if there is one
+    name:str|torch.device|None, # such as cpu, cuda or cuda:1; None: this process's GPU, if any
 )->torch.device:
     "A device of this machine"
     if not name:
-        return torch.device('cuda' if torch.cuda.is_available() else 'cpu')
+        return own_device()
     try:
         device = torch.device(name)
         torch.empty(1, device=device).tolist() # `meta` has no memory
@@ -282,7 +282,7 @@ def load_model(
     device=None, # where it runs; default: the GPU if there is one
 )->tuple[nn.Module,Path]: # network for evaluation, its file
     "Network with its weights"
-    place = usable_device(device) if device else own_device()
+    place = usable_device(device)
     path = _find_weights(spec, notebook, shipped)
     state, cfg = read_weights(path, tuple(builders))
     model = _build(builders[cfg['kind']], cfg, state, path)
