@@ -13,8 +13,7 @@ import socket
 import sys
 from collections.abc import Callable
 from contextlib import nullcontext
-import torch
-from torch.multiprocessing import ProcessExitedException, ProcessRaisedException, spawn
+from typing import Any
 from .compute import another_main
 from .workers import begin_worker
 
@@ -26,6 +25,7 @@ def group(): # `PartialState` of accelerate, or None for a process on its own
     processes = int(os.environ.get('WORLD_SIZE', 1))
     if processes < 2:
         return None
+    import torch
     from accelerate import PartialState
     return PartialState(cpu=not torch.cuda.is_available(), timeout=LONGEST)
 
@@ -49,8 +49,9 @@ def first_process_first(): # a context
     return state.main_process_first()
 
 # %% ../../nbs/library/1_core/16_processes.ipynb #a16b0002
-def own_device()->torch.device: # where networks run
+def own_device()->Any: # a `torch.device`: where networks run
     "The GPU of this process, or the processor"
+    import torch # not above: commands that compute nothing answer at once
     if not torch.cuda.is_available():
         return torch.device('cpu')
     if 'LOCAL_RANK' not in os.environ:
@@ -92,6 +93,7 @@ def together(
     *given, # its arguments, plain values
 ):
     "Call a function in several new processes that form a group; a `RuntimeError` when one fails"
+    from torch.multiprocessing import ProcessExitedException, ProcessRaisedException, spawn
     try:
         with another_main():
             spawn(_member, (processes, _free_port(), work, given), processes)
