@@ -30,7 +30,7 @@ test: install ## conventions, the lessons of all notebooks, oracles, the whole p
 	@unset FOREHAND4D_OUTPUTS; tmp=$$(mktemp -d) && trap 'rm -rf "$$tmp"' EXIT && export TMPDIR="$$tmp" FOREHAND4D_DATA="$$tmp/data" \
 	&& pytest -q -p no:cacheprovider tests/test_conventions.py \
 	&& python tools/execute.py --check --workers 2 --but $(TESTED) \
-	&& pytest -q -n 2 --dist loadfile tests --ignore tests/test_conventions.py
+	&& pytest -q -n 2 --dist loadfile --no-loadscope-reorder tests --ignore tests/test_conventions.py
 
 readme: install ## README.md from nbs/index.ipynb
 	@python tools/readme.py

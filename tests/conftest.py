@@ -6,6 +6,12 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 os.environ.setdefault('OMP_NUM_THREADS', '1')
+LONG = ('test_pipeline.py', 'test_real_study.py', 'test_speed.py', 'test_real_video.py', 'test_scale.py')
+
+
+def pytest_collection_modifyitems(items):
+    "Files that take minutes begin first, so that processes that share the tests end together"
+    items.sort(key=lambda item: item.path.name not in LONG)
 
 
 @pytest.fixture

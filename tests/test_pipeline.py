@@ -170,12 +170,12 @@ def test_killed_and_resumed(runs, records):
     what an uninterrupted one does, to the last bit"""
     import psutil
 
-    steps, log = 210, records / 'train_lifting' / 'killed' / 'log.csv'
+    steps, log = 150, records / 'train_lifting' / 'killed' / 'log.csv'
     process = psutil.Popen(
         launch('killed', steps), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     )
     deadline = time.time() + 600
-    while not (log.exists() and log.read_bytes().count(b'\n') > 130):
+    while not (log.exists() and log.read_bytes().count(b'\n') > 110):
         assert process.poll() is None and time.time() < deadline
         time.sleep(0.02)
     for p in process.children(recursive=True) + [process]:
