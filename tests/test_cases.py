@@ -481,7 +481,7 @@ def test_numbers_of_other_tools_are_pixels_or_refused(tmp_path):
     )
     for name, change, says in (
         ('around', dict(joints2d=(hand() / 320 - 1).tolist()), 'coordinates from'),
-        ('large', dict(joints2d=(hand() * 4).tolist()), 'lie outside of the film'),
+        ('large', dict(joints2d=(hand() * 4).tolist()), 'lie outside of the video'),
         ('mixed', dict(joints2d=mixed), 'coordinates from'),
         ('side', dict(is_right=7), 'is_right should be'),
         ('few', dict(joints2d=hand()[:20].tolist()), 'joints2d should be'),
@@ -736,7 +736,7 @@ OURS = dict(
         (dict(fps='30'), 'fps is of type <U2, expected floats or whole numbers'),
         (dict(fps=None), 'fps is missing; there is keypoints'),
         (dict(schema=9), 'holds schema beside tracks, which this version'),
-        (dict(keypoints=OURS['keypoints'] + 500), '100% of the joints lie outside of the film'),
+        (dict(keypoints=OURS['keypoints'] + 500), '100% of the joints lie outside of the video'),
         (dict(keypoints=0 * OURS['keypoints']), 'hands of 0 pixels'),
         (dict(valid=~OURS['valid']), 'no hand in any of 20 frames'),
     ],

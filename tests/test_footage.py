@@ -1,4 +1,4 @@
-"""Unlabelled films as data: from a film to clips with imputed labels,
+"""Unlabelled videos as data: from a video to clips with imputed labels,
 other people's detections and cameras, nothing lost or moved on the way"""
 
 import json
@@ -121,7 +121,7 @@ def test_clips_of_a_film_see_what_a_pinhole_camera_would_have_seen(filmed):
 
 def test_a_nominal_camera_leaves_no_trace(filmed, tmp_path):
     """Joints before the camera that HaMeR assumes,
-    5000/256 of the longer side, land on the pixels of the film"""
+    5000/256 of the longer side, land on the pixels of the video"""
     film, _, _, K, cam, there = filmed
     px, f, middle = project(there, K), 5000 / 256 * 320, np.array([160, 120])
     out = tmp_path / 'hamer'

@@ -45,7 +45,7 @@ def weights_folder(
 
 def ship(
     kind:str, # lifter or forecaster
-    spec:str, # run that trained it, or a file; '': untrained weights
+    spec:str, # run that trained it, a file or 'pretrained'; '': untrained weights
     folder:Path, # for the small weights
     run:Run, # that writes them
 )->tuple[Path,Path]: # the full weights and the small ones
@@ -53,7 +53,7 @@ def ship(
     shipped = SHIPPED[kind]
     source = None
     if spec:
-        full, source = pick_weights(spec, shipped.notebook, '')
+        full, source = pick_weights(spec, shipped.notebook, f'{kind}.safetensors')
     else:
         full = run.dir/f'{kind}-full.safetensors'
         save_weights(shipped.build(profile('tiny')), full)

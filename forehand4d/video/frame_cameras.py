@@ -305,7 +305,7 @@ def _check_poses(
                          '{:g}x{:g} pixels, expected one size'.format(*other[0].tolist()))
     if abs(scale_x/scale_y - 1) > _UNEVEN:
         raise ValueError(
-            f'{path}: cameras of {width:g}x{height:g} pixels, the film has {size[0]}x{size[1]}')
+            f'{path}: cameras of {width:g}x{height:g} pixels, the video has {size[0]}x{size[1]}')
     R = cameras.pose[known, :3, :3]
     off = (R@R.mT - torch.eye(3)).abs().max()
     last = cameras.pose[known, 3] - torch.tensor([0., 0., 0., 1.])
@@ -325,7 +325,7 @@ def _check_lenses(
     if (centre < -.5).any() or (centre > torch.tensor(size) - .5).any():
         x, y = centre[0].tolist()
         raise ValueError(
-            f'{path}: the principal point ({x:.0f}, {y:.0f}) lies outside of the film '
+            f'{path}: the principal point ({x:.0f}, {y:.0f}) lies outside of the video '
             f'of {size[0]}x{size[1]} pixels: state the size of the images that the '
             'cameras belong to (w and h in transforms.json)')
 

@@ -78,8 +78,8 @@ def _handle_surplus(
                       stacklevel=3)
     if frames and (whole or same_count):
         raise ValueError(
-            f'{where}: speaks of frames {_listed(frames)}, the film has {names[0]} … {names[-1]}; '
-            'remove what belongs to another film, or set `first`, the number of the first '
+            f'{where}: speaks of frames {_listed(frames)}, the video has {names[0]} … {names[-1]}; '
+            'remove what belongs to another video, or set `first`, the number of the first '
             'frame (0 or 1 with most tools): track --first 1, prepare_keypoints -p first=1')
 
 def _warn_of_missing(
