@@ -6,7 +6,13 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 os.environ.setdefault('OMP_NUM_THREADS', '1')
-LONG = ('test_pipeline.py', 'test_real_study.py', 'test_speed.py', 'test_real_video.py', 'test_scale.py')
+LONG = (
+    'test_pipeline.py',
+    'test_real_study.py',
+    'test_speed.py',
+    'test_real_video.py',
+    'test_scale.py',
+)
 
 
 def pytest_collection_modifyitems(items):
