@@ -42,7 +42,8 @@ def flat(value, name=''):
     if isinstance(value, Path):
         return [(name, value.name)]
     if dataclasses.is_dataclass(value):
-        return flat(dict(vars(value)), name)
+        stored = [field.name for field in dataclasses.fields(value)]  # not what is cached beside
+        return flat({field: getattr(value, field) for field in stored}, name)
     if isinstance(value, pd.DataFrame):
         return flat({str(k): column_of(value[k]) for k in value}, name)
     if isinstance(value, (list, tuple)):
@@ -269,8 +270,8 @@ def open_hands():
 
     m = some_motion(4, 3)
     pair = hand_pair()
-    arrays = {side: {k: v for k, v in vars(open_hand(side)).items()} for side in ('right', 'left')}
-    return arrays | dict(
+    hands = {side: open_hand(side) for side in ('right', 'left')}
+    return hands | dict(
         joints=m.joints(),
         vertices=m.vertices(),
         mean=pair.mean_rot,

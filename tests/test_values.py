@@ -191,7 +191,7 @@ ODD_CELLS = [
 def is_python(source):
     try:
         compile(source, 'cell', 'exec')
-    except (SyntaxError, MemoryError):
+    except (SyntaxError, MemoryError, ValueError):  # of null bytes before Python 3.11.4
         return False
     return True
 
