@@ -15,7 +15,7 @@ from collections.abc import Iterable
 from io import StringIO
 from pathlib import Path
 from typing import Any
-from ..core.files import read_json, reading
+from ..core.files import parse_json, read_json, reading
 from ..core.paths import package_root, project_root
 from .choices import base_type, describe, nearest, value_problem
 
@@ -161,7 +161,10 @@ def _parse(
     "A text as a value"
     if plain is bool: return _WORDS.get(text.lower(), text)
     if plain in (int, float): return plain(text)
-    return ast.literal_eval(text)
+    try:
+        return ast.literal_eval(text)
+    except (ValueError, SyntaxError): # true, false and null are words of json
+        return parse_json(text, 'the value')
 
 def cast(
     name:str, # of the parameter, for the error
