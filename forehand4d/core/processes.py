@@ -14,7 +14,7 @@ import sys
 from collections.abc import Callable
 from contextlib import nullcontext
 from typing import Any
-from .compute import another_main
+from .compute import another_main, cores
 from .workers import begin_worker
 
 # %% ../../nbs/library/1_core/16_processes.ipynb #fea40c16
@@ -83,7 +83,7 @@ def _member(
         os.environ[name] = str(processes)
     os.environ['MASTER_ADDR'] = '127.0.0.1'
     os.environ['MASTER_PORT'] = str(port)
-    threads = max(1, len(os.sched_getaffinity(0))//processes)
+    threads = max(1, cores()//processes)
     os.environ.setdefault('OMP_NUM_THREADS', str(threads))
     work(*given)
 
