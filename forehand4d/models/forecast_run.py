@@ -60,6 +60,7 @@ class ForecastParams:
     fresh: bool = False # no clip of HandWorld twice: they are made while it trains
     shard: bool = False # several processes hold a share each of weights and moments
     compile: bool = False # let torch.compile fuse the transformer layers
+    bf16: bool = False # layers compute in bfloat16 on a processor, too
     checkpoint: bool = False # compute activations again for the backward pass
     accumulate: AtLeastOne = 1 # pieces of a step that a process works on one after the other
     seed: Count = 0 # seeds every generator
@@ -165,7 +166,8 @@ def train_config(
         frames=sizes.frames, image_size=LEGACY_SIDE if how.is_legacy else sizes.image_size,
         lr=params.lr or how.recipe.lr or sizes.lr*share, recipe=how.recipe.of_stage(params.stage),
         slow=params.slow, shard=params.shard,
-        compile=params.compile, checkpoint=params.checkpoint, accumulate=params.accumulate,
+        compile=params.compile, bf16=params.bf16, checkpoint=params.checkpoint,
+        accumulate=params.accumulate,
         seed=params.seed, workers=params.workers)
 
 def forecast_run(

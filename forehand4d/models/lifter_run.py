@@ -42,6 +42,7 @@ class TrainLifting:
     workers: Count = 0 # processes that decode clips, or make them
     fresh: bool = False # no clip of HandWorld twice: they are made while it trains
     compile: bool = False # let torch.compile fuse the transformer layers
+    bf16: bool = False # layers compute in bfloat16 on a processor, too
     checkpoint: bool = False # compute activations again for the backward pass
     accumulate: AtLeastOne = 1 # pieces of a step that a process works on one after the other
     seed: Count = 0 # seeds every generator
@@ -86,6 +87,7 @@ class TrainLifting:
             recipe=self.how.recipe,
             checkpoint=self.checkpoint,
             compile=self.compile,
+            bf16=self.bf16,
             accumulate=self.accumulate,
             workers=self.workers,
             seed=self.seed)

@@ -45,7 +45,7 @@ class DenoiserConfig:
     context: tuple = () # prefix groups as (name, channels) pairs
     channels: int = 198 # of a frame of motion
     layout: str = 'fused' # or `concatenated`: where the conditions go
-    gist: int = 0 # channels of what every token of the motion is told directly; 0: nothing
+    gist: int = 0 # last tokens of the prefix, told each token of the motion directly; 0: none
 
 _SIZES = ('frames', 'patch', 'width', 'layers', 'ff')
 
@@ -112,7 +112,7 @@ class Denoiser(nn.Module):
         if cfg.layout == 'concatenated':
             self.marks = nn.Parameter(torch.randn(len(cfg.conditions), width)*0.02)
         if cfg.gist:
-            self.gist = _silent(_embedding(cfg.gist, width, inside=2))
+            self.gist = _silent(_embedding(cfg.gist*width, width, inside=2))
 
     def _tokens(self,
         frames:Tensor, # (..., T, width)
@@ -123,6 +123,13 @@ class Denoiser(nn.Module):
         position = sinusoid(torch.arange(count, device=frames.device), self.cfg.width)
         together = frames.unflatten(-2, (count, patch)).flatten(-2)
         return self.merge(together) + position
+
+    def _gist(self,
+        prefix:Tensor, # (B, N, width) context
+    )->Tensor: # (B, 1, width)
+        "Its last tokens, read together"
+        last = prefix[:, -self.cfg.gist:]
+        return self.gist(last.flatten(1))[:, None]
 
     def _mask(self,
         real:Tensor|None, # (B, T) bool, false on padding
@@ -139,7 +146,7 @@ class Denoiser(nn.Module):
 # %% ../../nbs/library/3_networks/35_denoiser.ipynb #9b6258f8
 @patch
 def embed_context(self:Denoiser,
-    context:dict, # name → (B, N, channels), of 'gist' (B, 1, channels); groups may be missing
+    context:dict, # name → (B, N, channels); groups may be missing
     keep:dict|None=None, # name → (B, N) bool, false for tokens that are dropped
 )->Tensor: # (B, sum of N, width)
     "Prefix tokens; the same for all sampling steps"
@@ -147,8 +154,6 @@ def embed_context(self:Denoiser,
     for name, embed in self.ctx.items():
         if name in context:
             tokens.append(_kept(embed(context[name]), keep, name))
-    if self.cfg.gist:
-        tokens.append(self.gist(context['gist']))
     return torch.cat(tokens, 1)
 
 @patch
@@ -186,7 +191,7 @@ def forward(self:Denoiser,
     if prefix is not None:
         parts.append(prefix)
     if self.cfg.gist:
-        told = time + prefix[:, -1:]
+        told = time + self._gist(prefix)
     others = sum(part.shape[1] for part in parts)
     if is_beside:
         marked = self._tokens(frames) + self.marks[:, None]

@@ -26,7 +26,7 @@ from .record import Run
 
 # %% ../../nbs/library/2_runs/22_launch.ipynb #e7b9a047
 HOW = ( # not what is run
-    'name', 'watch', 'processes', 'workers', 'accumulate', 'shard', 'compile', 'checkpoint')
+    'name', 'watch', 'processes', 'workers', 'accumulate', 'shard', 'compile', 'bf16', 'checkpoint')
 
 def _launched(
     executed:Path, # executed copy of a notebook

@@ -42,6 +42,7 @@ class TrainConfig:
     shard: bool = False # weights, gradients, averages and moments are spread over processes (FSDP)
     checkpoint: bool = False # compute activations twice: less memory, one more forward pass
     compile: bool = False # let torch.compile fuse the transformer layers
+    bf16: bool = False # layers compute in bfloat16 on a processor, too
     recipe: Recipe = Recipe() # learning rate over time, optimiser, clipping, average
     accumulate: int = 1 # pieces of a batch that a process works on one after the other
     save_every: int = 100 # steps between checkpoints
@@ -288,11 +289,24 @@ def _start_accelerator(
     accelerator.init_trackers('tensorboard') # none, if nobody watches
     return accelerator
 
+def _halve_layers(
+    model:nn.Module, # changed in place
+):
+    "Products and convolutions of layers and backbone in bfloat16; geometry and losses stay exact"
+    half = torch.autocast('cpu', torch.bfloat16)
+    parts = layers_of(model)
+    if hasattr(model, 'backbone'):
+        parts.append(model.backbone)
+    for part in parts:
+        part.forward = half(part.forward)
+
 def _prepare_layers(
     model:nn.Module, # changed in place
-    cfg:TrainConfig, # its `checkpoint` and `compile` say how layers compute
+    cfg:TrainConfig, # its `checkpoint`, `compile` and `bf16` say how layers compute
 ):
-    "Layers that keep no activations, or are compiled"
+    "Layers that keep no activations, are compiled, or compute in bfloat16"
+    if cfg.bf16 and not torch.cuda.is_available(): # a GPU that has bfloat16 uses it anyway
+        _halve_layers(model)
     for layer in layers_of(model):
         is_prepared = isinstance(layer.forward, partial)
         if cfg.checkpoint and not is_prepared:
