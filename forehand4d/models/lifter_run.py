@@ -30,7 +30,7 @@ class TrainLifting:
     "Parameters of a training run of the lifting model"
     profile: ProfileName = 'cpu' # size: tiny, cpu, gpu or paper
     datasets: str = 'lab' # training sources with hand parameters, joined by +
-    conditions: Conditions = 'kps+extrinsics+plucker+kpe' # what L is told, joined by +
+    conditions: Conditions = 'kps+extrinsics+plucker+kpe+distance' # what L is told, joined by +
     layout: Layout = 'fused' # how conditions enter; or concatenated
     configuration: ConfigurationName = 'ours' # network and training: ours, paper or released
     views: Views = 'random' # cameras: random ones, the recorded ones, or both

@@ -260,7 +260,8 @@ Rate = Annotated[float, Range(0, 10)]
 Share = Annotated[float, Range(0, 1)]
 Amount = Annotated[float, Range(0)]
 Degrees = Annotated[float, Range(0, 179)]
-Conditions = Annotated[str, Joined(('kps', 'extrinsics', 'plucker', 'kpe', 'released'))]
+Conditions = Annotated[str, Joined((
+    'kps', 'extrinsics', 'plucker', 'kpe', 'distance', 'released'))]
 Procedures = Annotated[str, Joined(get_args(ProcedureName), empty=True)]
 LiftingBaselines = Annotated[str, Joined(('hamer', 'easymocap', 'hawor'), empty=True)]
 

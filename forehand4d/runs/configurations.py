@@ -53,7 +53,7 @@ class Configuration:
     fitted: bool = True # wrists are normalised by statistics of the clips, not by constants
     first: int = 0 # first frame that F predicts; 0: that of the image
     target: str = 'x0' # what the denoiser predicts: clean motion, or the noise
-    conditions: tuple = ('kps', 'extrinsics', 'plucker', 'kpe') # what L is told
+    conditions: tuple = ('kps', 'extrinsics', 'plucker', 'kpe', 'distance') # what L is told
     drop_token: float = 0.1 # chance that a condition's token is hidden in training
     drop_group: float = 0.05 # chance that a condition, or the image, is hidden as a whole
     dropout: tuple = (0.1, 0.0) # in the layers of F and of L
