@@ -706,7 +706,8 @@ def batches():
     "Collated clips, and every kind of noise that is put on them"
     from forehand4d.training.augment import augment_lifting, mirror_motion
     from forehand4d.data.batches import batch_motion, batch_past, batch_tracks, collate
-    from forehand4d.models.forecast_loss import augment_image, noise_steps
+    from forehand4d.models.forecast_loss import augment_image
+    from forehand4d.networks.process import noise_steps
     from forehand4d.models.present import past_features, present_features, simulate_present
     from forehand4d.geometry.motion_vector import MotionStats
 

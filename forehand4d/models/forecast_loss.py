@@ -6,7 +6,7 @@
 __all__ = ['ZOOM', 'ZOOM_LIMITS', 'SHIFT', 'DARKEST', 'BRIGHTNESS', 'LEAST', 'TINT', 'PIXEL_NOISE', 'NEAR_PLANE', 'SIDE', 'SHAKE',
            'MISSED', 'ImageView', 'draw_view', 'resample', 'intrinsics_of', 'augment_image', 'TrainingView',
            'training_view', 'mirrored_targets', 'seen_hands', 'KeypointTracks', 'Labels', 'labels_of', 'with_tracks',
-           'Told', 'shaken', 'tell_hands', 'tell_present', 'simulate_detector', 'noise_steps']
+           'Told', 'shaken', 'tell_hands', 'tell_present', 'simulate_detector']
 
 # %% ../../nbs/library/6_models/65_forecast_loss.ipynb #a0879c39
 from dataclasses import dataclass, replace
@@ -18,7 +18,6 @@ from ..geometry.motion import HandMotion
 from ..training.augment import mirror_where
 from ..data.batches import Batch, batch_motion, batch_past, batch_tracks
 from ..networks.backbones import normalise_image
-from ..networks.process import STEPS
 from ..training.losses import LossWeights
 from .chance import happens, normal, uniform
 from .present import Present, simulate_present
@@ -284,22 +283,3 @@ def simulate_detector(
         return tell_hands(keypoints, seen, cfg.drop_hands, generator)
     past = batch_past(batch, view.flip)
     return tell_present(labels.motion, (keypoints, seen), past, cfg, generator)
-
-# %% ../../nbs/library/6_models/65_forecast_loss.ipynb #cc601e8f
-def noise_steps(
-    batch:int, # clips
-    draws:int, # steps a clip
-    levels:int, # of the schedule's steps that are trained
-    generator:torch.Generator, # source of randomness
-    lean:float=1.0, # 1: evenly over the schedule; more: towards its noisy end
-)->Tensor: # (batch*draws,) diffusion steps
-    "`draws` steps a clip, spread over the schedule, out of `levels` of its steps"
-    start = torch.rand(batch, 1, generator=generator, device=generator.device)
-    offset = torch.arange(draws, device=start.device)/draws
-    share = (start + offset)%1
-    if lean != 1:
-        share = 1 - (1 - share)**lean
-    level = (share*levels).long()
-    level = level.clamp(max=levels - 1).flatten()
-    stride = STEPS//levels
-    return (level + 1)*stride - 1

@@ -15,11 +15,11 @@ from torch import Tensor
 from ..geometry.motion import HandMotion
 from ..geometry.motion_vector import Anchor, anchor_of, encode198, encode_from
 from ..data.batches import Batch
-from ..networks.process import STEPS, alphas_bar, q_sample
+from ..networks.process import STEPS, alphas_bar, noise_steps, q_sample
 from ..training.losses import LossWeights, found_loss, masked_mean, motion_loss
 from .chance import happens, normal, uniform
 from .forecast_loss import SIDE, KeypointTracks, Labels, Told, TrainingView
-from .forecast_loss import draw_view, intrinsics_of, labels_of, noise_steps
+from .forecast_loss import draw_view, intrinsics_of, labels_of
 from .forecast_loss import simulate_detector
 from .forecast_loss import training_view
 from .forecast_model import ForecastModel

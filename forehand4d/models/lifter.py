@@ -18,7 +18,7 @@ from ..data.clips import track_of
 from ..data.loaders import loader
 from ..networks.conditioning import LIFTING_DIMS, LIFTING_KINDS, lifting_conditions
 from ..networks.denoiser import Denoiser, DenoiserConfig, sizes_of
-from ..networks.process import STEPS, alphas_bar, q_sample
+from ..networks.process import LEAN, STEPS, alphas_bar, noise_steps, q_sample
 from ..networks.sampling import sample
 from ..training.losses import LossWeights, motion_loss
 from ..training.augment import LiftingView, augment_lifting, augment_recorded
@@ -42,6 +42,7 @@ class LifterConfig:
     drop_group: float = 0.05 # chance that a condition is hidden in the whole clip
     hand_id: str = 'open-hand' # hand model of the output
     layout: str = 'fused' # or `concatenated`, see `Denoiser`
+    lean: float = 1.0 # of the noise levels in training, see `noise_steps`
 
     def network(self)->DenoiserConfig:
         "Shape of the denoiser inside"
@@ -120,7 +121,7 @@ class Lifter(nn.Module):
         given = batch_motion(batch, self.cfg.hand_id)
         view = lifting_view(self.views, given, batch, generator)
         x0 = encode198(view.motion, self.stats)
-        t = torch.randint(0, STEPS, (len(x0),), **by(generator)).to(x0.device)
+        t = noise_steps(len(x0), 1, STEPS, generator, self.cfg.lean).to(x0.device)
         noise = torch.randn(x0.shape, **by(generator)).to(x0)
         xt = q_sample(x0, t, noise)
         conditions = lifting_conditions(*track_of(view), self.cfg.kinds)
@@ -220,7 +221,7 @@ def build_lifter(
     views = start.pop('views', 'random')
     if start:
         raise TypeError(f'unknown settings {", ".join(start)}: expected init and views')
-    cfg = LifterConfig(**sizes_of(p), kinds=tuple(kinds), layout=layout)
+    cfg = LifterConfig(**sizes_of(p), kinds=tuple(kinds), layout=layout, lean=LEAN)
     if data is not None:
         cfg = replace(cfg, hand_id=data.hand_id or cfg.hand_id)
         stats = _statistics(data, cfg, seed, views)

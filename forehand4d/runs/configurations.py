@@ -62,7 +62,7 @@ class Configuration:
     by_signal: bool = True # geometric terms weigh by the signal that noise leaves
     scale: float = 1.0 # factor of the whole loss
     levels: int = 2 # noise levels that an image, encoded once, is trained on; 1 with ViT-H
-    lean: float = 2.0 # of F's noise levels; 1: all are equally likely, more: much noise is likelier
+    lean: float = 2.0 # of the noise levels; 1: all are equally likely, more: much noise is likelier
     zoom: float = 0.1 # standard deviation of F's image scale
     zooms: tuple = (0.8, 1.25) # smallest and largest
     colour: tuple = (0.85, 1.15) # factors of the colour channels
@@ -140,8 +140,9 @@ REASONS = { # field → why ours differs, what changes it alone
     'fitted': ('other data, other statistics', _ALL),
     'first': ('the pose in the image is part of the answer', _ALL),
     'target': ('geometric losses need the clean motion; few sampling steps suffice', _ALL),
-    'conditions': ('all that is known; extrinsics as 6D and translation; rays from the true '
-                   'centre, from 2D alone', 'conditions of train_lifting'),
+    'conditions': ('all that is known, and how far away each bone would be; extrinsics as 6D and '
+                   'translation; rays from the true centre, from 2D alone',
+                   'conditions of train_lifting'),
     'drop_token': ('', _ALL),
     'drop_group': ('guidance, and subsets of conditions at run time', 'shape of train_forecast'),
     'dropout': ('L has random cameras enough', _ALL),
@@ -154,7 +155,7 @@ REASONS |= { # the same of learning and of sampling
     'by_signal': ('out of pure noise the mean comes back, whose joints mean little', _ALL),
     'scale': ('the code adds its sum to what it sums; with Adam only clipping notices', _ALL),
     'levels': ('the backbone is most of a step', 'shape of train_forecast'),
-    'lean': ('noise averages out along a smooth path; what the image tells is learned near the top',
+    'lean': ('noise averages out along a smooth path; what conditions tell is learned near the top',
              'shape of train_forecast'),
     'zoom': ('metric labels stay true, as F may know the intrinsics', _ALL),
     'zooms': ('as above', _ALL),
