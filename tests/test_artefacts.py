@@ -170,6 +170,7 @@ def test_claims_page(outputs, monkeypatch):
         'cpu-lift',
         noise={
             'lifting': 0.06,
+            'lifting-inputs': 0.06,
             'lifting-refined': 0.01,
             'lifting-kpe': 0.05999,
             'lifting-kps': 0.001,

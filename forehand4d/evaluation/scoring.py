@@ -239,7 +239,8 @@ def aggregate(
 
 # %% ../../nbs/library/4_evaluation/44_scoring.ipynb #3a53be40
 LIFTERS = { # by sorted conditions
-    'extrinsics+kpe+kps+plucker': 'lifting',
+    'distance+extrinsics+kpe+kps+plucker': 'lifting',
+    'extrinsics+kpe+kps+plucker': 'lifting-inputs',
     'kps': 'lifting-kps',
     'extrinsics+kpe+kps': 'lifting-kpe',
     'kps+plucker': 'lifting-plucker'}

@@ -120,7 +120,9 @@ _LIFTING_INPUTS = (
         paper='Extrinsics + KPE', step='evaluate_lifting/lift-kpe'),
     Row('Plücker rays', 'lifting-plucker',
         paper='Plücker rays', step='evaluate_lifting/lift-plucker'),
-    Row('Extrinsics + Plücker + KPE', 'lifting', paper='Extrinsics + Plücker + KPE', step=LIFT),
+    Row('Extrinsics + Plücker + KPE', 'lifting-inputs',
+        paper='Extrinsics + Plücker + KPE', step='evaluate_lifting/lift-inputs'),
+    Row('All, and distances of bones (ours)', 'lifting', step=LIFT),
     Row('All, Plücker rays as released', 'lifting-released', step='evaluate_lifting/lift-released'),
     Row('All, concatenated as tokens', 'lifting-concat', step='evaluate_lifting/lift-concat'),
 )

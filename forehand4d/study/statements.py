@@ -83,9 +83,9 @@ LIFTING_CLAIMS = (
     Claim('Plücker rays are the most effective (Table 2)',
           'error', 'lifting-plucker', 'lifting-kpe', ('wild',), ('M',)),
     Claim('All inputs together beat extrinsics and KPE (Table 2)',
-          'error', 'lifting', 'lifting-kpe', ('wild',), ('M',)),
+          'error', 'lifting-inputs', 'lifting-kpe', ('wild',), ('M',)),
     Claim('All inputs together beat Plücker rays alone (Table 2)',
-          'error', 'lifting', 'lifting-plucker', ('wild',), ('M',)),
+          'error', 'lifting-inputs', 'lifting-plucker', ('wild',), ('M',)),
 )
 
 # %% ../../nbs/library/7_study/76a_statements.ipynb #f7ec1bb3
