@@ -293,11 +293,11 @@ def _halve_layers(
     model:nn.Module, # changed in place
 ):
     "Products and convolutions of layers and backbone in bfloat16; geometry and losses stay exact"
-    half = torch.autocast('cpu', torch.bfloat16)
     parts = layers_of(model)
     if hasattr(model, 'backbone'):
         parts.append(model.backbone)
-    for part in parts:
+    for part in parts: # a context each: one that is entered twice would never end
+        half = torch.autocast('cpu', torch.bfloat16)
         part.forward = half(part.forward)
 
 def _prepare_layers(
