@@ -229,8 +229,11 @@ def _run(self:Paper,
     steps:list, # of the study
 )->int: # exit code
     "Run steps and say what came of them"
+    from forehand4d.runs.launch import expect_several
     from forehand4d.study.plan import run_steps
     photos = _photos(self.photos)
+    if len(steps) > 1:
+        expect_several()
     runs, failed = run_steps(steps, photos, self.renew, processes=self.processes)
     print('\nTables, figures and forecasts:')
     labelled = {step.notebook for step in steps if step.label}

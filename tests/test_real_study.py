@@ -1,11 +1,12 @@
 """The study on real datasets, by the command: eight miniature trees in their official layouts,
 one description, tables whose columns are those datasets"""
 
-import json, math, os
+import json, math, os, re
 import pytest
 from miniatures import ROLES, WRITERS, describe, write_all
 from forehand4d.baselines.data_survey import PUBLISHED
 from forehand4d.cli import main
+from forehand4d.core.files import read_json
 from forehand4d.runs.parameters import check_parameters
 from forehand4d.runs.profiles import profile as get_profile
 from forehand4d.study.costs import asking_cost, training_cost
@@ -21,6 +22,7 @@ STEPS = (
     'figure8_error_over_time',
     'claims',
 )  # with what they need: the check, all clips, two trainings
+SHORT = ROLES | {'wild': ('holoassist',), 'test.lab': ('h2o',)}  # all trees; a kernel a split
 
 
 @pytest.fixture(scope='module')
@@ -111,8 +113,7 @@ def test_profile_paper_needs_data(capsys):
 
 def test_selected_steps(trees, capsys, monkeypatch):
     "From downloads to tables: datasets and splits above the columns, the truth below them"
-    short = ROLES | {'wild': ('holoassist',), 'test.lab': ('h2o',)}  # a kernel a split
-    describe(trees.with_name('short.toml'), short)
+    describe(trees.with_name('short.toml'), SHORT)
     monkeypatch.chdir(trees.parent)
     code, text = paper(capsys, '--data', 'short.toml', '--only', *STEPS)
     assert code == 0, text[-3000:]
@@ -143,9 +144,31 @@ def test_selected_steps(trees, capsys, monkeypatch):
     code, text = paper(capsys, '--data', 'short.toml', '--only', *STEPS[:2])
     assert code == 0 and text.count('as before') == text.count(' elapsed, about'), text
 
-    # now the clips are there, so that all evaluations are counted
+    # the clips are there by now, so that all evaluations are counted
     code, text = paper(
         capsys, '--data', 'short.toml', '--dry-run', '--only', 'evaluate_lifting/lift'
     )
     assert code == 0 and 'is not known' not in text
     assert not any(math.isnan(number) for number in listed(text, 'evaluate_lifting/lift'))
+
+
+def test_whole_study(trees, capsys, monkeypatch):
+    "Every step, from where the selection stopped: all tables and figures, and no row is missing"
+    path = describe(trees.with_name('short.toml'), SHORT)
+    monkeypatch.chdir(trees.parent)
+    code, text = paper(capsys, '--data', 'short.toml')
+    assert code == 0, text[-3000:]
+    steps = study('tiny', data=read_roles(path))
+    assert {len(steps)} == {*map(int, re.findall(r'^\d+/(\d+) ', text, re.MULTILINE))}
+    outputs = trees.parent.parent / 'outputs/studies/short'
+    for step in steps:
+        runs = [read_json(file) for file in outputs.glob(f'{step.notebook}/*/manifest.json')]
+        done = [run for run in runs if step.name in (None, run['run']) and run['status'] == 'done']
+        assert done, step.key
+    shown = outputs / 'paper'
+    for number in (1, 2, 3, 4, 5, 7):
+        (table,) = shown.glob(f'table{number}_*-tiny.md')
+        assert 'not run' not in table.read_text(), table
+    for number in range(1, 9):
+        assert len([*shown.glob(f'figure{number}_*-tiny.png')]) == 1, number
+    assert 'not run' not in (shown / 'claims-tiny.md').read_text()

@@ -6,7 +6,11 @@ import contextlib, os, signal, subprocess, sys
 from dataclasses import replace
 from pathlib import Path
 import pytest, torch
+from forehand4d.baselines.hawor import Infiller
+from forehand4d.baselines.lifting_baselines import PARTS, BaselineSettings, run_baselines
+from forehand4d.baselines.perframe import PerFrame
 from forehand4d.core.files import read_json
+from forehand4d.data.batches import collate
 from forehand4d.data.clip_store import write_clips
 from forehand4d.handworld.generate import make_clip
 from forehand4d.catalogue import open_dataset
@@ -84,9 +88,13 @@ def evaluations(folder, name):
     asked = FutureSettings(P.frames, 2, batch=2, how=dict(steps=2), shares=shares)
     models = {'forecast-3d': build_forecaster(P, data).eval()}
     found |= forecast_all(models, 'forecast-3d', test, asked)
+    parts = {'hands': PerFrame.build(P), 'infiller': Infiller.build(P, data)}
+    other = BaselineSettings(P.frames, every=8, shares=shares, batch=2)
+    baselines, _ = run_baselines([*PARTS], parts, clips, collate(clips, P.frames), other)
     shares.clear()
     if run.writing:
         joints = {row: part.joints for row, part in found.items()}
+        joints |= {row: motion.joints() for row, motion in baselines.items()}
         motions = {
             row: {number: motion.rot for number, motion in part.motions.items()}
             for row, part in found.items()
@@ -283,11 +291,11 @@ def test_evaluations(folder):
     "Lifted, fitted and forecast motions do not depend on the number of processes"
     evaluations(folder, 'evaluated-one')
     one, two = (torch.load(folder / f'evaluated-{n}.pt', weights_only=True) for n in ('one', 'two'))
-    assert {*one['joints']} >= {'lifting-refined', 'lifting-fit-hard', 'forecast-3d'}
+    assert {*one['joints']} >= {'lifting-refined', 'lifting-fit-hard', 'forecast-3d', *PARTS}
     assert one['joints'].keys() == two['joints'].keys()
     for row, joints in one['joints'].items():
         assert len(joints) == 7 and joints.equal(two['joints'][row]), row
-        shown = one['motions'][row]
+    for row, shown in one['motions'].items():
         assert shown.keys() == two['motions'][row].keys(), row
         assert all(rot.equal(two['motions'][row][i]) for i, rot in shown.items()), row
 

@@ -35,8 +35,7 @@ def _errors(
     "Errors of a method on some datasets"
     seeds = {}
     for number, source in enumerate(sources.of(method)):
-        records = source.data.records
-        records = records[(records.method == method) & (records.protocol == view.protocol)]
+        records = source.part(method, view.protocol)
         records = records[records.dataset.isin(view.inside)]
         seeds[number] = select_records(records)[view.selection][metrics]
     return pd.concat(seeds, axis='columns', join='inner')

@@ -11,6 +11,7 @@ import re
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 import pandas as pd
 from ..core.files import atomic_path, file_hash, stable_hash, write_json
@@ -43,7 +44,25 @@ class Source:
         commit = (self.run.manifest.get('commit') or 'no commit')[:8]
         return f'{self.path} ({", ".join([commit, *self.flags])})'
 
-    @property
+    @cached_property
+    def by_method(self)->dict: # method, protocol → records
+        "Errors, taken apart once: tables and tests ask for them hundreds of times"
+        groups = self.data.records.groupby(['method', 'protocol'], sort=False)
+        return dict(iter(groups))
+
+    def part(self,
+        method:str, # name in the records
+        protocol:str, # of the metrics
+    )->pd.DataFrame: # empty where it was not measured
+        "Records of a method"
+        return self.by_method.get((method, protocol), self.data.records.iloc[:0])
+
+    @cached_property
+    def methods(self)->set[str]: # names in the records
+        "Whose errors were measured"
+        return {method for method, _ in self.by_method}
+
+    @cached_property
     def kin(self)->tuple: # flags, text of the parameters
         "The same for runs that differ in the seed alone"
         params = {k: v for k, v in self.run.params.items() if k not in ('seed', 'floors')}
@@ -76,8 +95,7 @@ class Sources:
         if varied:
             held = [source for source in self.found if method in source.data.variety]
         else:
-            held = [source for source in self.found
-                    if (source.data.records.method == method).any()]
+            held = [source for source in self.found if method in source.methods]
         if not held:
             return ()
         quotable = [source for source in held if not source.flags]
@@ -90,9 +108,7 @@ class Sources:
         protocol:str, # of the metrics
     )->pd.DataFrame: # of the mean over seeds
         "Records of a method"
-        parts = [source.data.records for source in self.of(method)]
-        return pool_records([part[(part.method == method) & (part.protocol == protocol)]
-                             for part in parts])
+        return pool_records([source.part(method, protocol) for source in self.of(method)])
 
     @property
     def recorded(self)->dict: # dataset → facts of the split that was evaluated

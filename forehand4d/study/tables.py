@@ -140,7 +140,7 @@ def _our_lines(
     "Our lines of a row: best of k and one sample, where there are several"
     row = filled.row
     summary = filled.summary
-    samples = int(summary.samples.max())
+    samples = summary.samples.max() # NaN: evaluated, but too few clips to measure anything
     latest = filled.pool[-1]
     described = current_data()
     made_up = ('made up',) if described and described.standin else ()
