@@ -70,6 +70,7 @@ def _become_kernel(
     sys.__stdout__.flush()
     sys.exit()
 
+# %% ../../nbs/library/2_runs/21c_kernels.ipynb #22e82464
 def serve_kernels(
     number:int, # of the open file that is the channel
 ):

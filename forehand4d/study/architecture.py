@@ -201,7 +201,8 @@ class Canvas:
         "What comes out of a box is added to the motion"
         self.ax.plot([x, x, middle], [2.4, height, height], color='.35', lw=.8)
         circle = dict(boxstyle='circle,pad=.05', fc='w', ec='.5', lw=.7)
-        self.ax.text(middle, height, '+', ha='center', va='center', fontsize=7, bbox=circle, zorder=5)
+        look = dict(ha='center', va='center', fontsize=7, bbox=circle, zorder=5)
+        self.ax.text(middle, height, '+', **look)
 
 # %% ../../nbs/library/7_study/76_architecture.ipynb #6fc219d5
 @dataclass(frozen=True)
