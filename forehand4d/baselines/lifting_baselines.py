@@ -126,6 +126,7 @@ def _look(
     spent = time.time() - began
     return motion.slice(0, settings.frames).pad(settings.frames), spent
 
+# %% ../../nbs/library/7_baselines/78_lifting.ipynb #2930fbf9
 def hamer_motions(
     model, # estimator of hands, or None
     clips:list, # test clips

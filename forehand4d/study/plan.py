@@ -4,13 +4,13 @@
 
 # %% auto #0
 __all__ = ['PIPELINE', 'PAPER_INPUTS', 'LIFTING_INPUTS', 'METHODS', 'ARTEFACTS', 'READS', 'KNOWN_SHAPE', 'CHECK', 'FIRST_GUESS',
-           'RunOf', 'run_of', 'Step', 'plan', 'study', 'with_needs', 'how_to_get', 'state', 'clock_text', 'Pace',
-           'run_steps']
+           'RunOf', 'run_of', 'Step', 'plan', 'study', 'with_needs', 'how_to_get', 'state', 'Pace', 'run_steps']
 
 # %% ../../nbs/library/7_study/73_plan.ipynb #84e7e1df
 import sys, time
 from dataclasses import dataclass, field, replace
 from datetime import datetime
+from ..core.compute import clock_text
 from ..core.paths import in_clone, outputs_root
 from ..runs.folders import relative, set_aside
 from ..runs.launch import NotebookError, on_record, run_notebook
@@ -296,15 +296,6 @@ def state(
     except ValueError:
         return 'out of date'
     return 'done' if run else run_state(Run(folder))
-
-# %% ../../nbs/library/7_study/73_plan.ipynb #74813e19
-def clock_text(
-    seconds:float, # of a duration
-)->str: # `m:ss` or `h:mm:ss`
-    "A duration as people read it"
-    hours, rest = divmod(int(round(seconds)), 3600)
-    minutes, left = divmod(rest, 60)
-    return f'{hours}:{minutes:02d}:{left:02d}' if hours else f'{minutes}:{left:02d}'
 
 # %% ../../nbs/library/7_study/73_plan.ipynb #9370f686
 FIRST_GUESS = 30. # seconds, of what was spent and of what was expected

@@ -22,7 +22,7 @@ from ..core.compute import progress
 from ..core.processes import group
 from ..data.batches import Batch
 from ..data.loaders import ClipDataset, loader
-from ..networks.transformer import compile_layers, layers_of
+from ..networks.transformer import compile_layers, halve_layers, layers_of
 from ..runs.configurations import Recipe
 from .weights import read_state, save_weights
 from .watching import Watch, look, trackers, write_facts
@@ -289,24 +289,13 @@ def _start_accelerator(
     accelerator.init_trackers('tensorboard') # none, if nobody watches
     return accelerator
 
-def _halve_layers(
-    model:nn.Module, # changed in place
-):
-    "Products and convolutions of layers and backbone in bfloat16; geometry and losses stay exact"
-    parts = layers_of(model)
-    if hasattr(model, 'backbone'):
-        parts.append(model.backbone)
-    for part in parts: # a context each: one that is entered twice would never end
-        half = torch.autocast('cpu', torch.bfloat16)
-        part.forward = half(part.forward)
-
 def _prepare_layers(
     model:nn.Module, # changed in place
     cfg:TrainConfig, # its `checkpoint`, `compile` and `bf16` say how layers compute
 ):
     "Layers that keep no activations, are compiled, or compute in bfloat16"
     if cfg.bf16 and not torch.cuda.is_available(): # a GPU that has bfloat16 uses it anyway
-        _halve_layers(model)
+        halve_layers(model)
     for layer in layers_of(model):
         is_prepared = isinstance(layer.forward, partial)
         if cfg.checkpoint and not is_prepared:
