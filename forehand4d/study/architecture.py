@@ -122,6 +122,7 @@ INPUTS = {
     'extrinsics': 'camera rotation,\ntranslation',
     'plucker': 'Plücker rays',
     'kpe': 'viewing angles\n(KPE)',
+    'distance': 'distances that\nbones would have',
     'seen': 'what was seen',
     'inp': 'noisy motion $x_t$',
     'time': 'diffusion step t (also\nadded to motion tokens)',
