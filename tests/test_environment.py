@@ -426,7 +426,7 @@ def talkative_notebook(folder):
     path = toy_notebook(folder)
     notebook = read(path, 4)
     notebook.cells[1:1] = [
-        v4.new_code_cell('print("first half")'),
+        v4.new_code_cell('import time; print("first half"); time.sleep(1.2)'),
         v4.new_code_cell(r'print(600 * ("x" * 99 + "\n"))'),
     ]
     write(notebook, path)
@@ -441,7 +441,7 @@ def run_command(path, disk):
 
 
 def test_full_disk_while_an_executed_copy_is_written(tmp_path, small_disk):
-    "One line that says so, the copy of the cell before, and the same command goes on"
+    """One line that says so, the copy of a second before at most, and the same command goes on"""
     import nbformat
 
     path = talkative_notebook(tmp_path)

@@ -334,7 +334,7 @@ def test_half_precision_is_near(model):
     g = torch.Generator().manual_seed(0)
     x, prefix = (
         torch.randn(3, model.span, 198, generator=g),
-        torch.randn(3, 8, model.cfg.width, generator=g),
+        torch.randn(3, 16, model.cfg.width, generator=g),
     )
 
     def call():
