@@ -441,7 +441,7 @@ def run_command(path, disk):
 
 
 def test_full_disk_while_an_executed_copy_is_written(tmp_path, small_disk):
-    """One line that says so, the copy of a second before at most, and the same command goes on"""
+    "One line that says so, the copy of a second before at most, and the same command goes on"
     import nbformat
 
     path = talkative_notebook(tmp_path)
