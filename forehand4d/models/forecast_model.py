@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from fastcore.basics import patch
 from ..geometry.cameras import intrinsics_from_fov, kpe_angles
-from ..geometry.motion_vector import MotionStats
+from ..geometry.motion_vector import CHANNELS, MotionStats
 from ..data.clips import square_image
 from ..networks.backbones import build_backbone
 from ..networks.conditioning import DISTANCE_DIM, HANDS2D_DIM, RAY_DIM
@@ -25,6 +25,7 @@ from ..networks.denoiser import Denoiser, DenoiserConfig
 from ..networks.process import STEPS
 from .present import PAST_DIM, PAST_TOKENS, PRESENT_DIM, Present
 from .present import no_present, past_features, present_features
+from .sketch import Sketch
 
 # %% ../../nbs/library/6_models/66_forecast_model.ipynb #3f000767
 METHODS = ('diffusion', 'regressor', 'static')
@@ -68,6 +69,7 @@ class ForecasterConfig:
     gist: bool = False # each token of the motion is told directly what the tokens of hands say
     lean: float = 1.0 # of noise levels in training; 1: evenly spread, more: much noise is likelier
     blind: bool = False # training without images: what follows from the known hands
+    sketch: bool = False # a perceptron answers first; motions are relative to a pose of each hand
 
 # %% ../../nbs/library/6_models/66_forecast_model.ipynb #4de52de6
 def check_forecaster(
@@ -80,6 +82,13 @@ def check_forecaster(
         raise ValueError(
             'blind: without images a network learns from the hands that it is told '
             f"(tell_present), which method {cfg.method!r} is not; leave blind at false")
+    can_sketch = cfg.method == 'diffusion' and cfg.tell_present and cfg.gist
+    if cfg.sketch and not can_sketch:
+        raise ValueError(
+            "sketch: is read from the tokens of hands (gist, tell_present) by method 'diffusion'; "
+            f'got {cfg.method!r}, gist {cfg.gist}, tell_present {cfg.tell_present}')
+    if cfg.draws < 1 and not cfg.sketch:
+        raise ValueError('draws: without a sketch there is nothing else to learn; give 1 or more')
     known = cfg.aux in HEADS and cfg.supervision in ('3d', '2d')
     needs_head = cfg.method == 'diffusion' and cfg.supervision == '2d'
     if known and bool(cfg.aux) == needs_head:
@@ -136,7 +145,10 @@ class ForecastModel(nn.Module):
         shape = DenoiserConfig(self.span, patch, cfg.width, cfg.layers, cfg.ff, cfg.dropout)
         context = context_channels(cfg, self.backbone.dim)
         gist = sum(tokens_of_hands(cfg).values()) if cfg.gist else 0
-        self.net = Denoiser(replace(shape, context=context, gist=gist))
+        told = (('sketch', CHANNELS),) if cfg.sketch else ()
+        self.net = Denoiser(replace(shape, context=context, gist=gist, conditions=told))
+        if cfg.sketch:
+            self.sketch = Sketch(gist*cfg.width, cfg.frames, cfg.dropout)
         if cfg.blind:
             for part in (self.backbone, self.find, self.net.ctx['image']):
                 part.requires_grad_(False)
@@ -359,3 +371,12 @@ def hide_image(self:ForecastModel,
     from_image[parts['found']] = True
     blanked = hidden[:, None] & from_image
     return prefix.masked_fill(blanked[..., None], 0)
+
+# %% ../../nbs/library/6_models/66_forecast_model.ipynb #5ke7c501
+@patch
+def sketch_from(self:ForecastModel,
+    prefix:Tensor, # (B, N, width)
+)->tuple[Tensor,Tensor]: # first pose (B, 198), path (B, T, 198)
+    "What the sketch makes of the tokens of hands"
+    tokens = prefix[:, -self.net.cfg.gist:]
+    return self.sketch(tokens)

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['TEMPERATURE', 'POINT_SAMPLES', 'CALLS', 'SampleSettings', 'Scene', 'scene_and_settings', 'encode_scene',
-           'guided_network', 'draw_channels', 'start_from', 'to_motion', 'for_each_sample', 'draw_futures',
-           'draw_likely', 'only_sample']
+           'told_of_frames', 'guided_network', 'draw_channels', 'start_from', 'to_motion', 'for_each_sample',
+           'draw_futures', 'draw_likely', 'only_sample']
 
 # %% ../../nbs/library/6_models/67a_forecast_sampling.ipynb #c8138c14
 import torch
@@ -20,6 +20,7 @@ from ..networks.sampling import sample
 from .present import Present
 from .forecast_model import ForecastModel
 from .samples import point_forecast, sample_weights, smooth_in_time
+from .sketch import start_of
 
 # %% ../../nbs/library/6_models/67a_forecast_sampling.ipynb #e1bc6b77
 TEMPERATURE = 0.7 # chosen on training clips, see `sample`
@@ -81,6 +82,16 @@ def encode_scene(
     return prefix
 
 # %% ../../nbs/library/6_models/67a_forecast_sampling.ipynb #3f3aed7a
+def told_of_frames(
+    model:ForecastModel, # trained
+    prefix:Tensor, # (B, N, width)
+)->Tensor|None: # (B, T, width)
+    "The sketch as the denoiser reads it, where there is one"
+    if not model.cfg.sketch:
+        return None
+    _, path = model.sketch_from(prefix)
+    return model.net.embed_frames({'sketch': path})
+
 def guided_network(
     model:ForecastModel, # trained
     prefix:Tensor, # (B, N, width)
@@ -88,8 +99,10 @@ def guided_network(
 )->Callable: # function of noisy motion (B, T, 198) and step (B,)
     "The network asked once, or twice: with the image and without"
     if guidance == 1:
+        frames = told_of_frames(model, prefix)
+
         def plain(noisy, step):
-            return model.net(noisy, step, prefix=prefix)
+            return model.net(noisy, step, frames, prefix)
 
         return plain
     if not model.cfg.drop_image:
@@ -98,9 +111,10 @@ def guided_network(
             'train it again, or leave guidance at 1')
     everywhere = torch.ones(len(prefix), dtype=torch.bool, device=prefix.device)
     both = torch.cat([prefix, model.hide_image(prefix, everywhere)])
+    frames_of_both = told_of_frames(model, both)
 
     def guided(noisy, step):
-        answer = model.net(noisy.repeat(2, 1, 1), step.repeat(2), prefix=both)
+        answer = model.net(noisy.repeat(2, 1, 1), step.repeat(2), frames_of_both, both)
         seen, blind = answer.chunk(2)
         return blind + guidance*(seen - blind)
 
@@ -144,10 +158,12 @@ def start_from(
     return decode_from(channels, stats, there, **shape)
 
 # %% ../../nbs/library/6_models/67a_forecast_sampling.ipynb #e136a4ac
+@torch.no_grad()
 def to_motion(
     model:ForecastModel, # that drew the channels
     channels:Tensor, # (B, S, T, 198)
     scene:Scene, # says where known hands start, and their shapes
+    prefix:Tensor, # (B, N, width) that they were drawn from
 )->HandMotion: # (B, S, T)
     "Channels to motion that starts in the present"
     cfg = model.cfg
@@ -156,9 +172,13 @@ def to_motion(
     betas = scene.betas
     if betas is not None:
         betas = betas[:, None].expand(-1, channels.shape[1], -1, -1)
-    if scene.present is None:
+    known = None if scene.present is None else scene.present.anchor
+    if cfg.sketch:
+        first, _ = model.sketch_from(prefix)
+        known = start_of(first, model.stats, known)
+    if known is None:
         return decode198(channels, model.stats, betas, hand_id=cfg.hand_id)
-    anchor = scene.present.anchor.map(for_each_sample)
+    anchor = known.map(for_each_sample)
     if cfg.tell_present:
         return decode_from(channels, model.stats, anchor, betas=betas, hand_id=cfg.hand_id)
     motion = decode198(channels, model.stats, betas, hand_id=cfg.hand_id)
@@ -180,7 +200,7 @@ def draw_futures(
     "Several futures for each image of a batch"
     prefix = encode_scene(model, scene)
     channels = draw_channels(model, prefix, samples, how)
-    return to_motion(model, channels, scene)
+    return to_motion(model, channels, scene, prefix)
 
 def draw_likely(
     model:ForecastModel, # trained
@@ -191,9 +211,9 @@ def draw_likely(
     "Several futures, the most likely one and how likely each is"
     prefix = encode_scene(model, scene)
     channels = draw_channels(model, prefix, max(samples, POINT_SAMPLES), how)
-    point = to_motion(model, for_each_sample(point_forecast(channels)), scene)
+    point = to_motion(model, for_each_sample(point_forecast(channels)), scene, prefix)
     point = point.map(only_sample)
-    futures = to_motion(model, channels[:, :samples], scene)
+    futures = to_motion(model, channels[:, :samples], scene, prefix)
     return futures, point, sample_weights(channels)[:, :samples]
 
 def only_sample(

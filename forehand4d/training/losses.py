@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['ROTATIONS', 'PER_DM2', 'PER_STEP2', 'PLACE_SCALE', 'PLACE_BETA', 'NEAREST', 'IMAGE_SCALE', 'IMAGE_BETA',
            'BEFORE_CAMERA', 'FOUND_SCALE', 'TOKEN_SCALE', 'HIDDEN', 'masked_mean', 'LossWeights', 'LossSettings',
-           'about_wrist', 'motion_loss', 'found_loss']
+           'channel_terms', 'about_wrist', 'motion_loss', 'found_loss']
 
 # %% ../../nbs/library/4_training/41_losses.ipynb #7ab88219
 from dataclasses import dataclass, replace
@@ -58,7 +58,7 @@ class LossSettings:
 # %% ../../nbs/library/4_training/41_losses.ipynb #717eea86
 ROTATIONS = 192 # channels of a frame that hold rotations; wrist positions follow
 
-def _channel_terms(
+def channel_terms(
     x0:Tensor, # (B, T, 198) predicted clean channels
     target:Tensor, # (B, T, 198) true clean channels
     trust:Tensor, # (B, T, 2) weight of each hand in each frame
@@ -173,7 +173,7 @@ def motion_loss(
     settings = LossSettings(*given, **named)
     trust = truth.valid.to(x0)
     trust = trust*(1 if settings.weight is None else settings.weight[:, None, None])
-    terms = _channel_terms(x0, target, trust, settings.w)
+    terms = channel_terms(x0, target, trust, settings.w)
     pred, true = _decoded_joints(x0, truth, stats, settings)
     stride = settings.stride
     joints = _Joints(
