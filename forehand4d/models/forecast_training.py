@@ -121,7 +121,8 @@ def compare(
     if model.cfg.supervision == '2d':
         weights = replace(weights, image=1.0)
     predicted = model.net(
-        noisy.channels, noisy.steps, target.frames, target.prefix, target.real)
+        noisy.channels, noisy.steps, frames=target.frames, prefix=target.prefix,
+        real=target.real)
     return motion_loss(
         predicted.float(), clean, target.motion, model.stats, noisy.signal, weights,
         target.weight, stride=model.net.cfg.patch, anchor=target.anchor, **reprojection(tracks))
