@@ -4,9 +4,10 @@
 
 # %% auto #0
 __all__ = ['MARGIN', 'FOUND_NOISE', 'FOUND_SURE', 'Encoded', 'look_at', 'is_alone', 'encode_training', 'drop_tokens', 'Noisy',
-           'reprojection', 'compare', 'from_nothing', 'regression_term', 'add_noise', 'with_sketch', 'denoising_term',
-           'motion_term', 'found_term', 'side_term', 'side_regression', 'side_diffusion', 'random_steps',
-           'training_loss', 'blind_view', 'pretend_found', 'blind_prefix', 'blind_loss']
+           'reprojection', 'compare', 'from_nothing', 'regression_term', 'add_noise', 'denoising_term',
+           'hide_some_images', 'with_sketch', 'diffusion_term', 'motion_term', 'found_term', 'side_term',
+           'side_regression', 'side_diffusion', 'random_steps', 'training_loss', 'blind_view', 'pretend_found',
+           'blind_prefix', 'blind_loss']
 
 # %% ../../nbs/library/6_models/66a_forecast_training.ipynb #5bc02486
 from dataclasses import dataclass, replace
@@ -22,7 +23,7 @@ from .forecast_loss import draw_view, intrinsics_of, labels_of
 from .forecast_loss import simulate_detector
 from .forecast_loss import training_view
 from .forecast_model import ForecastModel
-from .sketch import SketchTarget, sketch_loss
+from .sketch import sketch_loss
 from .target import Target, clean_channels, target_of
 
 # %% ../../nbs/library/6_models/66a_forecast_training.ipynb #cd48cd98
@@ -155,18 +156,6 @@ def add_noise(
     signal = alphas_bar().to(steps.device)[steps]
     return Noisy(q_sample(clean, steps, noise), steps, signal.to(clean))
 
-def with_sketch(
-    model:ForecastModel, # that sketches
-    target:Target, # of B clips
-    clean:Tensor, # (B, T, 198) channels of the true motion
-)->tuple[Target,Tensor,dict]: # the denoiser is told the sketch; scalar and its parts
-    "The sketch, compared; the denoiser reads it and does not change it"
-    first, path = model.sketch_from(target.prefix)
-    truth = SketchTarget(target.motion, clean, target.weight)
-    total, terms = sketch_loss(first, path, truth, model.stats)
-    frames = model.net.embed_frames({'sketch': path.detach()})
-    return replace(target, frames=frames), total, terms
-
 def denoising_term(
     model:ForecastModel, # of method 'diffusion'
     target:Target, # of B clips
@@ -175,21 +164,53 @@ def denoising_term(
 )->tuple[Tensor,dict]: # scalar and its parts
     "Several noise levels a clip; a noisy motion cannot be projected, so there is no 2D term"
     cfg = model.cfg
-    if cfg.drop_image and not cfg.blind:
-        hidden = happens(cfg.drop_image, (len(clean),), clean.device, generator)
-        target = replace(target, prefix=model.hide_image(target.prefix, hidden))
-    sketched, terms = 0., {}
-    if cfg.sketch:
-        target, sketched, terms = with_sketch(model, target, clean)
-    if not cfg.draws:
-        return sketched, terms
     steps = noise_steps(len(clean), cfg.draws, cfg.noise_levels, generator, cfg.lean)
     clean = clean.repeat_interleave(cfg.draws, 0)
     noisy = add_noise(clean, steps.to(clean.device), generator)
-    total, parts = compare(model, target.again(cfg.draws), clean, noisy)
-    return sketched + total, terms | parts
+    return compare(model, target.again(cfg.draws), clean, noisy)
 
 # %% ../../nbs/library/6_models/66a_forecast_training.ipynb #b11d1057
+def hide_some_images(
+    model:ForecastModel, # that is trained
+    target:Target, # of B clips
+    generator:torch.Generator, # source of randomness
+)->Target:
+    "The image hidden at times"
+    cfg = model.cfg
+    if not cfg.drop_image or cfg.blind:
+        return target
+    weight = target.weight
+    hidden = happens(cfg.drop_image, weight.shape, weight.device, generator)
+    return replace(target, prefix=model.hide_image(target.prefix, hidden))
+
+def with_sketch(
+    model:ForecastModel, # that sketches
+    target:Target, # of B clips
+)->tuple[Target,Tensor,dict]: # the denoiser is told the sketch; scalar and its parts
+    "The sketch, compared; the denoiser reads it and does not change it"
+    first, path = model.sketch_from(target.prefix)
+    total, terms = sketch_loss(first, path, target.motion, target.weight, model.stats)
+    if model.cfg.draws:
+        target = replace(target, frames=model.net.embed_frames({'sketch': path.detach()}))
+    return target, total, terms
+
+def diffusion_term(
+    model:ForecastModel, # of method 'diffusion'
+    target:Target, # of B clips
+    generator:torch.Generator, # source of randomness
+)->tuple[Tensor,dict]: # scalar and its parts
+    "The sketch, where there is one, and the denoiser, unless it rests"
+    target = hide_some_images(model, target, generator)
+    total = 0.
+    terms = {}
+    if model.cfg.sketch:
+        target, total, terms = with_sketch(model, target)
+    if not model.cfg.draws:
+        return total, terms
+    clean = clean_channels(model, target)
+    denoised, parts = denoising_term(model, target, clean, generator)
+    return total + denoised, terms | parts
+
 def motion_term(
     model:ForecastModel, # that is trained
     target:Target, # of B clips
@@ -197,10 +218,9 @@ def motion_term(
     generator:torch.Generator, # source of randomness
 )->tuple[Tensor,dict]: # scalar and its parts
     "The term of the motion, as the method has it"
-    clean = clean_channels(model, target)
     if model.cfg.method == 'diffusion':
-        return denoising_term(model, target, clean, generator)
-    return regression_term(model, target, clean, labels)
+        return diffusion_term(model, target, generator)
+    return regression_term(model, target, clean_channels(model, target), labels)
 
 # %% ../../nbs/library/6_models/66a_forecast_training.ipynb #43a5a116
 MARGIN = 0.25 # of the side of an image: joints so far beside it count
