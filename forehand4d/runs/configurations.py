@@ -78,6 +78,7 @@ class Configuration:
     calls: int = 0 # network calls a sample; 0: the profile's
     bound: float = 0.0 # largest clean channel that sampling lets through; 0: any
     temperature: float = 0.7 # of the noise that F starts from
+    cool: float = 0.5 # the same of L
     smooth: float = 2.0 # frames over which F's samples are smoothed
     procedure: str = 'best' # how labels are imputed
 
@@ -100,7 +101,7 @@ RELEASED = Configuration(
     views='recorded', turned=0.4, jitter=0.0, lost=False, varied=False,
     recipe=Recipe(lr=1e-5, warm=0, last=1.0, decay=0.0, betas=(0.9, 0.999),
                   clip=150.0, clip2=1.0, memory=0.0),
-    sampler='ddpm', calls=1000, temperature=1.0, smooth=0.0, procedure='paper')
+    sampler='ddpm', calls=1000, temperature=1.0, cool=1.0, smooth=0.0, procedure='paper')
 
 PAPER = replace(
     RELEASED, name='paper', padding=True, answer='queries', vector='wrist198', fitted=True,
@@ -181,6 +182,7 @@ REASONS |= { # the same of learning and of sampling
     'calls': ('as above', 'sampler_steps of evaluate_forecast'),
     'bound': ('a network of noise divides by the signal, which is 5e-5 at the start', _ALL),
     'temperature': ('chosen on training clips', 'temperature of evaluate_forecast'),
+    'cool': ('chosen on validation clips', _ALL),
     'smooth': ('hands do not tremble at 30 Hz', _ALL),
     'procedure': ('several samples and searches, those kept that explain the keypoints best',
                   'procedure of impute_labels'),

@@ -22,6 +22,7 @@ from ..evaluation.records import Budget, SampleClip, sample_clip
 from ..evaluation.scoring import method_id
 from ..fitting.procedure import fit_tracks, procedure
 from ..fitting.refinement import RefineConfig, observe, refine_batch
+from ..models.lifter import TEMPERATURE
 from ..released.networks import RELEASED_STEPS, LegacyModel
 from ..runs.record import list_runs
 from ..runs.shares import Shares
@@ -237,6 +238,12 @@ def _sampler(
     as_released = isinstance(model, LegacyModel) and steps >= RELEASED_STEPS
     return 'ddpm' if as_released else 'ddim'
 
+def _temperature(
+    model, # lifting model
+)->float: # scale of the noise
+    "What `lift` starts from"
+    return 1. if isinstance(model, LegacyModel) else TEMPERATURE
+
 def lifting_budgets(
     results:dict, # row → `Lifted`
     models:dict, # method → network
@@ -257,7 +264,7 @@ def lifting_budgets(
             samples=settings.samples,
             seconds_per_clip=lifted.seconds,
             sampler=_sampler(models[method], settings.steps),
-            temperature=1.,
+            temperature=_temperature(models[method]),
             smooth=0.,
             **found[method].history)
     return budgets
