@@ -1222,6 +1222,17 @@ def store():
 # ---- the stored file
 
 
+def generation():
+    "Family, model and stepping of the processor: of one instruction set there are several"
+    try:
+        facts = Path('/proc/cpuinfo').read_text().split('\n\n')[0].splitlines()
+    except OSError:
+        return platform.machine()
+    named = dict(map(str.strip, fact.split(':', 1)) for fact in facts if ':' in fact)
+    known = [named.get(name, '') for name in ('cpu family', 'model', 'stepping')]
+    return '-'.join(known)
+
+
 def machine():
     "What the numbers were computed with"
     return dict(
@@ -1229,7 +1240,7 @@ def machine():
         numpy=np.__version__,
         python=platform.python_version(),
         platform=platform.platform(),
-        processor=torch.backends.cpu.get_cpu_capability(),
+        processor=f'{torch.backends.cpu.get_cpu_capability()} {generation()}',
         threads=1,
     )
 

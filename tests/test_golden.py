@@ -23,6 +23,8 @@ def tolerance(name):
     "Relative and absolute, of floats on another machine"
     if name.startswith('training/') and OTHER_PROCESSOR:
         return 5e-2, 1e-3
+    if name.startswith('adapters/'):  # their checks are rounding errors in mm, 1e-5 or so
+        return 1e-5, 1e-5
     return (1e-3, 1e-6) if name.startswith(LOOSE) else (1e-5, 1e-6)
 
 
@@ -31,10 +33,15 @@ def is_drawn(name, key):
     return name.startswith('training/') and key.split('.')[0] in ('forecast', 'memory')
 
 
+def reads_codes(name, key):
+    "A codebook picks the nearest code, on another processor another one; what follows is its own"
+    return name == 'training/latentact' and key.split('.')[0] in ('predictor', 'usage')
+
+
 def same_floats(old, new, rtol, atol):
     "Do values, sums and the number of finite values agree?"
     close = np.allclose(old['values'], new['values'], rtol=rtol, atol=atol, equal_nan=True)
-    room = rtol * old['abs'] + 1e-6
+    room = rtol * old['abs'] + atol
     sums = all(abs(old[k] - new[k]) <= room for k in ('sum', 'abs'))
     return close and sums and old['finite'] == new['finite']
 
@@ -59,6 +66,8 @@ def same(old, new, name, key):
         rtol, atol = tolerance(name)
         if OTHER_PROCESSOR and is_drawn(name, key):
             atol = 0.1
+        if OTHER_PROCESSOR and reads_codes(name, key):
+            rtol = 0.2
         return same_floats(old, new, rtol, atol)
     if old['dtype'] == 'uint8':
         return same_pixels(old, new)

@@ -67,7 +67,7 @@ def config_of(
     settings['draws'] = 2
     if method == 'diffusion':
         settings['lean'] = LEAN
-        settings['sketch'] = True
+        settings['sketch'] = given.get('tell_present', True) and given.get('gist', True)
         settings['drop_image'] = 0.05 # guidance needs it
     if given['backbone'] == 'vit-h' and not given.get('frozen'):
         settings |= VIT_H # most of a step is the backbone
