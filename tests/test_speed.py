@@ -20,10 +20,11 @@ from forehand4d.models.forecaster import build_forecaster
 from forehand4d.fitting.objective import RefineConfig, correct, no_corrections, objective, observe
 from forehand4d.fitting.refinement import refine_batch
 from forehand4d.models.lifter import build_lifter
+from forehand4d.models.sketch import start_of
 from forehand4d.evaluation.alignment import METRICS
 from forehand4d.evaluation.metrics import motion_metrics
 from forehand4d.geometry.motion import rest_motion
-from forehand4d.geometry.motion_vector import decode198
+from forehand4d.geometry.motion_vector import decode_from
 from forehand4d.fitting.placing import place_hands
 from forehand4d.runs.profiles import profile
 from forehand4d.geometry.rotations import aa_to_mat, random_rotation
@@ -213,6 +214,12 @@ def test_samples_at_once_are_samples_one_by_one(model, monkeypatch):
     ).min() > 1e-3  # they differ
 
 
+def sketched(model, prefix):
+    "The sketch as the denoiser reads it"
+    _, path = model.sketch_from(prefix)
+    return model.net.embed_frames({'sketch': path})
+
+
 def test_a_thousand_steps_are_the_released_ones(model):
     """`ddpm` in 1000 steps is the ancestral chain, step by step,
     with the conditions embedded at each of them"""
@@ -243,14 +250,14 @@ def test_a_thousand_steps_are_the_released_ones(model):
                 tokens=tokens if t % 250 else None,
             )[0]
             x = ancestral_step(
-                model.net(x, torch.tensor([t]), prefix=prefix),
+                model.net(x, torch.tensor([t]), sketched(model, prefix), prefix),
                 x,
                 torch.tensor([t]),
                 torch.randn(shape, generator=g),
             )
-    torch.testing.assert_close(
-        out.joints()[:, 0], decode198(x, model.stats).joints(), rtol=0, atol=1e-4
-    )
+        first, _ = model.sketch_from(prefix)
+        expected = decode_from(x, model.stats, start_of(first, model.stats), hand_id='open-hand')
+    torch.testing.assert_close(out.joints()[:, 0], expected.joints(), rtol=0, atol=1e-4)
 
 
 @pytest.fixture
