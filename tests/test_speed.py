@@ -20,6 +20,7 @@ from forehand4d.models.forecaster import build_forecaster
 from forehand4d.fitting.objective import RefineConfig, correct, no_corrections, objective, observe
 from forehand4d.fitting.refinement import refine_batch
 from forehand4d.models.lifter import build_lifter
+from forehand4d.models.forecast_sampling import told_of_frames
 from forehand4d.models.sketch import start_of
 from forehand4d.evaluation.alignment import METRICS
 from forehand4d.evaluation.metrics import motion_metrics
@@ -214,12 +215,6 @@ def test_samples_at_once_are_samples_one_by_one(model, monkeypatch):
     ).min() > 1e-3  # they differ
 
 
-def sketched(model, prefix):
-    "The sketch as the denoiser reads it"
-    _, path = model.sketch_from(prefix)
-    return model.net.embed_frames({'sketch': path})
-
-
 def test_a_thousand_steps_are_the_released_ones(model):
     """`ddpm` in 1000 steps is the ancestral chain, step by step,
     with the conditions embedded at each of them"""
@@ -250,7 +245,7 @@ def test_a_thousand_steps_are_the_released_ones(model):
                 tokens=tokens if t % 250 else None,
             )[0]
             x = ancestral_step(
-                model.net(x, torch.tensor([t]), sketched(model, prefix), prefix),
+                model.net(x, torch.tensor([t]), told_of_frames(model, prefix), prefix),
                 x,
                 torch.tensor([t]),
                 torch.randn(shape, generator=g),

@@ -86,7 +86,8 @@ def check_forecaster(
     if cfg.sketch and not can_sketch:
         raise ValueError(
             "sketch: is read from the tokens of hands (gist, tell_present) by method 'diffusion'; "
-            f'got {cfg.method!r}, gist {cfg.gist}, tell_present {cfg.tell_present}')
+            f'got {cfg.method!r}, gist {cfg.gist}, tell_present {cfg.tell_present}; '
+            'change that, or set sketch to false')
     if cfg.draws < 1 and not cfg.sketch:
         raise ValueError('draws: without a sketch there is nothing else to learn; give 1 or more')
     known = cfg.aux in HEADS and cfg.supervision in ('3d', '2d')
@@ -149,6 +150,9 @@ class ForecastModel(nn.Module):
         self.net = Denoiser(replace(shape, context=context, gist=gist, conditions=told))
         if cfg.sketch:
             self.sketch = Sketch(gist*cfg.width, cfg.frames, cfg.dropout)
+        if not cfg.draws: # the denoiser rests; what embeds the hands does not
+            self.net.requires_grad_(False)
+            self.net.ctx.requires_grad_(True)
         if cfg.blind:
             for part in (self.backbone, self.find, self.net.ctx['image']):
                 part.requires_grad_(False)
