@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import default_collate
 from ..core.compute import per_row
-from ..geometry.cameras import unproject
+from ..geometry.cameras import crop_intrinsics, resize_intrinsics, unproject
 from ..geometry.motion import HandMotion, rest_motion
 from .clips import Clip, pad_clip, square_image, window
 
@@ -124,6 +124,7 @@ def _fields(
     clip:Clip, # any
     frames:int, # T
     image_size:int, # side of the square image, 0 for none
+    looks:bool, # somebody looks at the image
 )->dict: # tensors by name
     "Tensors of one clip"
     clip = window(clip, 0, frames) if len(clip) > frames else pad_clip(clip, frames)
@@ -139,20 +140,34 @@ def _fields(
         weight=torch.tensor(weight))
     if not image_size:
         return fields
+    fields |= _past_fields(clip)
+    if not looks:
+        return fields | dict(image_K=_unseen_intrinsics(clip.intrinsics[0], image_size))
     if clip.image is None:
         raise ValueError(
             f'{clip.dataset}/{clip.sequence} has no image, which forecasting needs')
     image, K = square_image(clip.image, clip.intrinsics[0], image_size)
-    fields |= _past_fields(clip)
     return fields | dict(image=torch.from_numpy(image.copy()), image_K=K)
+
+def _unseen_intrinsics(
+    K:Tensor, # (3, 3) of an image that nobody has decoded
+    image_size:int, # side of the square that it would become
+)->Tensor: # (3, 3)
+    "Intrinsics of the square image; the camera is taken to look at the middle of its image"
+    middle = K[:2, 2]
+    side = 2*float(middle.max()) + 1
+    corner = middle - (side - 1)/2
+    padded_K = crop_intrinsics(K, *corner.tolist())
+    return resize_intrinsics(padded_K, image_size/side, image_size/side)
 
 def collate(
     clips:list, # clips
     frames:int, # T
     image_size:int=0, # side of the square image, 0 for none
+    looks:bool=True, # False: intrinsics of that image and the past, but no image
 )->Batch: # as many as there are clips
     "Clips to a batch"
-    rows = [_fields(clip, frames, image_size) for clip in clips]
+    rows = [_fields(clip, frames, image_size, looks) for clip in clips]
     return Batch(**default_collate(rows))
 
 def batch_motion(

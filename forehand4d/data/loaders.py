@@ -175,6 +175,7 @@ class Loading:
     workers: int = 0 # processes that decode
     shard: tuple = (0, 1) # rank and number of processes
     cache: bool|None = None # keep decoded clips; None: for small datasets without workers
+    looks: bool = True # batches hold images, where these have a size
 
 CACHE_BYTES = 6e9 # of a small dataset, once decoded
 
@@ -198,19 +199,19 @@ def loader(
     frames:int, # T
     image_size:int=0, # 0: no images
     *values, # of the fields of `Loading` in their order, where they are not named
-    **named, # fields of `Loading`: `seed`, `workers`, `shard`, `cache`
+    **named, # fields of `Loading`: `seed`, `workers`, `shard`, `cache`, `looks`
 )->DataLoader: # yields `Batch`es
     "Batches of the steps `start … stop - 1`"
     how = Loading(*values, **named)
     cache = how.cache
     if cache is None:
         is_kept = how.workers == 0 and not data.is_fresh
-        cache = is_kept and _is_small(data, frames, image_size)
+        cache = is_kept and _is_small(data, frames, image_size*how.looks)
     rank, processes = how.shard
     mine = slice(rank*batch//processes, (rank + 1)*batch//processes)
     steps = (
         step_indices(len(data), batch, step, how.seed)[mine] for step in range(start, stop))
-    make = partial(collate, frames=frames, image_size=image_size)
+    make = partial(collate, frames=frames, image_size=image_size, looks=how.looks)
     return DataLoader(
         _Collated(data, make, cache), batch_sampler=steps, collate_fn=default_convert,
         num_workers=how.workers, persistent_workers=False,

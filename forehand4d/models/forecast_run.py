@@ -164,6 +164,7 @@ def train_config(
     return TrainConfig(
         steps=params.steps or steps, batch=params.batch or sizes.batch,
         frames=sizes.frames, image_size=LEGACY_SIDE if how.is_legacy else sizes.image_size,
+        looks=not params.shape.get('blind', False),
         lr=params.lr or how.recipe.lr or sizes.lr*share, recipe=how.recipe.of_stage(params.stage),
         slow=params.slow, shard=params.shard,
         compile=params.compile, bf16=params.bf16, checkpoint=params.checkpoint,
@@ -218,10 +219,12 @@ def training_clips(
     for name, truth in sources:
         if plan.params.fresh:
             share = math.ceil(asked_for/len(sources))
-            clips = fresh_dataset(name, plan.sizes, share, truth=truth)
+            clips = fresh_dataset(
+                name, plan.sizes, share, truth=truth, image=plan.training.looks)
         else:
             clips = profile_dataset(
-                name, 'train', plan.sizes, n=plan.params.clips or None, truth=truth)
+                name, 'train', plan.sizes, n=plan.params.clips or None, truth=truth,
+                image=plan.training.looks)
         if plan.params.supervision == '3d':
             require_motion(clips)
         stores += clips.stores
@@ -263,9 +266,12 @@ SHOWN_CLIPS = 4 # in a picture
 
 def shown_images(
     plan:RunPlan, # of a run
-    clips:list, # with images
+    clips:list, # with images, where the network looks at them
 )->tuple[Tensor, list[str]]: # (B, S, S, 3) 0 to 1, a title each
-    "Clips as the network sees them in training"
+    "Clips as the network sees them in training; grey where it does not look"
+    if not plan.training.looks:
+        side = plan.training.image_size
+        return torch.full((len(clips), side, side, 3), 0.5), ['not looked at']*len(clips)
     batch = collate(clips, plan.sizes.frames, plan.training.image_size)
     draw = torch.Generator().manual_seed(plan.params.seed)
     how = configuration(plan.params.configuration)

@@ -37,6 +37,7 @@ class TrainConfig:
     batch: int # clips per step over all processes
     frames: int # T, length of a clip
     image_size: int = 0 # side of an image in pixels; 0: no images are loaded
+    looks: bool = True # False: images have a size, but nobody looks at them
     lr: float = 1e-3 # peak learning rate
     slow: float = 1.0 # learning rate of an image backbone as a share of the others'
     shard: bool = False # weights, gradients, averages and moments are spread over processes (FSDP)
@@ -241,7 +242,7 @@ def _begin(
         session.wrapped = accelerator.prepare(session.wrapped)
     batches = loader(
         data, cfg.batch, start, stop, cfg.frames, cfg.image_size,
-        seed=cfg.seed, workers=cfg.workers, shard=(rank, world))
+        seed=cfg.seed, workers=cfg.workers, shard=(rank, world), looks=cfg.looks)
     quiet = dict(disable=True) if rank else {}
     return progress(batches, 'training', total=cfg.steps, initial=start, **quiet)
 
