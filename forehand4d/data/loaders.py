@@ -179,7 +179,7 @@ class Loading:
 
 CACHE_BYTES = 6e9 # of a small dataset, once decoded
 
-FRAME_BYTES = 5000 # of a frame without image, roughly
+FRAME_BYTES = 2500 # of a frame without image, with its share of the past, roughly
 
 def _is_small(
     data:ClipDataset, # clips
