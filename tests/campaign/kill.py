@@ -267,10 +267,13 @@ def main():
     p.add_argument('--small', action='store_true', help='the steps without a notebook')
     p.add_argument('--folder', help='where the runs lie; a temporary folder without it')
     args = p.parse_args()
+    steps = small_steps() if args.small else long_steps()
+    unknown = [name for name in args.only if name not in steps]
+    if unknown:
+        p.error(f'--only: unknown steps {", ".join(unknown)}; there are {", ".join(steps)}')
     folder = Path(args.folder or tempfile.mkdtemp(prefix='forehand4d-kill-'))
     whole = folder / 'whole'
     whole.mkdir(parents=True, exist_ok=True)
-    steps = small_steps() if args.small else long_steps()
     first = list(steps.values()) if args.small else [steps['demo']]  # makes all that is needed
     times = {step.name: undisturbed(step, whole) for step in first}
     for name, took in times.items():
