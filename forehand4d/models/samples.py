@@ -11,18 +11,25 @@ import torch
 from torch import Tensor
 
 # %% ../../nbs/library/6_models/67_samples.ipynb #09499e42
+def _before(
+    x:Tensor, # (..., T, C) curves
+)->Tensor: # (..., T - 1, C)
+    "What lies before the first frame, mirrored in its point"
+    return 2*x[..., :1, :] - x[..., 1:, :].flip(-2)
+
 def smooth_in_time(
     x:Tensor, # (..., T, C) curves
     sigma:float, # of the Gaussian in frames; 0 changes nothing
-)->Tensor: # same shape
-    "Gaussian average over time, renormalised at the ends"
+)->Tensor: # same shape; the first frame stays
+    "Gaussian average over time, renormalised at the end"
     if not sigma:
         return x
     frames = x.shape[-2]
-    time = torch.arange(frames, device=x.device, dtype=x.dtype)
-    apart = time[:, None] - time
+    time = torch.arange(1 - frames, frames, device=x.device, dtype=x.dtype)
+    apart = time[frames - 1:, None] - time
     log_weights = -apart**2/(2*sigma**2)
-    return log_weights.softmax(-1)@x
+    return log_weights.softmax(-1)@torch.cat([_before(x), x], -2)
+
 
 # %% ../../nbs/library/6_models/67_samples.ipynb #76314979
 ROTATIONS = 192 # channels of both hands' rotations; the wrists' positions follow

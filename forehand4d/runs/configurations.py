@@ -136,7 +136,7 @@ REASONS = { # field → why ours differs, what changes it alone
     'relative': ('forecasts begin where the hands are', 'hands of evaluate_forecast'),
     'found': ('a small backbone learns to look at hands', 'shape of train_forecast'),
     'gist': ('through attention alone it is learned slowly', 'shape of train_forecast'),
-    'sketch': ('a perceptron learns the mean future in minutes', 'shape of train_forecast'),
+    'sketch': ('a perceptron learns the likeliest future in minutes', 'shape of train_forecast'),
     'start': ("profile paper starts from HaMeR's weights, too", 'init of train_forecast'),
     'look': ('most of a step is the backbone', 'shape of train_forecast'),
     'vector': ('a wrist moves rigidly, the translation of MANO does not; absolute rotations '
