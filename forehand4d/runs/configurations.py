@@ -181,7 +181,7 @@ REASONS |= { # the same of learning and of sampling
     'sampler': ('the same quality in a fiftieth of the time', 'sampler of evaluate_forecast'),
     'calls': ('as above', 'sampler_steps of evaluate_forecast'),
     'bound': ('a network of noise divides by the signal, which is 5e-5 at the start', _ALL),
-    'temperature': ('chosen on training clips', 'temperature of evaluate_forecast'),
+    'temperature': ('chosen on validation clips', 'temperature of evaluate_forecast'),
     'cool': ('chosen on validation clips', _ALL),
     'smooth': ('hands do not tremble at 30 Hz', _ALL),
     'procedure': ('several samples and searches, those kept that explain the keypoints best',
