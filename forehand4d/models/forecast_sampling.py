@@ -25,7 +25,7 @@ from .sketch import start_of
 # %% ../../nbs/library/6_models/67a_forecast_sampling.ipynb #e1bc6b77
 TEMPERATURE = 0.5 # chosen on validation clips, see `sample`
 POINT_SAMPLES = 16 # futures that a point forecast is made of, at least
-CENTRED = 5 # futures, at least, whose mean is moved onto the sketch
+CENTRED = 5 # futures, the first ones, whose mean is moved onto the sketch
 CALLS = 10 # network calls a sample, where nobody says otherwise
 
 @dataclass(frozen=True)
@@ -142,10 +142,10 @@ def about_sketch(
     channels:Tensor, # (B, S, T, 198) of futures
     guidance:float, # that they were drawn with
 )->Tensor: # (B, S, T, 198)
-    "The same futures with the sketch as their mean"
+    "The same futures, the mean of the first of them on the sketch"
     _, path = guided_sketch(model, prefix, guidance)
     moved = channels - channels[:, :, :1]
-    apart = moved - moved.mean(1, keepdim=True)
+    apart = moved - moved[:, :CENTRED].mean(1, keepdim=True)
     return path[:, None] + apart
 
 @torch.no_grad()
