@@ -70,7 +70,7 @@ class ForecasterConfig:
     lean: float = 1.0 # of noise levels in training; 1: evenly spread, more: much noise is likelier
     blind: bool = False # training without images: what follows from the known hands
     sketch: bool = False # a perceptron answers first; motions are relative to a pose of each hand
-    embeds: bool = True # with draws 0: what embeds the hands learns with the sketch
+    embeds: bool = True # with draws 0: what embeds the hands, and their first pose, learn too
 
 # %% ../../nbs/library/6_models/66_forecast_model.ipynb #4de52de6
 def check_forecaster(
@@ -151,6 +151,7 @@ class ForecastModel(nn.Module):
         self.net = Denoiser(replace(shape, context=context, gist=gist, conditions=told))
         if cfg.sketch:
             self.sketch = Sketch(gist*cfg.width, cfg.frames, cfg.dropout)
+            self.sketch.first.requires_grad_(cfg.embeds)
         if not cfg.draws: # the denoiser rests
             self.net.requires_grad_(False)
             self.net.ctx.requires_grad_(cfg.embeds)

@@ -16,14 +16,14 @@ import numpy as np
 import torch
 from torch import Tensor
 from ..data.batches import Batch, collate
-from ..data.loaders import ClipDataset, require_motion
+from ..data.loaders import ClipDataset, LaterStarts, require_motion
 from ..catalogue import fresh_dataset, profile_dataset, validation_clips
 from ..drawing.overlays import draw_motion, points_of
 from ..networks.conditioning import LEGACY_SIDE
 from ..released.examples import released_image
 from ..released.learning import LegacyLearner, build_learner
 from ..runs.choices import AtLeastOne, ConfigurationName, Count, Method, ProfileName
-from ..runs.choices import Rate, SideHead, Stage, Supervision, check_fields
+from ..runs.choices import Rate, Share, SideHead, Stage, Supervision, check_fields
 from ..runs.configurations import configuration
 from ..runs.profiles import Profile, profile
 from ..runs.record import Run, relative
@@ -58,6 +58,7 @@ class ForecastParams:
     slow: Rate = 1.0 # learning rate of the backbone as a share of the others'
     workers: Count = 0 # processes that decode clips, or make them
     fresh: bool = False # no clip of HandWorld twice: they are made while it trains
+    later: Share = 0.0 # share of clips that begin later than their image; for blind networks
     shard: bool = False # several processes hold a share each of weights and moments
     compile: bool = False # let torch.compile fuse the transformer layers
     bf16: bool = False # layers compute in bfloat16 on a processor, too
@@ -76,6 +77,10 @@ def check_params(
         raise ValueError(
             f'imputed labels and 2D supervision belong to stage 2, got stage {params.stage} with '
             f'imputed {params.imputed!r}, supervision {params.supervision!r}, aux {params.aux!r}')
+    if params.later > 0 and not params.shape.get('blind'):
+        raise ValueError(
+            f'later {params.later}: a clip that begins later has no image, so only a network '
+            'without one can learn from it; add -p shape \'{"blind": true}\', or leave later at 0')
     if params.fresh and params.frozen:
         raise ValueError('fresh clips have no features computed once: leave out fresh, or frozen')
     if params.configuration != 'ours':
@@ -187,7 +192,7 @@ def forecast_run(
 # %% ../../nbs/library/6_models/68a_forecast_run.ipynb #f730d284
 USUAL = dict(
     configuration='ours', imputed='', supervision='3d', aux='', backbone='',
-    backbone_weights='', shape={}, slow=1.0, fresh=False)
+    backbone_weights='', shape={}, slow=1.0, fresh=False, later=0.0)
 
 def record_of(
     plan:RunPlan, # of a run
@@ -229,6 +234,8 @@ def training_clips(
             require_motion(clips)
         stores += clips.stores
         weights += clips.weights
+    if plan.params.later:
+        stores = [LaterStarts(store, plan.params.later) for store in stores]
     return ClipDataset(stores, weights)
 
 def note_inputs(
