@@ -111,6 +111,18 @@ def _past_fields(
     rays[there] = points[..., :2]*valid[there][..., None]
     return fields
 
+# %% ../../nbs/library/3_data/33_batches.ipynb #5ke7d202
+def _unseen_intrinsics(
+    K:Tensor, # (3, 3) of an image that nobody has decoded
+    image_size:int, # side of the square that it would become
+)->Tensor: # (3, 3)
+    "Intrinsics of the square image; the camera is taken to look at the middle of its image"
+    middle = K[:2, 2]
+    side = 2*float(middle.max()) + 1
+    corner = middle - (side - 1)/2
+    padded_K = crop_intrinsics(K, *corner.tolist())
+    return resize_intrinsics(padded_K, image_size/side, image_size/side)
+
 # %% ../../nbs/library/3_data/33_batches.ipynb #dee85b89
 _COPIED = ('intrinsics', 'cam_from_view', 'keypoints2d', 'valid2d', 'joints3d', 'valid3d')
 
@@ -149,17 +161,6 @@ def _fields(
     image, K = square_image(clip.image, clip.intrinsics[0], image_size)
     return fields | dict(image=torch.from_numpy(image.copy()), image_K=K)
 
-def _unseen_intrinsics(
-    K:Tensor, # (3, 3) of an image that nobody has decoded
-    image_size:int, # side of the square that it would become
-)->Tensor: # (3, 3)
-    "Intrinsics of the square image; the camera is taken to look at the middle of its image"
-    middle = K[:2, 2]
-    side = 2*float(middle.max()) + 1
-    corner = middle - (side - 1)/2
-    padded_K = crop_intrinsics(K, *corner.tolist())
-    return resize_intrinsics(padded_K, image_size/side, image_size/side)
-
 def collate(
     clips:list, # clips
     frames:int, # T
@@ -170,6 +171,7 @@ def collate(
     rows = [_fields(clip, frames, image_size, looks) for clip in clips]
     return Batch(**default_collate(rows))
 
+# %% ../../nbs/library/3_data/33_batches.ipynb #5ke7d201
 def batch_motion(
     batch:Batch, # from `collate`
     hand_id:str='open-hand', # hand model of the labels

@@ -77,7 +77,7 @@ class Configuration:
     sampler: str = 'ddim' # how motions are drawn from noise
     calls: int = 0 # network calls a sample; 0: the profile's
     bound: float = 0.0 # largest clean channel that sampling lets through; 0: any
-    temperature: float = 0.7 # of the noise that F starts from
+    temperature: float = 0.5 # of the noise that F starts from
     cool: float = 0.5 # temperature of the noise that L starts from
     smooth: float = 2.0 # frames over which F's samples are smoothed
     procedure: str = 'best' # how labels are imputed

@@ -178,9 +178,8 @@ def _optimise(
 )->float: # norm of the gradient before it was clipped
     "Move the weights along their gradients"
     optimiser = session.optimiser
-    weights = session.wrapped.parameters()
     recipe = session.cfg.recipe
-    norm = session.accelerator.clip_grad_norm_(weights, recipe.clip)
+    norm = session.accelerator.clip_grad_norm_(session.wrapped.parameters(), recipe.clip)
     norm = float(gather_state(norm))
     optimiser.step()
     optimiser.zero_grad()
