@@ -241,16 +241,12 @@ def draw_likely(
 )->tuple[HandMotion,HandMotion,Tensor]: # (B, samples, T), point (B, T), weights (B, samples)
     "Several futures, the most likely one and how likely each is"
     prefix = encode_scene(model, scene)
-    if model.cfg.sketch:
-        channels = draw_channels(model, prefix, samples, how)
-        _, path = guided_sketch(model, prefix, how.guidance)
-        likeliest = for_each_sample(smooth_in_time(path, how.smooth))
-    else:
-        channels = draw_channels(model, prefix, max(samples, POINT_SAMPLES), how)
-        likeliest = for_each_sample(point_forecast(channels))
+    least = CENTRED if model.cfg.sketch else POINT_SAMPLES
+    channels = draw_channels(model, prefix, max(samples, least), how)
+    likeliest = for_each_sample(point_forecast(channels[:, :least]))
     point = to_motion(model, likeliest, scene, prefix, how.guidance).map(only_sample)
     futures = to_motion(model, channels[:, :samples], scene, prefix, how.guidance)
-    return futures, point, sample_weights(channels)[:, :samples]
+    return futures, point, sample_weights(channels[:, :samples])
 
 def only_sample(
     value:Tensor, # (B, 1, ...)
