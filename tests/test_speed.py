@@ -20,7 +20,7 @@ from forehand4d.models.forecaster import build_forecaster
 from forehand4d.fitting.objective import RefineConfig, correct, no_corrections, objective, observe
 from forehand4d.fitting.refinement import refine_batch
 from forehand4d.models.lifter import build_lifter
-from forehand4d.models.forecast_sampling import told_of_frames
+from forehand4d.models.forecast_sampling import CENTRED, about_sketch, told_of_frames
 from forehand4d.models.sketch import start_of
 from forehand4d.evaluation.alignment import METRICS
 from forehand4d.evaluation.metrics import motion_metrics
@@ -202,9 +202,10 @@ def test_samples_at_once_are_samples_one_by_one(model, monkeypatch):
     hook = model.backbone.register_forward_hook(lambda *_: encoded.append(1))
     whole = model.forecast(image, K, samples=5, steps=4, seed=3)
     assert len(encoded) == 1
-    noise = torch.randn((5, model.span, 198), generator=torch.Generator().manual_seed(3))
+    noise = torch.randn((CENTRED, model.span, 198), generator=torch.Generator().manual_seed(3))
     for i in range(5):
-        monkeypatch.setattr(torch, 'randn', lambda *_, i=i, **__: noise[i : i + 1])
+        order = [i, *(k for k in range(CENTRED) if k != i)]  # their mean stays
+        monkeypatch.setattr(torch, 'randn', lambda *_, order=order, **__: noise[order])
         one = model.forecast(image, K, samples=1, steps=4, seed=3)
         monkeypatch.undo()
         torch.testing.assert_close(one.joints()[:, 0], whole.joints()[:, i], rtol=0, atol=1e-5)
@@ -217,7 +218,7 @@ def test_samples_at_once_are_samples_one_by_one(model, monkeypatch):
 
 def test_a_thousand_steps_are_the_released_ones(model):
     """`ddpm` in 1000 steps is the ancestral chain, step by step,
-    with the conditions embedded at each of them"""
+    with the conditions embedded at each of them; then futures are moved about the sketch"""
     image, K = picture(model)
     out = model.forecast(
         image,
@@ -231,7 +232,11 @@ def test_a_thousand_steps_are_the_released_ones(model):
         rays=False,
     )
     g, none = torch.Generator().manual_seed(5), torch.zeros(1, dtype=torch.bool)
-    shape = (1, model.span, 198)
+    shape = (CENTRED, model.span, 198)
+
+    def every(value):
+        return value.expand(CENTRED, *value.shape[1:])
+
     with torch.no_grad():
         tokens = model.backbone(normalise_image(image))
         x = torch.randn(shape, generator=g)
@@ -244,12 +249,12 @@ def test_a_thousand_steps_are_the_released_ones(model):
                 {'found': torch.ones(1, 2, dtype=torch.bool)},
                 tokens=tokens if t % 250 else None,
             )[0]
+            now = torch.full((CENTRED,), t)
+            told = every(told_of_frames(model, prefix))
             x = ancestral_step(
-                model.net(x, torch.tensor([t]), told_of_frames(model, prefix), prefix),
-                x,
-                torch.tensor([t]),
-                torch.randn(shape, generator=g),
+                model.net(x, now, told, every(prefix)), x, now, torch.randn(shape, generator=g)
             )
+        x = about_sketch(model, prefix, x[None], 1.0)[:, 0]
         first, _ = model.sketch_from(prefix)
         expected = decode_from(x, model.stats, start_of(first, model.stats), hand_id='open-hand')
     torch.testing.assert_close(out.joints()[:, 0], expected.joints(), rtol=0, atol=1e-4)
