@@ -174,10 +174,11 @@ def same(folder, a, b):
     and weights up to the rounding that Adam makes of gradients which are zero but for rounding.
     Gradients of distances (the sketch's) turn where errors are small: their norm follows less
     closely"""
+    tolerance = 3e-2 if a.startswith('forecast') else 1e-3
     a, b = (Run(folder / 'scale' / n) for n in (a, b))
     assert len(a.log_rows()) == len(b.log_rows()) == 6
     for x, y in zip(a.log_rows(), b.log_rows(), strict=True):
-        assert x.pop('norm') == pytest.approx(y.pop('norm'), rel=3e-2)
+        assert x.pop('norm') == pytest.approx(y.pop('norm'), rel=tolerance)
         assert x == pytest.approx(y, rel=1e-3)
     x, y = (read_weights(r.dir / 'model.safetensors', ('lifter', 'forecaster'))[0] for r in (a, b))
     assert x.keys() == y.keys()

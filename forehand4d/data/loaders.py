@@ -110,6 +110,7 @@ class LaterStarts:
         self.share = share
         self.folder = store.folder
         self.manifest = store.manifest
+        self.is_fresh = getattr(store, 'is_fresh', False) # see `ClipStream`
 
     def __len__(self):
         return len(self.whole)
@@ -123,7 +124,7 @@ class LaterStarts:
         i:int, # its number
     )->Clip: # without image, where it begins later
         "The clip from its own moment on"
-        draw = np.random.default_rng(i)
+        draw = np.random.default_rng(i % len(self))
         frames = int((clip.frame_ids >= 0).sum())
         last = frames - REMAINING
         if draw.random() >= self.share or last < SOONEST:
@@ -248,7 +249,7 @@ def loader(
     cache = how.cache
     if cache is None:
         is_kept = how.workers == 0 and not data.is_fresh
-        cache = is_kept and _is_small(data, frames, image_size*how.looks)
+        cache = is_kept and _is_small(data, frames, image_size if how.looks else 0)
     rank, processes = how.shard
     mine = slice(rank*batch//processes, (rank + 1)*batch//processes)
     steps = (

@@ -151,9 +151,9 @@ class ForecastModel(nn.Module):
         self.net = Denoiser(replace(shape, context=context, gist=gist, conditions=told))
         if cfg.sketch:
             self.sketch = Sketch(gist*cfg.width, cfg.frames, cfg.dropout)
-            self.sketch.first.requires_grad_(cfg.embeds)
         if not cfg.draws: # the denoiser rests
             self.net.requires_grad_(False)
+            self.sketch.first.requires_grad_(cfg.embeds)
             self.net.ctx.requires_grad_(cfg.embeds)
         if cfg.blind:
             for part in (self.backbone, self.find, self.net.ctx['image']):

@@ -81,6 +81,8 @@ def check_params(
         raise ValueError(
             f'later {params.later}: a clip that begins later has no image, so only a network '
             'without one can learn from it; add -p shape \'{"blind": true}\', or leave later at 0')
+    if params.frozen and params.shape.get('blind'):
+        raise ValueError('blind networks read no features of images: leave out frozen, or blind')
     if params.fresh and params.frozen:
         raise ValueError('fresh clips have no features computed once: leave out fresh, or frozen')
     if params.configuration != 'ours':

@@ -30,7 +30,6 @@ def smooth_in_time(
     log_weights = -apart**2/(2*sigma**2)
     return log_weights.softmax(-1)@torch.cat([_before(x), x], -2)
 
-
 # %% ../../nbs/library/6_models/67_samples.ipynb #76314979
 ROTATIONS = 192 # channels of both hands' rotations; the wrists' positions follow
 OF_A_HAND = 96 # of them, channels of one hand
