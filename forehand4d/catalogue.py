@@ -110,7 +110,7 @@ def profile_dataset(
     name:str, # domain, group, store folder, or a mixture of them
     split:str, # train, val or test
     p, # `Profile` with the sizes
-    n:int|None=None, # clips of each name, of a recorded one at most; the profile's without it
+    n:int|dict|None=None, # clips of each name, or of some; of a recorded one at most; else the profile's
     **kwargs, # of `open_dataset`
 )->ClipDataset: # of the profile's size
     "A dataset in the size of a profile"
@@ -120,7 +120,8 @@ def profile_dataset(
     stores = []
     weights = []
     for base, weight in parse_mixture(name):
-        count = n or most_clips(*split_of(base, split), p)
+        asked = n.get(base) if isinstance(n, dict) else n
+        count = asked or most_clips(*split_of(base, split), p)
         few = {'workers': 1} if count < FEW_CLIPS else {}
         options = dict(n=count or None, frames=p.frames, image_size=size)
         opened = open_dataset(base, split=split, **options, **kwargs | few)

@@ -70,13 +70,17 @@ def _asked(
     from forehand4d.baselines.data_survey import count_mixture
     from forehand4d.runs.parameters import notebook_parameters
     from forehand4d.study.costs import asking_cost, full_lifters
+    from forehand4d.study.forecast_evaluation import clips_of_columns
     if step.notebook not in _ASKING:
         return {}
     usual = notebook_parameters(step.notebook)['datasets']['default']
     mixture = step.params.get('datasets', usual)
     split = 'train' if step.notebook == 'impute_labels' else 'test'
     prepared = (one.params['frames'] for one in steps if 'dataset' in one.params)
-    clips = count_mixture(mixture, split, size, next(prepared, size.frames))
+    columns = {}
+    if step.notebook == 'evaluate_forecast':
+        columns = clips_of_columns(mixture, size)
+    clips = count_mixture(mixture, split, size, next(prepared, size.frames), columns)
     if clips is None:
         return {}
     return vars(asking_cost(step.notebook, step.params, size, clips, full_lifters(step, steps)))
@@ -257,4 +261,5 @@ class Demo(Paper):
         data=None, # `DataRoles`; None: HandWorld
     )->list: # of the study
         "The steps of the demo"
-        return [step for step in super().all_steps(data) if step.demo]
+        from forehand4d.study.plan import demo
+        return list(demo(self.profile, self.seeds, data))

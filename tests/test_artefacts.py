@@ -17,7 +17,7 @@ from forehand4d.study.paper import TABLES
 from forehand4d.evaluation.records import Budget, save_records
 from forehand4d.study.sources import collect
 from forehand4d.runs.record import start_run
-from forehand4d.study.plan import state, study, with_needs
+from forehand4d.study.plan import demo, state, study, with_needs
 from forehand4d.study.tables import build_table, save_table
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -259,8 +259,9 @@ def test_study_is_a_graph_in_order(profile):
             assert at[need] < at[s.key], f'{s.key} comes before {need}, which it needs'
         for value in s.params.values():
             assert '@' not in str(value)
-    demo = [s.key for s in steps if s.demo]
-    assert with_needs(steps, demo) == set(demo), 'the demo needs what is no part of it'
+    shown = demo(profile)
+    keys = [s.key for s in shown]
+    assert with_needs(shown, keys) == set(keys), 'the demo needs what is no part of it'
     for t in TABLES:
         assert {r.step for r in t.rows if r.step} <= set(at)  # imported weights have none
 

@@ -7,7 +7,7 @@ from PIL import Image
 from forehand4d.core.paths import outputs_root
 from forehand4d.core.files import file_hash
 from forehand4d.runs.record import Run, find_run, list_runs, run_state
-from forehand4d.study.plan import run_steps, state, study
+from forehand4d.study.plan import demo, run_steps, state, study
 
 ROOT = Path(__file__).resolve().parent.parent
 BIN = Path(sys.executable).parent
@@ -17,7 +17,7 @@ SHOWN = (
     'reproduce',
     'forecast_image',
 )  # test_artefacts.py has the others
-STEPS = [s for s in study('tiny') if s.demo and (s.label or s.notebook in SHOWN)]
+STEPS = [s for s in demo('tiny') if s.label or s.notebook in SHOWN]
 
 
 @pytest.fixture(scope='module')

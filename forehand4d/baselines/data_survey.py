@@ -220,12 +220,14 @@ def count_mixture(
     split:str, # train or test
     p, # `Profile`, which names most clips of each
     frames:int, # of a prepared clip
+    counts:dict|None=None, # part of the mixture → clips, where they are not the profile's
 )->int|None: # None where the size of one is not known
     "Clips that a profile takes of a mixture"
+    counts = counts or {}
     total = 0
     for part, _ in parse_mixture(mixture):
         base, own = split_of(part, split)
-        most = most_clips(base, own, p)
+        most = counts.get(part) or most_clips(base, own, p)
         there = count_clips(base, own, frames) if base in DATASETS else most
         if there is None:
             return None

@@ -26,6 +26,7 @@ class Profile:
     lab_clips: int # training clips of each lab domain
     wild_clips: int # training clips of each wild domain
     eval_clips: int # test clips of each domain
+    test_clips: int # of each column of Table 3, when all of them are used; 0: `eval_clips` of each domain
     batch: int # clips per step
     lift_steps: int # optimiser steps of the lifting model
     static_steps: int # steps of the static pose model, which also initialises the backbone
@@ -35,35 +36,36 @@ class Profile:
     sampler_steps: int # network calls a sample
     refine_iterations: int # gradient steps on imputed labels
     courses: int # acted again for each test clip of HandWorld: the perfect forecaster
+    start: str # what a study of HandWorld begins from: `pretrained`, the weights that ship; or none
 
 # %% ../../nbs/library/2_runs/23_profiles.ipynb #451191c9
 TINY = Profile(
     'tiny', frames=16, image_size=64,
     patch=4, width=64, layers=2, ff=2, backbone='small', backbone_layers=1, pool=2,
-    lab_clips=6, wild_clips=6, eval_clips=3, batch=4,
+    lab_clips=6, wild_clips=6, eval_clips=3, test_clips=0, batch=4,
     lift_steps=6, static_steps=4, forecast_steps=4, stage2_steps=3, lr=1e-3,
-    sampler_steps=4, refine_iterations=5, courses=4)
+    sampler_steps=4, refine_iterations=5, courses=4, start='none')
 
 CPU = Profile(
     'cpu', frames=64, image_size=128,
     patch=4, width=192, layers=6, ff=2, backbone='small', backbone_layers=3, pool=2,
-    lab_clips=300, wild_clips=250, eval_clips=32, batch=32,
-    lift_steps=750, static_steps=225, forecast_steps=190, stage2_steps=90, lr=1e-3,
-    sampler_steps=10, refine_iterations=40, courses=24)
+    lab_clips=300, wild_clips=250, eval_clips=32, test_clips=600, batch=32,
+    lift_steps=750, static_steps=100, forecast_steps=240, stage2_steps=120, lr=1e-3,
+    sampler_steps=10, refine_iterations=40, courses=24, start='pretrained')
 
 GPU = Profile(
     'gpu', frames=128, image_size=224,
     patch=1, width=512, layers=8, ff=4, backbone='small', backbone_layers=8, pool=1,
-    lab_clips=4000, wild_clips=6000, eval_clips=200, batch=128,
+    lab_clips=4000, wild_clips=6000, eval_clips=200, test_clips=1000, batch=128,
     lift_steps=20000, static_steps=8000, forecast_steps=20000, stage2_steps=8000, lr=5e-4,
-    sampler_steps=20, refine_iterations=1000, courses=96)
+    sampler_steps=20, refine_iterations=1000, courses=96, start='none')
 
 PAPER = Profile(
     'paper', frames=256, image_size=256,
     patch=1, width=1024, layers=16, ff=1, backbone='vit-h', backbone_layers=32, pool=2,
-    lab_clips=0, wild_clips=0, eval_clips=0, batch=64,
+    lab_clips=0, wild_clips=0, eval_clips=0, test_clips=0, batch=64,
     lift_steps=200000, static_steps=50000, forecast_steps=200000, stage2_steps=50000, lr=1e-4,
-    sampler_steps=50, refine_iterations=1000, courses=0)
+    sampler_steps=50, refine_iterations=1000, courses=0, start='none')
 
 PROFILES = {size.name: size for size in (TINY, CPU, GPU, PAPER)}
 

@@ -4,10 +4,12 @@
 
 # %% auto #0
 __all__ = ['TRAINERS', 'AUTHORS', 'LIKELIEST', 'THIRD', 'DRAWN', 'forecast_runs', 'name_of_weights', 'find_forecasters',
-           'informed_model', 'scored_frames', 'put_on_hands', 'ForecastTest', 'forecast_test', 'forecast_all',
-           'predictions_of', 'variety_of', 'perfect_rows', 'with_scores', 'forecast_budgets', 'forecast_samples']
+           'informed_model', 'scored_frames', 'put_on_hands', 'clips_of_columns', 'ForecastTest', 'forecast_test',
+           'forecast_all', 'predictions_of', 'variety_of', 'perfect_rows', 'with_scores', 'forecast_budgets',
+           'forecast_samples']
 
 # %% ../../nbs/library/7_study/78a_forecast_evaluation.ipynb #8aa80e59
+import math
 from dataclasses import dataclass, replace
 from pathlib import Path
 from torch import Tensor
@@ -15,9 +17,10 @@ from ..geometry.motion import HandMotion
 from ..geometry.motion_vector import MotionStats, encode198, fit_stats
 from ..data.batches import batch_motion, collate
 from ..data.clips import Clip
+from ..data.names import parse_mixture, split_of
 from ..evaluation.comparison import Trained, count_parameters, first_clips
 from ..evaluation.records import Budget, sample_clip
-from ..evaluation.scoring import ROLES, Targets, method_id, stack_targets
+from ..evaluation.scoring import ROLES, Targets, groups_of, method_id, stack_targets
 from ..handworld.again import can_be_acted_again, perfect_forecasts
 from ..evaluation.variety import motion_channels, speed_statistics, variety_summary
 from ..models.forecast_sampling import SampleSettings
@@ -134,6 +137,22 @@ def put_on_hands(
         notes.append(f'{method}: angles learned on {model.cfg.hand_id}, put on {hand_id}')
         model.with_hand(hand_id)
     return notes
+
+# %% ../../nbs/library/7_study/78a_forecast_evaluation.ipynb #c1a1b1c1
+def clips_of_columns(
+    datasets:str, # mixture that is tested on
+    sizes:Profile, # of the evaluation
+)->dict[str, int]: # part of the mixture → clips; without those of which no number is said
+    "Test clips of each dataset, so that all columns have as many"
+    bases = {part: split_of(part, 'test')[0] for part, _ in parse_mixture(datasets)}
+    columns = groups_of(bases.values())
+    counts = {}
+    for part, base in bases.items():
+        role = next((role for role in ROLES if base in columns.get(role, [])), None)
+        if role and sizes.test_clips:
+            counts[part] = math.ceil(sizes.test_clips/len(columns[role]))
+    return counts
+
 
 # %% ../../nbs/library/7_study/78a_forecast_evaluation.ipynb #39e28c58
 @dataclass(frozen=True)
