@@ -110,7 +110,7 @@ def profile_dataset(
     name:str, # domain, group, store folder, or a mixture of them
     split:str, # train, val or test
     p, # `Profile` with the sizes
-    n:int|dict|None=None, # clips of each name, or of some; of a recorded one at most; else the profile's
+    n:int|dict|None=None, # clips of each name, or of some; the most of a recorded one
     **kwargs, # of `open_dataset`
 )->ClipDataset: # of the profile's size
     "A dataset in the size of a profile"

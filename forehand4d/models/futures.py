@@ -106,12 +106,15 @@ def _ask(
 )->tuple: # futures (B, S, T), point forecasts (B, T) or None
     "Forecast one batch"
     known = _told(model, batch, settings.told, side, seed)
-    given = dict(samples=settings.samples, rays=bool(known), seed=seed)
+    ours = isinstance(model, Forecaster)
+    says_one = ours and model.cfg.method != 'diffusion'
+    samples = 1 if says_one else settings.samples
+    given = dict(samples=samples, rays=bool(known), seed=seed)
     if settings.known_shape:
         given['betas'] = batch.betas
     given = {**given, **known, **settings.how}
     image, K = batch.image, batch.image_K
-    if isinstance(model, Forecaster) and model.cfg.method == 'diffusion':
+    if ours and not says_one:
         motion, point, _ = model.forecast_likely(image, K, **given)
         return motion, point
     return model.forecast(image, K, **given), None

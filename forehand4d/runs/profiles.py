@@ -26,7 +26,7 @@ class Profile:
     lab_clips: int # training clips of each lab domain
     wild_clips: int # training clips of each wild domain
     eval_clips: int # test clips of each domain
-    test_clips: int # of each column of Table 3, when all of them are used; 0: `eval_clips` of each domain
+    test_clips: int # of a column of Table 3; 0: `eval_clips` of each domain
     batch: int # clips per step
     lift_steps: int # optimiser steps of the lifting model
     static_steps: int # steps of the static pose model, which also initialises the backbone

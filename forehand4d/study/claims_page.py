@@ -81,8 +81,10 @@ RULES = (
     'Tests: paired bootstrap over seeds (trainings of each method) and clips, two-sided, at 5 % '
     'unless stated otherwise, corrected by Holm among the tests of a claim. Variety and curves '
     'are on record as one number a dataset, so datasets take the place of clips there. '
-    'A claim is reproduced when all of its tests are, not reproduced when one is significant the '
-    'other way, not tested when the rows it compares are copies, otherwise undecided.')
+    'A test is reproduced where the difference is significant as claimed, not reproduced where '
+    'it is significant the other way or significantly less than 2 % of the other error. '
+    'A claim is reproduced when all of its tests are, not reproduced when one is not, '
+    'not tested when the rows it compares are copies, otherwise undecided.')
 
 def _level_of_seeds(
     tests:pd.DataFrame, # of `judge`

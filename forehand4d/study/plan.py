@@ -91,21 +91,23 @@ START = 'start' # stands for where a study begins: see `start` of a profile
 PIPELINE = (
     plan('prepare_data', 'data', minutes=2, demo=True, real=False),
     plan('train_lifting', 'lift', minutes=2.3, demo=True),
-    plan('impute_labels', 'labels', minutes=1, demo=True, lifter=run_of('lift')),
-    plan('train_forecast', 'static', minutes=1.7, demo=True, method='static', init=START),
-    plan('train_forecast', 'f3d', minutes=2, demo=True, stage=1, init=run_of('static')),
-    plan('train_forecast', 'f3d2d', minutes=1, demo=True,
+    plan('impute_labels', 'labels', minutes=1.3, demo=True, lifter=run_of('lift')),
+    plan('train_forecast', 'static', minutes=0.7, demo=True, method='static', init=START),
+    plan('train_forecast', 'f3d', minutes=3.1, demo=True, stage=1, init=run_of('static')),
+    plan('train_forecast', 'f3d2d', minutes=1.7, demo=True,
          stage=2, init=run_of('f3d'), imputed=run_of('labels')),
-    plan('evaluate_lifting', 'lift', minutes=1, demo=True, runs=run_of('lift'), floors=True),
 )
 
 # %% ../../nbs/library/7_study/73_plan.ipynb #a1b2c3d1
 FORECASTERS = run_of('static', 'f3d', 'f3d2d')
 FIRST_LOOK = (
-    plan('evaluate_forecast', 'first', minutes=1.5, demo=True,
+    plan('evaluate_lifting', 'first', minutes=1.3, demo=True,
+         runs=run_of('lift'), floors=True, procedures='best', hard=False),
+    plan('evaluate_forecast', 'first', minutes=2.7, demo=True,
          runs=FORECASTERS, floors=True, hands=True, few=True),
 )
 ALL_CLIPS = (
+    plan('evaluate_lifting', 'lift', minutes=4.2, runs=run_of('lift'), floors=True),
     plan('evaluate_forecast', 'main', minutes=14, runs=FORECASTERS, floors=True, hands=True),
 )
 
