@@ -26,6 +26,7 @@ from ..networks.process import STEPS
 from .present import PAST_DIM, PAST_TOKENS, PRESENT_DIM, Present
 from .present import no_present, past_features, present_features
 from .sketch import Sketch
+from .ways import Ways
 
 # %% ../../nbs/library/6_models/66_forecast_model.ipynb #3f000767
 METHODS = ('diffusion', 'regressor', 'static')
@@ -70,6 +71,7 @@ class ForecasterConfig:
     lean: float = 1.0 # of noise levels in training; 1: evenly spread, more: much noise is likelier
     blind: bool = False # training without images: what follows from the known hands
     sketch: bool = False # a perceptron answers first; motions are relative to a pose of each hand
+    ways: int = 0 # that the sketch says beside its path; samples go along them
     embeds: bool = True # with draws 0: what embeds the hands, and their first pose, learn too
 
 # %% ../../nbs/library/6_models/66_forecast_model.ipynb #4de52de6
@@ -89,6 +91,8 @@ def check_forecaster(
             "sketch: is read from the tokens of hands (gist, tell_present) by method 'diffusion'; "
             f'got {cfg.method!r}, gist {cfg.gist}, tell_present {cfg.tell_present}; '
             'change that, or set sketch to false')
+    if cfg.ways and not cfg.sketch:
+        raise ValueError(f'ways: {cfg.ways} of them need a sketch; set it to true, or ways to 0')
     if cfg.draws < 1 and not cfg.sketch:
         raise ValueError('draws: without a sketch there is nothing else to learn; give 1 or more')
     known = cfg.aux in HEADS and cfg.supervision in ('3d', '2d')
@@ -151,6 +155,8 @@ class ForecastModel(nn.Module):
         self.net = Denoiser(replace(shape, context=context, gist=gist, conditions=told))
         if cfg.sketch:
             self.sketch = Sketch(gist*cfg.width, cfg.frames, cfg.dropout)
+        if cfg.ways:
+            self.ways = Ways(cfg.ways, cfg.frames)
         if not cfg.draws: # the denoiser rests
             self.net.requires_grad_(False)
             self.sketch.first.requires_grad_(cfg.embeds)
@@ -386,3 +392,12 @@ def sketch_from(self:ForecastModel,
     "What the sketch makes of the tokens of hands"
     tokens = prefix[:, -self.net.cfg.gist:]
     return self.sketch(tokens)
+
+@patch
+def ways_from(self:ForecastModel,
+    prefix:Tensor, # (B, N, width)
+    every:int=1, # so many frames one is said
+)->tuple[Tensor,Tensor]: # (B, W, T/every, 198), (B, W) log-likelihoods
+    "The ways beside the sketch's path, which they do not move"
+    inside = self.sketch.inside(prefix[:, -self.net.cfg.gist:])
+    return self.ways(inside, self.sketch.path_of(inside).detach(), every)

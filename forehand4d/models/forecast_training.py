@@ -23,7 +23,8 @@ from .forecast_loss import draw_view, intrinsics_of, labels_of
 from .forecast_loss import simulate_detector
 from .forecast_loss import training_view
 from .forecast_model import ForecastModel
-from .sketch import sketch_loss
+from .sketch import STRIDE, sketch_loss
+from .ways import ways_loss
 from .target import Target, clean_channels, target_of
 
 # %% ../../nbs/library/6_models/66a_forecast_training.ipynb #cd48cd98
@@ -189,7 +190,12 @@ def with_sketch(
 )->tuple[Target,Tensor,dict]: # the denoiser is told the sketch; scalar and its parts
     "The sketch, compared; the denoiser reads it and does not change it"
     first, path = model.sketch_from(target.prefix)
-    total, terms = sketch_loss(first, path, target.motion, target.weight, model.stats)
+    truth = target.motion, target.weight, model.stats
+    total, terms = sketch_loss(first, path, *truth)
+    if model.cfg.ways:
+        of_ways, more = ways_loss(*model.ways_from(target.prefix, STRIDE), *truth)
+        total = total + of_ways
+        terms = terms | more
     if model.cfg.draws:
         target = replace(target, frames=model.net.embed_frames({'sketch': path.detach()}))
     return target, total, terms

@@ -15,6 +15,7 @@ from ..data.batches import Batch
 from ..data.loaders import stats_of
 from ..networks.pretrained import load_backbone, published_weights
 from ..networks.process import LEAN
+from .ways import WAYS
 from .forecast_model import ForecasterConfig, ForecastModel
 from .forecast_training import training_loss
 from .forecast_sampling import draw_futures, draw_likely, scene_and_settings
@@ -67,7 +68,9 @@ def config_of(
     settings['draws'] = 2
     if method == 'diffusion':
         settings['lean'] = LEAN
-        settings['sketch'] = given.get('tell_present', True) and given.get('gist', True)
+        can_sketch = given.get('tell_present', True) and given.get('gist', True)
+        settings['sketch'] = given.get('sketch', can_sketch)
+        settings['ways'] = WAYS if settings['sketch'] else 0
         settings['drop_image'] = 0.05 # guidance needs it
     if given['backbone'] == 'vit-h' and not given.get('frozen'):
         settings |= VIT_H # most of a step is the backbone

@@ -47,7 +47,7 @@ class Configuration:
     relative: bool = True # F's motion is relative to the known pose of a hand in the image
     found: bool = True # F's backbone also learns where the hands are, and tells it
     gist: bool = True # each token of F's motion is told directly what is known of the hands
-    sketch: bool = True # a perceptron answers before F's denoiser, which is told its answer
+    sketch: bool = True # a perceptron answers before F's denoiser: a path, and ways of samples
     start: str = 'static' # where F's backbone comes from: the static pose model, or HaMeR
     look: float = 0.4 # share of the image that ViT-H sees in training
     vector: str = 'wrist198' # motion vector; or `legacy198`
@@ -77,7 +77,7 @@ class Configuration:
     sampler: str = 'ddim' # how motions are drawn from noise
     calls: int = 0 # network calls a sample; 0: the profile's
     bound: float = 0.0 # largest clean channel that sampling lets through; 0: any
-    temperature: float = 0.5 # of the noise that F starts from
+    temperature: float = 0.2 # of the noise that F starts from
     cool: float = 0.5 # temperature of the noise that L starts from
     smooth: float = 2.0 # frames over which F's samples are smoothed
     procedure: str = 'best' # how labels are imputed
@@ -136,7 +136,7 @@ REASONS = { # field → why ours differs, what changes it alone
     'relative': ('forecasts begin where the hands are', 'hands of evaluate_forecast'),
     'found': ('a small backbone learns to look at hands', 'shape of train_forecast'),
     'gist': ('through attention alone it is learned slowly', 'shape of train_forecast'),
-    'sketch': ('a perceptron learns the likeliest future in minutes', 'shape of train_forecast'),
+    'sketch': ('a perceptron learns in minutes where hands may go', 'shape of train_forecast'),
     'start': ("profile paper starts from HaMeR's weights, too", 'init of train_forecast'),
     'look': ('most of a step is the backbone', 'shape of train_forecast'),
     'vector': ('a wrist moves rigidly, the translation of MANO does not; absolute rotations '

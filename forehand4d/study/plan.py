@@ -116,15 +116,15 @@ PAPER_INPUTS = 'kps+extrinsics+plucker+kpe' # all that the paper's lifting model
 LIFTING_INPUTS = ( # runs of Table 2, beside our own
     'lift-kps', 'lift-kpe', 'lift-plucker', 'lift-inputs', 'lift-released', 'lift-concat')
 METHODS = (
-    plan('train_forecast', 'oracle', minutes=1.2, real=False,
+    plan('train_forecast', 'oracle', minutes=1.7, real=False,
          stage=2, init=run_of('f3d'), imputed='oracle'),
-    plan('train_forecast', 'regressor', minutes=2,
+    plan('train_forecast', 'regressor', minutes=2.8,
          method='regressor', stage=1, init=run_of('static')),
-    plan('train_forecast', 'regressor2d', minutes=1.2,
+    plan('train_forecast', 'regressor2d', minutes=1.4,
          method='regressor', stage=2, init=run_of('regressor'), supervision='2d'),
-    plan('train_forecast', 'aux-regression', minutes=2,
+    plan('train_forecast', 'aux-regression', minutes=2.5,
          stage=2, init=run_of('f3d'), supervision='2d', aux='regression'),
-    plan('train_forecast', 'aux-diffusion', minutes=2,
+    plan('train_forecast', 'aux-diffusion', minutes=2.5,
          stage=2, init=run_of('f3d'), supervision='2d', aux='diffusion'),
     plan('train_latentact', 'codebook', minutes=4, phase='codebook', imputed=run_of('labels')),
     plan('train_latentact', 'latentact', minutes=8,
@@ -142,15 +142,15 @@ METHODS = (
       for label in LIFTING_INPUTS),
     plan('evaluate_lifting_baselines', 'baselines', minutes=15,
          methods='hamer+easymocap+hawor', hands=run_of('hamer'), infiller=run_of('infiller')),
-    plan('evaluate_forecast', 'oracle', minutes=1, real=False,
+    plan('evaluate_forecast', 'oracle', minutes=2.5, real=False,
          runs=run_of('oracle'), floors=False, hands=False),
-    *(plan('evaluate_forecast', label, minutes=1, runs=run_of(label), floors=False, hands=False)
+    *(plan('evaluate_forecast', label, minutes=2, runs=run_of(label), floors=False, hands=False)
       for label in ('regressor', 'regressor2d', 'aux-regression', 'aux-diffusion')),
-    plan('evaluate_forecast', 'latentact', minutes=1,
+    plan('evaluate_forecast', 'latentact', minutes=2.5,
          runs=run_of('latentact', notebook='train_latentact'), floors=False, hands=False),
-    plan('evaluate_forecast', 'guided', minutes=1,
+    plan('evaluate_forecast', 'guided', minutes=5,
          runs=run_of('f3d2d'), guidance=1.5, floors=False, hands=False),
-    plan('evaluate_forecast', 'static-hamer', minutes=1,
+    plan('evaluate_forecast', 'static-hamer', minutes=2,
          runs=run_of('hamer', notebook='train_hands'), floors=False, hands=False),
     plan('evaluate_video', 'video', minutes=2, real=False, weights=run_of('f3d2d')),
 )
