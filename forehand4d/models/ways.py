@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from ..geometry.motion import HandMotion
 from ..geometry.motion_vector import MotionStats
-from .sketch import INSIDE, KNOTS, PATH, STRIDE
+from .sketch import INSIDE, KNOTS, PATH
 from .sketch import hand_distances, through_knots, true_path
 
 # %% ../../nbs/library/6_models/65b_ways.ipynb #8wa7s006
