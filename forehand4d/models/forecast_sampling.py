@@ -147,9 +147,10 @@ def guided_ways(
     ways, likely = model.ways_from(prefix)
     if guidance != 1:
         everywhere = torch.ones(len(prefix), dtype=torch.bool, device=prefix.device)
-        blind, _ = model.ways_from(model.hide_image(prefix, everywhere))
+        blind, blindly = model.ways_from(model.hide_image(prefix, everywhere))
         ways = blind + guidance*(ways - blind)
-    likely, order = likely.exp().sort(descending=True)
+        likely = blindly + guidance*(likely - blindly)
+    likely, order = likely.softmax(-1).sort(descending=True)
     return ways.take_along_dim(order[..., None, None], 1), likely
 
 def goes_along(
