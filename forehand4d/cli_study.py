@@ -58,6 +58,7 @@ def _gigabytes(
     clips = count_clips(name, split, frames)
     return None if clips is None else clips*clip_bytes(frames)/1e9
 
+# %% ../nbs/library/8_cli/80b_cli_study.ipynb #00d57b76
 _ASKING = ( # notebooks that ask networks about clips
     'impute_labels', 'evaluate_forecast', 'evaluate_lifting', 'evaluate_lifting_baselines')
 

@@ -91,10 +91,8 @@ def check_forecaster(
             "sketch: is read from the tokens of hands (gist, tell_present) by method 'diffusion'; "
             f'got {cfg.method!r}, gist {cfg.gist}, tell_present {cfg.tell_present}; '
             'change that, or set sketch to false')
-    if cfg.ways and not cfg.sketch:
-        raise ValueError(f'ways: {cfg.ways} of them need a sketch; set it to true, or ways to 0')
-    if cfg.draws < 1 and not cfg.sketch:
-        raise ValueError('draws: without a sketch there is nothing else to learn; give 1 or more')
+    if not cfg.sketch and (cfg.ways or cfg.draws < 1):
+        raise ValueError('ways and draws: without a sketch give no ways, and 1 or more draws')
     known = cfg.aux in HEADS and cfg.supervision in ('3d', '2d')
     needs_head = cfg.method == 'diffusion' and cfg.supervision == '2d'
     if known and bool(cfg.aux) == needs_head:
@@ -395,8 +393,7 @@ def sketch_from(self:ForecastModel,
 
 @patch
 def ways_from(self:ForecastModel,
-    prefix:Tensor, # (B, N, width)
-    every:int=1, # so many frames one is said
+    prefix:Tensor, every:int=1, # (B, N, width); so many frames one is said
 )->tuple[Tensor,Tensor]: # (B, W, T/every, 198), (B, W) log-likelihoods
     "The ways beside the sketch's path, which they do not move"
     inside = self.sketch.inside(prefix[:, -self.net.cfg.gist:])

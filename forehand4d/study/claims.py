@@ -227,6 +227,7 @@ def _test(
         p=found.p,
         p_small=_smallness(pairs, SMALLEST*base))
 
+# %% ../../nbs/library/7_study/77_claims.ipynb #5632cbcf
 def _why_not(
     claim:Claim, # what is claimed
     same:dict, # of `copies`
