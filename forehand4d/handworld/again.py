@@ -156,6 +156,14 @@ class OtherFutures:
     joints: Tensor # (K, T, 2, 21, 3) metres, view frame of the clip
     mismatch: Tensor # (K,) metres, the nearest ones first
 
+def _numbers(
+    known:Known, # what there was
+    tried:int, # courses that are acted at most
+)->list[int]: # of courses that may fit; of any where none does
+    "Which courses are acted"
+    fitting = (number for number in range(MOST*tried) if may_fit(known, number))
+    return [*islice(fitting, tried)] or [*range(tried)]
+
 def other_futures(
     clip:Clip, # of HandWorld, with things
     frames:int=64, # T
@@ -168,10 +176,10 @@ def other_futures(
             f'{clip.dataset}/{clip.sequence}: only clips of HandWorld with things can be acted '
             'again; of other data nobody knows the true distribution')
     known = known_of(clip.sequence, clip.meta)
-    numbers = islice((n for n in range(MOST*tried) if may_fit(known, n)), tried)
+    numbers = _numbers(known, tried)
     acted = [act_again(known, number, frames) for number in numbers]
     away = np.array([one.mismatch for one in acted])
-    nearest = np.sort(np.argsort(away, kind='stable')[:kept])
+    nearest = np.sort(np.resize(np.argsort(away, kind='stable'), kept)) # rare ones again
     joints = torch.from_numpy(np.stack([acted[number].joints for number in nearest]))
     camera = known.sequence.cam_from_world[0].to(joints.dtype)
     return OtherFutures(transform(camera, joints).float(), torch.from_numpy(away[nearest]))
