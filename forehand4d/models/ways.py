@@ -13,12 +13,13 @@ from ..geometry.motion import HandMotion
 from ..geometry.motion_vector import MotionStats
 from .sketch import INSIDE, KNOTS, PATH
 from .sketch import hand_distances, through_knots, true_path
+from ..training.losses import masked_mean
 
 # %% ../../nbs/library/6_models/65b_ways.ipynb #8wa7s006
 WAYS = 5 # as many as the samples that forecasts are judged by
 _OF_WRISTS = ( # channels of turns and places of both wrists
     *range(6), *range(96, 102), *range(192, 198))
-APART = 0.1 # channels by which ways differ before they have learned anything
+APART = 0.2 # channels by which knots differ at most from the path, before anything is learned
 
 class Ways(nn.Module):
     "A linear layer that says several ways"
@@ -31,9 +32,7 @@ class Ways(nn.Module):
         self.frames = frames
         moves = count*KNOTS*len(_OF_WRISTS)
         self.answer = nn.Linear(INSIDE, moves + count)
-        nn.init.normal_(self.answer.weight, std=0.01)
-        nn.init.zeros_(self.answer.bias)
-        nn.init.normal_(self.answer.bias[:moves], std=APART)
+        nn.init.uniform_(self.answer.bias[:moves], -APART, APART)
 
     def forward(self,
         inside:Tensor, # (B, INSIDE) of the sketch
@@ -69,6 +68,7 @@ def ways_loss(
     nearest, which = of_each.min(1)
     learned = (1 - OF_ALL)*nearest + OF_ALL*of_each.mean(1)
     surprise = F.nll_loss(likely, which, reduction='none')
-    share = counts/counts.sum().clamp(min=1)
-    terms = {'ways': (share*nearest).sum().detach(), 'unlikely': (share*surprise).sum().detach()}
-    return PATH*(share*(learned + LIKELY*surprise)).sum(), terms
+    of_ways = masked_mean(nearest, counts)
+    unlikely = masked_mean(surprise, counts)
+    total = masked_mean(learned, counts) + LIKELY*unlikely
+    return PATH*total, {'ways': of_ways.detach(), 'unlikely': unlikely.detach()}
