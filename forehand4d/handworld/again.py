@@ -14,7 +14,7 @@ from itertools import islice
 import numpy as np
 import torch
 from torch import Tensor
-from ..core.compute import in_processes, progress
+from ..core.compute import in_processes
 from ..geometry.cameras import transform
 from ..data.clips import Clip
 from .activities import Turn, choose, compose_plan, copied
@@ -201,5 +201,4 @@ def perfect_forecasts(
     "Futures of all clips that a perfect forecaster would draw from"
     job = partial(_job, frames=frames, tried=tried, kept=kept)
     slim = [replace(clip, image=None, past=None) for clip in clips]
-    found = in_processes(job, slim, workers)
-    return torch.stack(list(progress(found, 'acting again', len(clips))))
+    return torch.stack(list(in_processes(job, slim, workers)))
