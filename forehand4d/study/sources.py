@@ -213,7 +213,8 @@ def _finish_artefact(
     for path in save(run.dir):
         run.add_artifact(path)
     for source in sources:
-        run.add_input(source.run.name, source.run)
+        role = f'{source.run.notebook}/{source.run.name}' # a name alone may be that of two runs
+        run.add_input(role, source.run)
     run.finish(dict(sources=[source.path for source in sources], still_to_run=list(missing)))
 
 def _copy_to_paper(

@@ -168,19 +168,31 @@ def _error_at(
     by_hand = records.groupby(['time', 'video', 'start', 'hand']).sizes.mean()
     return by_hand.groupby(['time', 'video', 'start']).mean().dropna()
 
+def _point_of_curve(
+    errors:pd.Series, # by video and start, at one time
+    held:pd.Series, # the same of the first frame held
+)->dict: # numbers of a row
+    "Mean error with its interval, and the same of the difference to a hand that is held"
+    value, low, high = interval(errors)
+    difference, below, above = interval(errors - held.reindex(errors.index))
+    return {
+        'starts': len(errors), 'value': value, 'low': low, 'high': high,
+        'difference': difference, 'difference_low': below, 'difference_high': above}
+
 def error_curves(
     records:pd.DataFrame, # of `score_video`, all videos together
     step:float=.1, # seconds between points
 )->pd.DataFrame: # a row per method, selection and time: hand sizes
-    "Mean error over time"
+    "Mean error over time, and how much it is above that of the first frame held"
     binned = records.assign(time=(records.time/step).round()*step)
+    held = _error_at(binned[binned.method == 'held'])
     rows = []
     for method, selection, part in _readings(binned):
         errors = _error_at(_selected(part, selection))
         for time, values in errors.groupby('time'):
-            mean, low, high = interval(values.droplevel('time'))
             keys = {'method': method, 'selection': selection, 'time': time}
-            rows.append(keys | {'starts': len(values), 'value': mean, 'low': low, 'high': high})
+            point = _point_of_curve(values.droplevel('time'), held.xs(time))
+            rows.append(keys | point)
     return pd.DataFrame(rows)
 
 def video_headline(
