@@ -58,12 +58,11 @@ TINY = 1e-9 # keeps a hand that rests in all samples from being divided by zero
 def point_forecast(
     x:Tensor, # (B, S, T, 198) channels of several futures
     caution:float=CAUTION, # 0: the mean; more: hands that samples disagree about stay
-    said:Tensor|None=None, # (B, T, 198) what is said in place of their mean
 )->Tensor: # (B, T, 198)
     "The mean motion, as far as samples agree"
     first = x[:, :, :1]
     moved = each_hand(x - first)
-    mean = moved.mean(1) if said is None else each_hand(said - said[:, :1])
+    mean = moved.mean(1)
     agreed = mean.square().mean(-1, keepdim=True)
     variance = moved.var(1, unbiased=False)
     spread = variance.mean(-1, keepdim=True)
