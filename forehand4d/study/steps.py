@@ -126,8 +126,8 @@ METHODS = (
     plan('train_lifting', 'lift-inputs', minutes=2.5, conditions=PAPER_INPUTS),
     plan('train_lifting', 'lift-released', minutes=2.5, conditions='kps+extrinsics+released+kpe'),
     plan('train_lifting', 'lift-concat', minutes=9, conditions=PAPER_INPUTS, layout='concatenated'),
-    *(plan('evaluate_lifting', label, minutes=1, runs=run_of(label), floors=False, clips=120)
-      for label in LIFTING_INPUTS), # many clips: they are near to each other, and nothing is fitted
+    *(plan('evaluate_lifting', label, minutes=1.5, runs=run_of(label), floors=False, many=True)
+      for label in LIFTING_INPUTS),
     plan('evaluate_lifting_baselines', 'baselines', minutes=15,
          methods='hamer+easymocap+hawor', hands=run_of('hamer'), infiller=run_of('infiller')),
     plan('evaluate_forecast', 'oracle', minutes=2.5, real=False,
