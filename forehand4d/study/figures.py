@@ -22,9 +22,10 @@ from ..geometry.cameras import resize_intrinsics
 from ..drawing.overlays import points_of, show_frames
 from ..evaluation.scoring import ROLES
 from .paper import SHOWN, TableSpec
-from ..evaluation.records import SampleClip
+from ..evaluation.records import EvalRecords, SampleClip
 from .sources import Source, Sources
 from .plan import how_to_get
+from .table_notes import data_label
 from ..drawing.forecasts import PAPER, TwoViews, closed_mesh, draw_panel, draw_two_views
 
 # %% ../../nbs/library/7_study/75_figures.ipynb #22db21df
@@ -40,12 +41,20 @@ def missing_figure(
     fig.text(.5, .5, text, ha='center', va='center', family='monospace', fontsize=8)
     return closed_mesh(fig)
 
+def _measured_on(
+    sources, # `Source`s
+)->str: # such as "HandWorld (synthetic). "; empty where none measures errors in 3D
+    "What kind of data is behind a figure"
+    evaluated = [source.data for source in sources if isinstance(source.data, EvalRecords)]
+    labels = {data_label(data.records.dataset) for data in evaluated}
+    return ''.join(f'{label}. ' for label in sorted(labels))
+
 def sign_figure(
     fig:Figure, # finished
     sources, # `Source`s it was drawn from
 )->Figure: # the same figure
-    "Name the runs below a figure"
-    lines = 'Source: ' + '; '.join(source.line for source in sources)
+    "Say below a figure what its data are, and name the runs"
+    lines = _measured_on(sources) + 'Source: ' + '; '.join(source.line for source in sources)
     text = textwrap.fill(lines, int(CHARACTERS*fig.get_figwidth()))
     fig.text(.01, -.01, text, fontsize=6, color='.4', va='top')
     return fig
