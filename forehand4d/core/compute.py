@@ -120,9 +120,35 @@ def clock_text(
     minutes, left = divmod(rest, 60)
     return f'{hours}:{minutes:02d}:{left:02d}' if hours else f'{minutes}:{left:02d}'
 
-# %% ../../nbs/library/1_core/13_compute.ipynb #f89d7868
+# %% ../../nbs/library/1_core/13_compute.ipynb #74813e1a
 SOON = 5 # seconds in which a process that was told to end has ended
 
+@contextmanager
+def _saying_what_ended(started:set): # processes of a pool
+    "A `RuntimeError` that says how processes ended that had more to do"
+    try:
+        yield
+    except BrokenProcessPool:
+        codes = set(map(_exit_code, started))
+        codes -= {-signal.SIGTERM} if len(codes) > 1 else set() # what the pool does to the others
+        ends = ', '.join(sorted(map(_end_text, codes)))
+        raise RuntimeError(f'one of {len(started)} processes ended before its work was done '
+                           f'({ends}); where memory is short, fewer processes help') from None
+
+def _exit_code(process)->int|None: # of a pool; None: it goes on
+    "How a process ended; the pool asks at the same time, and then one of the two learns it later"
+    patience = time.monotonic() + SOON
+    while process.exitcode is None and time.monotonic() < patience:
+        time.sleep(.01)
+    return process.exitcode
+
+def _end_text(code:int|None)->str: # of a process
+    "An exit code in words"
+    if code is not None and code < 0:
+        return signal.Signals(-code).name
+    return f'exit code {code}'
+
+# %% ../../nbs/library/1_core/13_compute.ipynb #f89d7868
 def cores()->int: # that this process may use; all there are where the system does not say
     "How many processors there are for us"
     if hasattr(os, 'sched_getaffinity'): # not on macOS and Windows
@@ -170,31 +196,6 @@ def _pool(workers:int): # processes; yields the pool
             yield pool
         finally:
             pool.shutdown(cancel_futures=True)
-
-@contextmanager
-def _saying_what_ended(started:set): # processes of a pool
-    "A `RuntimeError` that says how processes ended that had more to do"
-    try:
-        yield
-    except BrokenProcessPool:
-        codes = set(map(_exit_code, started))
-        codes -= {-signal.SIGTERM} if len(codes) > 1 else set() # what the pool does to the others
-        ends = ', '.join(sorted(map(_end_text, codes)))
-        raise RuntimeError(f'one of {len(started)} processes ended before its work was done '
-                           f'({ends}); where memory is short, fewer processes help') from None
-
-def _exit_code(process)->int|None: # of a pool; None: it goes on
-    "How a process ended; the pool asks at the same time, and then one of the two learns it later"
-    patience = time.monotonic() + SOON
-    while process.exitcode is None and time.monotonic() < patience:
-        time.sleep(.01)
-    return process.exitcode
-
-def _end_text(code:int|None)->str: # of a process
-    "An exit code in words"
-    if code is not None and code < 0:
-        return signal.Signals(-code).name
-    return f'exit code {code}'
 
 @contextmanager
 def _one_thread():

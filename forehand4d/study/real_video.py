@@ -299,6 +299,7 @@ def _name_lines(
         end = lines[reading].time.iloc[-1]
         ax.annotate(METHODS[reading], (end, value), (end + .08, height), **look)
 
+# %% ../../nbs/library/7_study/78_real_video.ipynb #f534352c
 def _panel(
     ax, # matplotlib's axes, drawn on
     curves:pd.DataFrame, # of `VideoResults`
