@@ -97,7 +97,7 @@ def lifting_view(
     return mixed_views(recorded, elsewhere, pick.to(motion.wrist.device))
 
 # %% ../../nbs/library/6_models/61_lifter.ipynb #75c4f1c5
-TEMPERATURE = 0.5 # of the noise that a motion is drawn from, chosen on validation clips
+TEMPERATURE = 0.25 # of the noise that a motion is drawn from, chosen on validation clips
 
 class Lifter(nn.Module):
     "Diffusion model of two-hand motion given 2D tracks and cameras"
