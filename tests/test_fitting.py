@@ -32,14 +32,14 @@ def test_real_hands():
     tracks = spoiled(measured(clip), Spoil(noise=4, missing=0.2, gap=0.2))
     seen = (tracks.keypoints2d, tracks.valid2d, tracks.intrinsics, tracks.cam_from_view)
     lifter = load_lifter(device='cpu')
-    fitted, report = lifter.fit(*seen, how=procedure('best', 100))
+    fitted, report = lifter.fit(*seen, how=procedure('best', 200))
     before, after = errors(lifter(*seen), clip), errors(fitted, clip)
     assert (
-        after['M_G'] < 0.7 * before['M_G']
+        after['M_G'] < 0.5 * before['M_G']
         and after['M'] < before['M']
         and after['MR'] < before['MR']
     )
-    assert set(report['candidate'].values()) <= {'sample 0', 'search 20'}
+    assert {name.split()[0] for name in report['candidate'].values()} <= {'sample', 'search'}
     assert 1.0 < report['noise'] < 3.5  # 4 px in 1280 are 2 px here
     joined = fitted.valid.all(-1)
     assert (fitted.wrist[joined, 0, 2] - fitted.wrist[joined, 1, 2]).abs().max() < 0.5
