@@ -194,9 +194,10 @@ class Wander:
     start:float # seconds
     stop:float # seconds
     seed:int # of the noise
-    reach:float # standard deviation of the wrist, metres
+    reach:float|np.ndarray # standard deviation of the wrist, metres; (3,) of each direction
     turn:float # of the orientation, radians
     bend:float # of the fingers, radians
+    hz:tuple=(.12, .9) # slowest and fastest part of it
 
     def signals(self,
         t:np.ndarray, # (T,) seconds
@@ -206,7 +207,7 @@ class Wander:
         fall = minimum_jerk((self.stop - t)/.8)
         ease = rise*fall
         rng = np.random.default_rng(self.seed)
-        noise = smooth_noise(rng, t, 26, (.12, .9))
+        noise = smooth_noise(rng, t, 26, self.hz)
         noise = noise*ease[:, None]
         shift = noise[:, :3]*self.reach
         turn = noise[:, 3:6]*self.turn

@@ -25,7 +25,7 @@ from .recordings import Key, Sequence, frame_times, name_of, world_motion
 REACH = dict( # where hands of an adult begin
     ego=Region([.0, -.3, -.05], [.32, .02, .66], [0, -1.8, -.4]),
     tripod=Region([.0, -.35, -.15], [.42, .05, .75], [0, -1., 0]))
-STILL = .22 # share of clips in which nothing happens; others begin or end
+STILL = .1 # share of clips in which nothing happens; others begin or end
 TOUCHING = .0115 # least distance between joints of hands that are meant to touch, metres
 APART = .0235 # the same for other hands
 

@@ -24,7 +24,7 @@ TOLD = ('image', 'hands', 'present', 'past') # what may be known, with what stan
 @dataclass(frozen=True)
 class FutureSettings:
     "How test clips are forecast"
-    frames: int # T that is scored
+    frames: int # T that is scored; what a network does not forecast of it, hands stay
     samples: int = 5 # futures a clip
     told: str = 'image' # one of `TOLD`
     batch: int = 40 # clips at a time
@@ -119,6 +119,17 @@ def _ask(
         return motion, point
     return model.forecast(image, K, **given), None
 
+def _of_length(
+    motion:HandMotion, # (..., T')
+    frames:int, # T
+)->HandMotion: # (..., T)
+    "Cut at the end, or as long in the last pose as it takes"
+    if frames <= len(motion):
+        return motion.slice(0, frames)
+    longer = motion.pad(frames)
+    at_end = motion.valid[..., -1:, :].expand_as(longer.valid[..., len(motion):, :])
+    return replace(longer, valid=torch.cat([motion.valid, at_end], -2))
+
 def _forecast_some(
     model, # `Forecaster`, or another network with its `forecast`
     clips:list, # one batch of them
@@ -136,10 +147,10 @@ def _forecast_some(
     start = time.time()
     motion, point = _ask(model, batch, settings, side, seed)
     spent = time.time() - start
-    motion = motion.slice(0, settings.frames).cpu()
+    motion = _of_length(motion, settings.frames).cpu()
     likely = None
     if point is not None:
-        point = point.slice(0, settings.frames).cpu()
+        point = _of_length(point, settings.frames).cpu()
         likely = point.joints()[:, None]
     return motion, Futures(motion.joints(), encode198(motion, stats), likely, spent, {})
 

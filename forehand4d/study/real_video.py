@@ -126,8 +126,9 @@ EXPLAINED = (
     'Mean distance of predicted from tracked 2D keypoints in sizes of the hand at the start. '
     'In brackets: difference to the first frame held, with its 95 % bootstrap interval over '
     'videos and blocks of 2 s of starts. Bold: that interval lies below zero.',
-    'Best of k is chosen with the truth and is no forecast. r: correlation of predicted and real '
-    'displacements of the hand. Way: mean displacement in hand sizes. Turn in the image: of the '
+    'Best of k is chosen with the truth and is no forecast: the sample with the smallest mean '
+    'error over all times, or the one nearest at that very time. r: correlation of predicted and '
+    'real displacements of the hand. Way: mean displacement in hand sizes. Turn in the image: of the '
     'direction from wrist to middle knuckle. Turn in space: of the predicted palm, which no '
     'track can tell.')
 

@@ -18,9 +18,11 @@ METHODS = { # method and selection → how rows are called
     ('ours', 'single'): 'Ours, one sample',
     ('ours-likely', 'single'): 'Ours, point forecast',
     ('ours', 'best'): 'Ours, best of k',
+    ('ours', 'nearest'): 'Ours, best of k at each time',
     ('ours-past', 'single'): 'Ours, with a past, one sample',
     ('ours-past-likely', 'single'): 'Ours, with a past, point forecast',
     ('ours-past', 'best'): 'Ours, with a past, best of k',
+    ('ours-past', 'nearest'): 'Ours, with a past, best of k at each time',
     ('held', 'single'): 'First frame held',
     ('velocity', 'single'): 'Constant velocity',
     ('stops', 'single'): 'Constant velocity that stops',
@@ -41,15 +43,22 @@ def at_horizon(
 
 def _selected(
     records:pd.DataFrame, # of one method
-    selection:str, # single or best
+    selection:str, # single, best or nearest
+    once:tuple=('video', 'start'), # columns: for each of their values the nearest is chosen once
 )->pd.DataFrame:
-    "All samples, or the best"
-    return records[records.best] if selection == 'best' else records
+    "All samples, the best, or the one that is nearest in these rows"
+    if selection == 'best':
+        return records[records.best]
+    if selection != 'nearest':
+        return records
+    errors = records.groupby([*once, 'sample']).sizes.mean().dropna()
+    nearest = errors.loc[errors.groupby([*once]).idxmin()].index
+    return records[pd.MultiIndex.from_frame(records[nearest.names]).isin(nearest)]
 
 def start_errors(
     records:pd.DataFrame, # of one method
     horizon:str, # one of `HORIZONS`
-    selection:str, # single or best
+    selection:str, # single, best or nearest
     measure:str='sizes', # sizes or pixels
 )->pd.Series: # by video and start; the mean over samples, hands and frames
     "One error for each start"
@@ -81,14 +90,14 @@ def _readings(records:pd.DataFrame)->Iterator: # method, selection and its rows
         rows = records[records.method == method]
         if not len(rows): continue
         one_sample = rows['sample'].max() == 0
-        if selection == 'best' and one_sample: continue
+        if selection != 'single' and one_sample: continue
         yield method, selection, rows
 
 def _against_held(
     rows:pd.DataFrame, # of one method
     held:pd.DataFrame, # of the first frame held
     horizon:str, # one of `HORIZONS`
-    selection:str, # single or best
+    selection:str, # single, best or nearest
 )->dict: # numbers of a row
     "Errors of a method, and their difference to a hand that is held"
     errors = start_errors(rows, horizon, selection)
@@ -188,7 +197,7 @@ def error_curves(
     held = _error_at(binned[binned.method == 'held'])
     rows = []
     for method, selection, part in _readings(binned):
-        errors = _error_at(_selected(part, selection))
+        errors = _error_at(_selected(part, selection, ('video', 'start', 'time')))
         for time, values in errors.groupby('time'):
             keys = {'method': method, 'selection': selection, 'time': time}
             point = _point_of_curve(values.droplevel('time'), held.xs(time))
