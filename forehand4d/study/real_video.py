@@ -34,6 +34,13 @@ def _results(folder:Path)->VideoResults: # run folder
     tables = [pd.read_csv(folder/f'{name}.csv') for name in names]
     return VideoResults(*tables)
 
+def _check_age(source:Source): # that is quoted
+    "Raise a ValueError where an earlier version wrote it"
+    if 'difference' not in source.data.curves:
+        raise ValueError(
+            f'{source.run.dir}: curves.csv has no column difference, as an earlier version wrote '
+            'it; run evaluate_video again')
+
 def video_source(
     profile:str|None=None, # only runs at this profile
     root:str|Path|None=None, # folder of the run records
@@ -45,7 +52,10 @@ def video_source(
             found.append(Source(run, _results(run.dir)))
     quotable = [source for source in found if not source.flags]
     choice = quotable or found
-    return choice[-1] if choice else None
+    if not choice:
+        return None
+    _check_age(choice[-1])
+    return choice[-1]
 
 # %% ../../nbs/library/7_study/78_real_video.ipynb #96842274
 MOTION = {
