@@ -135,11 +135,10 @@ class _Strokes(_Clock):
 
 # %% ../../nbs/library/4_handworld/48b_strokes.ipynb #4812beea
 _BOX = ([-.08, -.36, -.2], [.5, .15, .75]) # corners of where wrists may go, mirrored world, metres
-_CHANNELS = 27 # of noise, of one hand
 HOMEWARD = .7 # of the way back to the middle: a stroke takes at most so much of it
 
-class FreePlan(_Strokes):
-    "Motion of two hands without things"
+class _Places(_Strokes):
+    "Where hands may go"
     def elsewhere(self,
         h:int, # hand
         far:float, # about how many metres from where it is
@@ -159,6 +158,11 @@ class FreePlan(_Strokes):
         p, R, _ = draw_pose(self.build, places, spin@self.R[h], rng)
         return p, R
 
+# %% ../../nbs/library/4_handworld/48b_strokes.ipynb #4812bee2
+_CHANNELS = 27 # of noise, of one hand
+
+class FreePlan(_Places):
+    "Motion of two hands without things"
     def world_home(self)->np.ndarray: # (2, 2, 3) hand; wrist and elbow at the beginning
         "Where arms are at first"
         mirror = np.stack([np.ones(3), MIRROR])

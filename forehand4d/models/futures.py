@@ -119,6 +119,7 @@ def _ask(
         return motion, point
     return model.forecast(image, K, **given), None
 
+# %% ../../nbs/library/6_models/69b_futures.ipynb #295f41fc
 def _of_length(
     motion:HandMotion, # (..., T')
     frames:int, # T

@@ -138,8 +138,8 @@ EXPLAINED = (
     'videos and blocks of 2 s of starts. Bold: that interval lies below zero.',
     'Best of k is chosen with the truth and is no forecast: the sample with the smallest mean '
     'error over all times, or the one nearest at that very time. r: correlation of predicted and '
-    'real displacements of the hand. Way: mean displacement in hand sizes. Turn in the image: of the '
-    'direction from wrist to middle knuckle. Turn in space: of the predicted palm, which no '
+    'real displacements of the hand. Way: mean displacement in hand sizes. Turn in the image: of '
+    'the direction from wrist to middle knuckle. Turn in space: of the predicted palm, which no '
     'track can tell.')
 
 def _notes(source:Source)->tuple: # lines below a table
