@@ -174,6 +174,12 @@ def _perfect(filled:list)->list[str]: # `Filled` rows → sentences
             'clip; the more, the nearer its rows are to the true distribution.'
             for number in courses[:1]]
 
+def _frames(quoted:tuple)->list[str]: # `Source`s → sentences
+    "How many frames count, where somebody chose"
+    chosen = {source.run.params.get('frames') for source in quoted} - {None}
+    return [f'Means over {number} frames; where a network has fewer, hands stay in its last pose.'
+            for number in sorted(chosen)]
+
 def _how_averaged(filled:list)->str: # over seeds
     seeds = {each.row.label: len(each.pool) for each in filled}
     most = max(seeds.values(), default=0)
@@ -204,6 +210,7 @@ def table_notes(
     costly = [each for each in filled if each.budget != Budget()]
     budgets = [budget_statement(each.row.label, each.budget, len(each.pool)) for each in costly]
     notes = [unit, data, reading, *_boxes(filled), *_hands(filled), *_perfect(filled)]
+    notes += _frames(quoted)
     notes += fairness_notes(filled, groups if spec.unit == 'cm' else ())
     if other := _other_splits(sources):
         notes.append(other)
