@@ -43,7 +43,7 @@ def _all_fingers(
         own = np.clip(posture + plan.rng.normal(0, .03, (5, 4)), LOW, HIGH)
         plan.fingers(h, start, stop, own)
 
-def _gesture(plan, hands): # strokes of talking hands: a few centimetres, other fingers, a pause
+def _gesture(plan, hands): # strokes of talking hands: another place, other fingers, a pause
     g = plan.rng
     for _ in range(g.integers(1, 4)):
         start = plan.together(hands)
