@@ -48,6 +48,7 @@ class FitSettings:
     searches: tuple = () # efforts of searches over poses, `SearchConfig`
     trial: int = 0 # iterations that each of several candidates gets before the choice
     adapt: bool = False # expect the noise that the tracks have, in place of `sigma2d`
+    mirrored: bool = True # the lifting model is asked for mirrored tracks as well
 
 # do a lifting model and a search propose candidates?
 PROCEDURES = {'best': (True, True), 'search': (False, True), 'lifter': (True, False)}
@@ -73,7 +74,7 @@ def _as_in_the_paper(
         robust=False,
         place=False,
         tolerance=0)
-    return FitSettings('paper', plain, plain)
+    return FitSettings('paper', plain, plain, mirrored=False)
 
 def procedure(
     name:str='best', # best: samples and searches; search, lifter: one of them; paper: its own

@@ -62,6 +62,7 @@ def _lift(
         motion = work.lifter.model.lift(
             *track_of(batch),
             real=real,
+            mirrored=work.how.mirrored,
             steps=work.settings.steps,
             seed=seed + _APART*number)
         there = motion.valid & real[..., None]

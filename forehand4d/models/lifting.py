@@ -168,6 +168,7 @@ class LiftSettings:
     seed: int = 0 # seed of the noise
     betas: Tensor|None = None # (2, 10) known shapes
     steps: int = 10 # network calls a sample
+    mirrored: bool = True # the mean with what mirrored tracks are lifted to
 
 @dataclass(frozen=True)
 class FitChoice:
@@ -213,7 +214,7 @@ class LoadedLifter:
         valid:Tensor, # (T, 2, 21) bool
         intrinsics:Tensor, # (T, 3, 3) or (3, 3)
         cam_from_view:Tensor|None=None, # (T, 4, 4), resting camera when absent
-        **settings, # `samples`, `seed`, `betas`, `steps` of `LiftSettings`
+        **settings, # `samples`, `seed`, `betas`, `steps`, `mirrored` of `LiftSettings`
     )->HandMotion: # (T, ...) or, for several samples, (samples, T, ...)
         "Draw motions that explain a track"
         how = LiftSettings(**settings)
@@ -231,7 +232,9 @@ class LoadedLifter:
             intrinsics=each(intrinsics, T, 3, 3),
             cam_from_view=each(cam_from_view, T, 4, 4))
         betas = None if how.betas is None else each(how.betas, 2, 10)
-        motion = lift_long(self.model, track, betas=betas, steps=how.steps, seed=how.seed)
+        motion = lift_long(
+            self.model, track, betas=betas, steps=how.steps, seed=how.seed,
+            mirrored=how.mirrored)
         motion = motion.cpu()
         return motion if how.samples > 1 else motion.rows(0)
 
@@ -255,7 +258,7 @@ def fit(self:LoadedLifter,
     joints3d, valid3d = _known(joints3d, valid3d, T)
     track = (keypoints2d, valid, intrinsics, cam_from_view)
     seeds = [choice.seed + k for k in range(max(1, how.samples))]
-    lifted = [self(*track, seed=seed) for seed in seeds]
+    lifted = [self(*track, seed=seed, mirrored=how.mirrored) for seed in seeds]
     K = intrinsics.expand(T, 3, 3)
     seen = (keypoints2d, valid, K, cam_from_view, joints3d, valid3d)
     observed = observe_tracks(*(x[None].to(self.device) for x in seen))

@@ -367,7 +367,7 @@ def lift(self:LegacyModel,
     betas:Tensor|None=None, # (B, 2, 10) known shapes
     real:Tensor|None=None, # (B, T) bool, false on padding
     **how, # `steps`, `sampler` and `seed`, and `joints3d` (B, T, 2, 21, 3): the true joints
-    # of the released evaluation's rays, which look at the answer
+    # of the released evaluation's rays, which look at the answer; `mirrored` is for ours alone
 )->HandMotion: # (B, T) in the view frame
     "One motion for each track"
     length = valid2d.shape[1]

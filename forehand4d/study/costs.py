@@ -22,7 +22,7 @@ from ..fitting.procedure import procedure
 from ..models.forecaster import build_forecaster
 from ..models.futures import FutureSettings
 from ..models.imputation import ImputeSettings
-from ..models.lifter import build_lifter
+from ..models.lifter import ASKED, build_lifter
 from ..runs.profiles import Profile
 
 # %% ../../nbs/library/7_study/72c_costs.ipynb #c5b9980e
@@ -243,7 +243,9 @@ def _of_labels(
     lifter = lifter_cost(p)
     name = params.get('procedure', 'best')
     iterations = params.get('iterations') or p.refine_iterations
-    calls = max(1, procedure(name, iterations).samples)*p.sampler_steps
+    how = procedure(name, iterations)
+    asked = ASKED if how.mirrored else 1
+    calls = max(1, how.samples)*asked*p.sampler_steps
     return _Asked(
         flop=calls*lifter.flop,
         fit=fit_seconds(name, p.frames, iterations),
@@ -282,11 +284,12 @@ def _of_lifting(
         some = some[:1]
     iterations = params.get('iterations') or p.refine_iterations
     draws = sum(max(1, procedure(name, iterations).samples) for name in some)
+    calls = (models + _TRACKS*draws)*ASKED*p.sampler_steps
     fits = [fit_seconds(name, p.frames, iterations) for name in some]
     refined = full*fit_seconds('refine', p.frames, iterations)
     rows = models + full + _TRACKS*len(some)
     return _Asked(
-        flop=(models + _TRACKS*draws)*p.sampler_steps*lifter.flop,
+        flop=calls*lifter.flop,
         fit=refined + _TRACKS*sum(fits),
         memory=lifter.asked(ImputeSettings.batch, p.layers),
         kept=rows*p.frames*_JOINTS)

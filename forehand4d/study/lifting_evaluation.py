@@ -22,7 +22,7 @@ from ..evaluation.records import Budget, SampleClip, sample_clip
 from ..evaluation.scoring import method_id
 from ..fitting.procedure import fit_tracks, procedure
 from ..fitting.refinement import RefineConfig, observe, refine_batch
-from ..models.lifter import TEMPERATURE
+from ..models.lifter import ASKED, TEMPERATURE
 from ..released.networks import RELEASED_STEPS, LegacyModel
 from ..runs.record import list_runs
 from ..runs.shares import Shares
@@ -244,6 +244,12 @@ def _temperature(
     "What `lift` starts from"
     return 1. if isinstance(model, LegacyModel) else TEMPERATURE
 
+def _times_asked(
+    model, # lifting model
+)->int: # with the mirror image of the tracks
+    "How often `lift` draws for a motion"
+    return 1 if isinstance(model, LegacyModel) else ASKED
+
 def lifting_budgets(
     results:dict, # row → `Lifted`
     models:dict, # method → network
@@ -260,7 +266,7 @@ def lifting_budgets(
             parameters=count_parameters(models[method]),
             steps=found[method].steps,
             train_seconds=found[method].seconds,
-            sampler_steps=settings.steps,
+            sampler_steps=settings.steps*_times_asked(models[method]),
             samples=settings.samples,
             seconds_per_clip=lifted.seconds,
             sampler=_sampler(models[method], settings.steps),

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['HARMONICS', 'FALL', 'SYNERGIES', 'DRIFT', 'ASIDE', 'TILT', 'GLANCE', 'HEAD_PERIOD', 'FAST', 'SLOW', 'SLOW_PERIOD',
-           'LONGEST_GAP', 'ZOOM', 'MARGIN', 'NEAREST', 'mirror_motion', 'mirror_where', 'ViewRange', 'DetectorNoise',
-           'LiftingView', 'augment_lifting', 'RecordedViews', 'augment_recorded', 'mixed_views']
+           'LONGEST_GAP', 'ZOOM', 'MARGIN', 'NEAREST', 'mirror_motion', 'mirror_where', 'mirror_tracks', 'ViewRange',
+           'DetectorNoise', 'LiftingView', 'augment_lifting', 'RecordedViews', 'augment_recorded', 'mixed_views']
 
 # %% ../../nbs/library/4_training/42_augment.ipynb #c801574e
 import math
@@ -103,6 +103,22 @@ def mirror_where(
         return torch.where(per_row(flip, here), getattr(mirrored, name), here)
 
     return HandMotion(pick('rot'), pick('wrist'), pick('betas'), pick('valid'), m.hand_id)
+
+# %% ../../nbs/library/4_training/42_augment.ipynb #42mirr02
+def mirror_tracks(
+    keypoints2d:Tensor, # (B, T, 2, 21, 2) pixels
+    valid2d:Tensor, # (B, T, 2, 21) bool
+    intrinsics:Tensor, # (B, T, 3, 3)
+    cam_from_view:Tensor, # (B, T, 4, 4)
+)->tuple[Tensor,Tensor,Tensor,Tensor]: # the same four
+    "Tracks and cameras of the world in the mirror x -> -x: right becomes left"
+    across = 2*intrinsics[:, :, None, None, 0, 2] - keypoints2d[..., 0]
+    pixels = torch.stack([across, keypoints2d[..., 1]], -1)
+    K = intrinsics.clone()
+    K[..., 0, 1] = -K[..., 0, 1]
+    signs = torch.tensor([-1., 1, 1, 1], device=cam_from_view.device)
+    cameras = cam_from_view*signs*signs[:, None]
+    return pixels.flip(2), valid2d.flip(2), K, cameras
 
 # %% ../../nbs/library/4_training/42_augment.ipynb #03da5fef
 ASIDE = 0.12 # standard deviation of the hands' place in the image, as a tangent
