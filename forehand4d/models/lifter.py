@@ -159,8 +159,8 @@ def drawn(self:Lifter,
 
     _, valid2d, *_ = track
     shape = (*valid2d.shape[:2], 198)
-    drawn = {'temperature': TEMPERATURE} | how
-    x0 = sample(denoise, shape, device=frames.device, **drawn)
+    settings = {'temperature': TEMPERATURE} | how
+    x0 = sample(denoise, shape, device=frames.device, **settings)
     return decode198(x0, self.stats, betas, hands_present(valid2d), self.cfg.hand_id)
 
 def half_way(

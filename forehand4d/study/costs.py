@@ -235,6 +235,14 @@ class _Asked:
         disk = clips*self.kept/1e9
         return StepCost(clips*asking/HOUR, speed, self.memory, disk, clips*self.fit/HOUR)
 
+def _motions_drawn(
+    name:str, # of a procedure
+    iterations:int, # gradient steps
+)->int: # those of mirrored tracks are counted, too
+    "Motions that L draws for a fit"
+    how = procedure(name, iterations)
+    return max(1, how.samples)*(ASKED if how.mirrored else 1)
+
 def _of_labels(
     params:dict, # of a step
     p:Profile, # size
@@ -243,9 +251,7 @@ def _of_labels(
     lifter = lifter_cost(p)
     name = params.get('procedure', 'best')
     iterations = params.get('iterations') or p.refine_iterations
-    how = procedure(name, iterations)
-    asked = ASKED if how.mirrored else 1
-    calls = max(1, how.samples)*asked*p.sampler_steps
+    calls = _motions_drawn(name, iterations)*p.sampler_steps
     return _Asked(
         flop=calls*lifter.flop,
         fit=fit_seconds(name, p.frames, iterations),
@@ -283,8 +289,8 @@ def _of_lifting(
     if p.name == 'tiny':
         some = some[:1]
     iterations = params.get('iterations') or p.refine_iterations
-    draws = sum(max(1, procedure(name, iterations).samples) for name in some)
-    calls = (models + _TRACKS*draws)*ASKED*p.sampler_steps
+    draws = sum(_motions_drawn(name, iterations) for name in some)
+    calls = (ASKED*models + _TRACKS*draws)*p.sampler_steps
     fits = [fit_seconds(name, p.frames, iterations) for name in some]
     refined = full*fit_seconds('refine', p.frames, iterations)
     rows = models + full + _TRACKS*len(some)

@@ -92,12 +92,14 @@ def _by_batch(
     starts = range(0, len(clips), settings.batch)
     return [*settings.shares.inside(row, HandMotion).map(piece, starts, row)]
 
+# %% ../../nbs/library/7_study/78b_lifting_evaluation.ipynb #78bdraw2
 def _draw(
     model, # lifting model
     batch:Batch, # from `collate`
     settings:LiftSettings, # steps and seed
     count:int, # draws
     first:int, # index of the first clip
+    mirrored:bool=True, # ask for mirrored tracks as well
 )->list[HandMotion]: # (B, T) each
     "Lift a batch several times"
     motions = []
@@ -106,6 +108,7 @@ def _draw(
             *track_of(batch),
             real=batch.real,
             betas=batch.betas if settings.known_shape else None,
+            mirrored=mirrored,
             steps=settings.steps,
             seed=settings.seed + DRAW*draw + first))
     return motions
@@ -222,7 +225,7 @@ def fit_clips(
         some = range(first, min(first + settings.batch, len(clips)))
         tracks = [spoiled(clips[i], spoil, settings.seed + i) for i in some]
         batch = _batch(tracks, settings, model, 0)
-        lifted = _draw(model, batch, settings, max(1, how.samples), first)
+        lifted = _draw(model, batch, settings, max(1, how.samples), first, how.mirrored)
         lifted = [_without_padding(motion, batch) for motion in lifted]
         fitted, _ = fit_tracks(observe(batch, use3d=False), lifted, how)
         return fitted.joints()[:, None].cpu(), time.time() - began, {}
