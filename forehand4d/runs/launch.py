@@ -12,7 +12,9 @@ import os
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 from fastcore.xtras import modified_env
@@ -211,6 +213,8 @@ def _know_engine():
 
 # %% ../../nbs/library/2_runs/22_launch.ipynb #fb021917
 _TO_START = 300 # seconds that a kernel may take
+_STARTS = 3 # kernels that are tried where one dies before it answers
+_DIED_EARLY = 'Kernel died before' # it answered, say Jupyter's clients and ours
 _launches = itertools.count() # of kernels in this process
 
 def expect_several():
@@ -239,7 +243,23 @@ def _kernel_problem(
     if "Kernel didn't respond" in str(error):
         return TimeoutError(f'the kernel of the notebook did not start within {_TO_START} s: '
                             'run the same command again when the machine is less busy')
+    if _DIED_EARLY in str(error):
+        return OSError(f'the kernel of the notebook died {_STARTS} times as it started: run the '
+                       'same command again, and if that does not help, see whether '
+                       'python -m ipykernel_launcher starts')
     return error
+
+# %% ../../nbs/library/2_runs/22_launch.ipynb #32b3ccbe
+def _with_new_starts(
+    execute:Callable, # starts a kernel and executes a notebook
+): # what that returns
+    "Start again where a kernel died before it answered"
+    for left in reversed(range(_STARTS)):
+        try:
+            return execute()
+        except RuntimeError as error:
+            if not left or _DIED_EARLY not in str(error):
+                raise
 
 # %% ../../nbs/library/2_runs/22_launch.ipynb #6707f714
 def _notebook_error(
@@ -276,12 +296,13 @@ class _Launch:
         from papermill.exceptions import PapermillExecutionError
         papermill.iorw.papermill_io.register(str(executed), _Whole())
         _know_engine()
+        execute = partial(
+            papermill.execute_notebook, str(self.path), str(executed), parameters=self.params,
+            engine_name=SELDOM_SAVED, progress_bar=False, coalesce_streams=True,
+            extra_arguments=['--log-level=50'], start_timeout=_TO_START, **_kind_of_kernel(),
+            stdout_file=self.out, stderr_file=self.err or sys.stderr)
         try:
-            papermill.execute_notebook(
-                str(self.path), str(executed), parameters=self.params, engine_name=SELDOM_SAVED,
-                progress_bar=False, coalesce_streams=True, extra_arguments=['--log-level=50'],
-                start_timeout=_TO_START, **_kind_of_kernel(),
-                stdout_file=self.out, stderr_file=self.err or sys.stderr)
+            _with_new_starts(execute)
         except PapermillExecutionError as e:
             return e
         except (KeyError, RuntimeError) as e:
