@@ -53,9 +53,13 @@ class Sketch(nn.Module):
 
     def inside(self,
         tokens:Tensor, # (B, N, width)
+        around:Tensor|None=None, # (B, INSIDE) what lies around adds to the first layer
     )->Tensor: # (B, INSIDE)
         "What the last layer of the path reads"
-        return self.path[:-1](tokens.flatten(1))
+        first = self.path[0](tokens.flatten(1))
+        if around is not None:
+            first = first + around
+        return self.path[1:-1](first)
 
     def path_of(self,
         inside:Tensor, # (B, INSIDE)
@@ -66,9 +70,10 @@ class Sketch(nn.Module):
 
     def forward(self,
         tokens:Tensor, # (B, N, width)
+        around:Tensor|None=None, # (B, INSIDE) what lies around adds to the first layer
     )->tuple[Tensor,Tensor]: # first pose (B, 198), absolute; path (B, T, 198), relative to it
         "Answer at once"
-        return self.first(tokens.flatten(1)), self.path_of(self.inside(tokens))
+        return self.first(tokens.flatten(1)), self.path_of(self.inside(tokens, around))
 
 
 # %% ../../nbs/library/6_models/65a_sketch.ipynb #5ke7c410
