@@ -73,6 +73,9 @@ class ForecasterConfig:
     embeds: bool = True # with draws 0: what embeds the hands, and their first pose, learn too
     things: tuple = () # kinds that the backbone looks for, and whose places the sketch is told
 
+    def __post_init__(self):
+        object.__setattr__(self, 'things', tuple(self.things)) # files have lists
+
 # %% ../../nbs/library/6_models/66_forecast_model.ipynb #4de52de6
 def check_forecaster(
     cfg:ForecasterConfig, # anything
