@@ -167,19 +167,23 @@ class ForecastModel(nn.Module):
             self.surroundings = Surroundings(gist*cfg.width, cfg.width)
         if cfg.ways:
             self.ways = Ways(cfg.ways, cfg.frames)
-        if not cfg.draws: # the denoiser rests
+        if cfg.aux:
+            self.side = Denoiser(replace(shape, channels=HEADS[cfg.aux]))
+        self.let_rest()
+
+    def let_rest(self):
+        "What does not learn: without draws the denoiser, without images what looks at them"
+        cfg = self.cfg
+        if not cfg.draws:
             self.net.requires_grad_(False)
             self.sketch.first.requires_grad_(cfg.embeds)
             self.net.ctx.requires_grad_(cfg.embeds)
-            if cfg.things:
-                self.net.ctx['things'].requires_grad_(True)
+        if cfg.things:
+            self.net.ctx['things'].requires_grad_(True)
+            self.seek.requires_grad_(not cfg.blind)
         if cfg.blind:
             for part in (self.backbone, self.find, self.net.ctx['image']):
                 part.requires_grad_(False)
-            if cfg.things:
-                self.seek.requires_grad_(False)
-        if cfg.aux:
-            self.side = Denoiser(replace(shape, channels=HEADS[cfg.aux]))
 
     def config(self)->dict: # plain values
         "What a checkpoint needs to rebuild the model"

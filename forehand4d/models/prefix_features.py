@@ -9,7 +9,7 @@ __all__ = ['USUAL_FOV', 'FOUND_DIM', 'merge_squares', 'how_sure', 'found_feature
 import torch
 from torch import Tensor
 from ..geometry.cameras import intrinsics_from_fov, kpe_angles
-from ..networks.conditioning import DISTANCE_DIM, HANDS2D_DIM
+from ..networks.conditioning import DISTANCE_DIM
 from ..networks.conditioning import distances, hands2d_features
 
 # %% ../../nbs/library/6_models/65d_prefix_features.ipynb #1357e542
@@ -33,7 +33,8 @@ def how_sure(
     log_likely:Tensor, # (B, N, 42) of each token for each joint
 )->Tensor: # (B, 2, 21)
     "Probability of the likeliest token"
-    return log_likely.amax(1).exp().unflatten(1, (2, 21))
+    likeliest = log_likely.amax(1).exp()
+    return likeliest.unflatten(1, (2, 21))
 
 def found_features(
     found:tuple, # keypoints (B, 2, 21, 2) in pixels, and how sure each is (B, 2, 21)
@@ -43,9 +44,11 @@ def found_features(
 )->Tensor: # (B, 2, FOUND_DIM)
     "An idea of where the hands are that comes from the image alone"
     pixels, sure = found
-    angles = kpe_angles(pixels, K[:, None, None])*told[..., None]
+    angles = kpe_angles(pixels, K[:, None, None])
+    angles = angles*told[..., None]
     position = 2*pixels/size - 1
-    each = torch.cat([position, angles, sure[..., None]], -1).flatten(-2)
+    each = torch.cat([position, angles, sure[..., None]], -1)
+    each = each.flatten(-2)
     everywhere = torch.ones_like(sure, dtype=torch.bool)
     usual = intrinsics_from_fov(USUAL_FOV, size, size).to(K)
     away = distances(pixels, everywhere, torch.where(told > 0, K, usual))

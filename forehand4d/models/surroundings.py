@@ -35,13 +35,19 @@ def things_of(
 )->Things: # mirrored where the images are
     "The things of a batch"
     names, rays = batch_things(batch, view.flip)
-    places = project(F.pad(rays, (0, 1), value=1.), view.K[:, None])
-    asked = torch.tensor([number_of(kind) for kind in kinds], device=names.device)
+    told = (names != UNTOLD).all(1)
+    points = F.pad(rays, (0, 1), value=1.)
+    places = project(points, view.K[:, None])
+    numbers = [number_of(kind) for kind in kinds]
+    asked = torch.tensor(numbers, device=names.device)
     same = names[..., None] == asked
     first = same.float().argmax(1)
     pixels = places.take_along_dim(first[..., None], 1)
-    inside = (pixels > -0.5) & (pixels < size - 0.5)
-    return Things(same.any(1) & inside.all(-1), pixels, (names != UNTOLD).all(1))
+    right_of = pixels > -0.5
+    left_of = pixels < size - 0.5
+    inside = (right_of & left_of).all(-1)
+    there = same.any(1) & inside
+    return Things(there, pixels, told)
 
 # %% ../../nbs/library/6_models/65c_surroundings.ipynb #9su7s010
 BLANK = -1e4 # logit of a token that holds nothing
@@ -63,19 +69,25 @@ class ThingFinder(nn.Module):
         blank:Tensor|None=None, # (B, N, 1) bool: tokens that hold nothing
     )->tuple[Tensor,Tensor]: # places (B, F, 2) in pixels; log-probability (B, N + 1, F)
         "Where things of each kind are if anywhere; the last probability is that of nowhere"
-        logits, *offset = self.answer(tokens).unflatten(-1, (3, -1)).unbind(-2)
+        answer = self.answer(tokens).unflatten(-1, (3, -1))
+        logits, across, down = answer.unbind(-2)
         if blank is not None:
             logits = logits.masked_fill(blank, BLANK)
-        places = centres.to(logits)[:, None] + step*torch.stack(offset, -1)
-        pixels = (logits.softmax(1)[..., None]*places).sum(1)
+        offset = torch.stack([across, down], -1)
+        centres = centres.to(logits)[:, None]
+        places = centres + step*offset
+        likely = logits.softmax(1)[..., None]
+        pixels = (likely*places).sum(1)
         nowhere = self.nowhere.expand(len(tokens), 1, -1)
-        return pixels, torch.cat([logits, nowhere], 1).log_softmax(1)
+        everywhere = torch.cat([logits, nowhere], 1)
+        return pixels, everywhere.log_softmax(1)
 
 def how_there(
     log_likely:Tensor, # (B, N + 1, F) of a `ThingFinder`
 )->Tensor: # (B, F)
     "Probability that there is a thing of a kind"
-    return 1 - log_likely[:, -1].exp()
+    nowhere = log_likely[:, -1]
+    return 1 - nowhere.exp()
 
 def no_things(
     batch:int, # B
@@ -83,7 +95,9 @@ def no_things(
     like:Tensor, # of the wanted type
 )->tuple[Tensor,Tensor]: # places (B, F, 2), how sure (B, F)
     "Nothing is known of what lies around"
-    return like.new_zeros(batch, count, 2), like.new_zeros(batch, count)
+    places = like.new_zeros(batch, count, 2)
+    sure = like.new_zeros(batch, count)
+    return places, sure
 
 # %% ../../nbs/library/6_models/65c_surroundings.ipynb #9su7s013
 THING_SCALE = 0.1 # weight of the token, or of nowhere
@@ -99,12 +113,15 @@ def things_loss(
     token, _ = token_of(things.pixels, size, grid)
     nowhere = log_likely.shape[1] - 1
     token = torch.where(things.there, token, nowhere)
-    surprise = -log_likely.gather(1, token[:, None])[:, 0]
-    counts = things.told[:, None] & (surprise < HIDDEN)
-    of_images = (surprise*counts).sum(1)
-    error = F.smooth_l1_loss(pixels/size, things.pixels/size, reduction='none', beta=0.05)
+    likely = log_likely.gather(1, token[:, None])
+    surprise = -likely[:, 0]
+    seen = surprise < HIDDEN
+    of_images = (surprise*seen).sum(1)
+    of_tokens = masked_mean(of_images, things.told)
+    true = things.pixels/size
+    error = F.smooth_l1_loss(pixels/size, true, reduction='none', beta=0.05)
     of_places = masked_mean(error.mean(-1), things.there)
-    return THING_SCALE*masked_mean(of_images, things.told) + FOUND_SCALE*of_places
+    return THING_SCALE*of_tokens + FOUND_SCALE*of_places
 
 # %% ../../nbs/library/6_models/65c_surroundings.ipynb #9su7s016
 THING_DIM = 3 # channels of a token beside the name
@@ -116,10 +133,14 @@ def thing_features(
 )->tuple[Tensor,Tensor]: # (B, F, THING_DIM + F); (B, F) bool: told
     "Where things are"
     pixels, sure = things
+    batch, count = sure.shape
+    noticed = sure > NOTICED
+    sure = sure[..., None]
     place = 2*pixels/size - 1
-    weighed = sure[..., None]*torch.cat([torch.ones_like(place[..., :1]), place], -1)
-    names = torch.eye(sure.shape[1], device=sure.device).expand(len(sure), -1, -1)
-    return torch.cat([names, weighed], -1), sure > NOTICED
+    names = torch.eye(count, device=sure.device)
+    names = names.expand(batch, -1, -1)
+    features = torch.cat([names, sure, sure*place], -1)
+    return features, noticed
 
 # %% ../../nbs/library/6_models/65c_surroundings.ipynb #9su7s018
 class Surroundings(nn.Module):
@@ -141,10 +162,13 @@ class Surroundings(nn.Module):
         things:Tensor, # (B, F, width) tokens of things, zero for those that are not told
     )->Tensor: # (B, INSIDE)
         "What all things add to the first layer of the sketch"
-        both = self.hands(hands.flatten(1))[:, None].expand(-1, things.shape[1], -1)
-        each = self.pair(torch.cat([both, things], -1))
+        count = things.shape[1]
+        both = self.hands(hands.flatten(1))
+        both = both[:, None].expand(-1, count, -1)
+        pairs = torch.cat([both, things], -1)
         told = things.any(-1, keepdim=True)
-        return (each*told).sum(1)
+        answers = self.pair(pairs)*told
+        return answers.sum(1)
 
 # %% ../../nbs/library/6_models/65c_surroundings.ipynb #9su7s021
 THING_NOISE = 0.03 # standard deviation of places, of the image's side
@@ -163,8 +187,10 @@ def pretend_things(
     device = things.there.device
     noise = normal(things.pixels.shape, things.pixels, generator)
     pixels = things.pixels + THING_NOISE*size*noise
-    seen = things.there & ~happens(OVERLOOKED, shape, device, generator)
-    sure = seen*(1 - UNSURE*uniform(shape, pixels, generator))
+    overlooked = happens(OVERLOOKED, shape, device, generator)
+    seen = things.there & ~overlooked
+    unsure = UNSURE*uniform(shape, pixels, generator)
+    sure = seen*(1 - unsure)
     return _doubtful(pixels, sure, generator)
 
 def _doubtful(
@@ -173,14 +199,21 @@ def _doubtful(
     generator:torch.Generator, # source of randomness
 )->tuple[Tensor,Tensor]: # the same two
     "Some things may as well be of another kind, at the same place"
-    batch, count = sure.shape
-    doubts = happens(DOUBTED, sure.shape, sure.device, generator) & (sure > 0)
-    other = (count*uniform(sure.shape, sure, generator)).long().clamp(max=count - 1)
-    own = torch.arange(count, device=sure.device).expand(batch, -1)
-    other = torch.where(doubts, other, own)
-    taken = sure*doubts*uniform(sure.shape, sure, generator)
-    sure = (sure - taken).scatter_add(1, other, taken)
-    return pixels.scatter(1, other[..., None].expand_as(pixels), pixels), sure
+    shape = sure.shape
+    count = shape[1]
+    doubts = happens(DOUBTED, shape, sure.device, generator)
+    doubts = doubts & (sure > 0)
+    any_kind = count*uniform(shape, sure, generator)
+    any_kind = any_kind.long().clamp(max=count - 1)
+    own = torch.arange(count, device=sure.device)
+    other = torch.where(doubts, any_kind, own)
+    share = uniform(shape, sure, generator)
+    taken = doubts*sure*share
+    left = sure - taken
+    sure = left.scatter_add(1, other, taken)
+    where = other[..., None].expand_as(pixels)
+    pixels = pixels.scatter(1, where, pixels)
+    return pixels, sure
 
 def hide_things(
     batch:int, # B

@@ -254,12 +254,13 @@ def _with_new_starts(
     execute:Callable, # starts a kernel and executes a notebook
 ): # what that returns
     "Start again where a kernel died before it answered"
-    for left in reversed(range(_STARTS)):
+    for _ in range(_STARTS - 1):
         try:
             return execute()
         except RuntimeError as error:
-            if not left or _DIED_EARLY not in str(error):
+            if _DIED_EARLY not in str(error):
                 raise
+    return execute()
 
 # %% ../../nbs/library/2_runs/22_launch.ipynb #6707f714
 def _notebook_error(

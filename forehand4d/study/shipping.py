@@ -84,10 +84,9 @@ def with_path_of(
     state = load_forecaster(path, device='cpu').model.state_dict()
     own = model.state_dict()
     taken = {name: value for name, value in state.items() if name.startswith(OF_THE_PATH)}
-    odd = [name for name, value in taken.items() if own.get(name) is None
-           or own[name].shape != value.shape]
-    if odd or not taken:
-        raise ValueError(f'{path}: its path does not fit {eyes} ({odd[0] if odd else "no sketch"}); '
+    fits = [name for name in taken if name in own and own[name].shape == taken[name].shape]
+    if not taken or len(fits) < len(taken):
+        raise ValueError(f'{path}: its path does not fit {eyes}; '
                          'start both trainings from the same weights, with the same shape')
     model.load_state_dict(taken, strict=False)
     save_weights(model, out)
