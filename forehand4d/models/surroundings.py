@@ -162,13 +162,16 @@ class Surroundings(nn.Module):
         things:Tensor, # (B, F, width) tokens of things, zero for those that are not told
     )->Tensor: # (B, INSIDE)
         "What all things add to the first layer of the sketch"
-        count = things.shape[1]
+        read, bend, answer = self.pair
+        width = things.shape[-1]
+        of_hands, of_things = read.weight.split(width, 1)
         both = self.hands(hands.flatten(1))
-        both = both[:, None].expand(-1, count, -1)
-        pairs = torch.cat([both, things], -1)
+        once = F.linear(both, of_hands, read.bias)
+        each = F.linear(things, of_things)
         told = things.any(-1, keepdim=True)
-        answers = self.pair(pairs)*told
-        return answers.sum(1)
+        inside = bend(once[:, None] + each)*told
+        count = told.sum(1)
+        return F.linear(inside.sum(1), answer.weight) + count*answer.bias
 
 # %% ../../nbs/library/6_models/65c_surroundings.ipynb #9su7s021
 THING_NOISE = 0.03 # standard deviation of places, of the image's side
