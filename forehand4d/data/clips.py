@@ -156,15 +156,6 @@ def _past_of(
     return Past(
         clip.keypoints2d[before], clip.valid2d[before], clip.intrinsics[before], cameras)
 
-def _meta_of(
-    clip:Clip, # that is cut
-    start:int, # first frame of the window
-)->dict|None: # without what holds for the first frame alone
-    "What is known of a window of a clip"
-    if start == 0 or clip.meta is None:
-        return clip.meta
-    return {name: value for name, value in clip.meta.items() if name != 'things'}
-
 def window(
     clip:Clip, # any clip
     start:int, # first frame of the window; it becomes the view frame
@@ -186,8 +177,7 @@ def window(
     if motion is not None:
         motion = motion.slice(start, stop).to_frame(first_camera)
     image = clip.image if start == 0 else None
-    beside = dict(image=image, past=_past_of(clip, start), meta=_meta_of(clip, start))
-    return replace(clip, **cut, motion=motion, **beside)
+    return replace(clip, **cut, motion=motion, image=image, past=_past_of(clip, start))
 
 # %% ../../nbs/library/3_data/31_clips.ipynb #ab328492
 def pad_clip(

@@ -193,24 +193,11 @@ def _length(frames, rng): # most frames → frames of the clip
         return frames
     return max(int(frames*rng.uniform(.45, 1.)), 1)
 
-def _things(seq): # family, and tangents of where it is seen in the picture, of each thing
-    moment = seq.motion.slice(0, 1)
-    hands = moment.wrist.double().numpy(), moment.rot.double().numpy()
-    things = []
-    for number, thing in enumerate(seq.plan.objects):
-        R, place, _ = seq.plan.object_frames(number, seq.times[:1], *hands)
-        middle = place[0] + R[0]@[0, 0, thing.size[2]/2]
-        local = transform(seq.cam_from_world[0], torch.from_numpy(middle).float()[None])
-        x, y, z = local[0].tolist()
-        if z > NEAREST:
-            things.append([thing.family, round(x/z, 4), round(y/z, 4)])
-    return things
-
 def _meta(seq, seed): # what is kept beside the labels
     families = [thing.family for thing in seq.plan.objects]
     return dict(
         length=len(seq.times), view=seq.view, fov=float(seq.fov),
-        families=families, things=_things(seq), start=float(seq.times[0]), seed=seed)
+        families=families, start=float(seq.times[0]), seed=seed)
 
 def make_clip(
     domain:str, # a key of DOMAINS

@@ -48,7 +48,6 @@ class Scene:
     hands: tuple|None = None # keypoints (B, 2, 21, 2) in pixels, valid (B, 2, 21)
     betas: Tensor|None = None # (B, 2, 10) known shapes
     present: Present|None = None # poses and past of the hands
-    things: bool = True # the sketch is told what things the backbone sees, if it looks for any
 
 # %% ../../nbs/library/6_models/67a_forecast_sampling.ipynb #aa954aed
 def scene_and_settings(
@@ -80,8 +79,6 @@ def encode_scene(
         tokens = model.backbone(image).float()
     rays = torch.full((batch,), scene.rays, device=device)
     keep = {'found': ~detected[:, None].expand(batch, 2)}
-    if model.cfg.things and not scene.things:
-        keep['things'] = torch.zeros(batch, 1, dtype=torch.bool, device=device)
     prefix, _ = model.prefix(
         image, scene.K, rays, scene.hands, keep, tokens=tokens, present=scene.present)
     return prefix

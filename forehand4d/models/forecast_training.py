@@ -5,9 +5,9 @@
 # %% auto #0
 __all__ = ['MARGIN', 'FOUND_NOISE', 'FOUND_SURE', 'Encoded', 'look_at', 'is_alone', 'encode_training', 'drop_tokens', 'Noisy',
            'reprojection', 'compare', 'from_nothing', 'regression_term', 'add_noise', 'denoising_term',
-           'hide_some_images', 'with_sketch', 'diffusion_term', 'motion_term', 'found_term', 'things_in', 'around_term',
-           'side_term', 'side_regression', 'side_diffusion', 'random_steps', 'training_loss', 'blind_view',
-           'pretend_found', 'blind_prefix', 'blind_loss']
+           'hide_some_images', 'with_sketch', 'diffusion_term', 'motion_term', 'found_term', 'side_term',
+           'side_regression', 'side_diffusion', 'random_steps', 'training_loss', 'blind_view', 'pretend_found',
+           'blind_prefix', 'blind_loss']
 
 # %% ../../nbs/library/6_models/66a_forecast_training.ipynb #5bc02486
 from dataclasses import dataclass, replace
@@ -24,8 +24,6 @@ from .forecast_loss import simulate_detector
 from .forecast_loss import training_view
 from .forecast_model import ForecastModel
 from .sketch import STRIDE, sketch_loss
-from .surroundings import Things, hide_things, pretend_things
-from .surroundings import things_loss, things_of
 from .ways import ways_loss
 from .target import Target, clean_channels, target_of
 
@@ -35,7 +33,6 @@ class Encoded:
     "What is known about the present, as tokens"
     tokens: Tensor # (B, N, width) the whole prefix
     found: tuple # what `ForecastModel.find_hands` returned
-    around: tuple|None # what `ForecastModel.look_around` returned, if it looks for things
     unseen: Tensor # (B, squares) bool: nothing was looked at
     alone: Tensor # (B,) bool: the backbone's own idea of the hands is told
 
@@ -45,14 +42,14 @@ def look_at(
     view:TrainingView, # the images as the network sees them
     generator:torch.Generator, # source of randomness
 )->tuple[dict,Tensor]: # fields of `Given`; (B, squares) bool: nothing was looked at
-    "Tokens of the backbone"
+    "Tokens of the backbone where they do not come from the whole image"
     batch_size = len(view.K)
     device = view.K.device
     unseen = torch.zeros(batch_size, model.squares(), dtype=torch.bool, device=device)
     if view.image is None:
         return {'tokens': batch.tokens.float()}, unseen
     if model.cfg.look >= 1:
-        return {'tokens': model.encode(view.image)}, unseen
+        return {}, unseen
     order = uniform((batch_size, model.squares()), view.K, generator)
     tokens, blank, unseen = model.glimpse(view.image, order)
     return {'tokens': tokens, 'blank': blank}, unseen
@@ -80,10 +77,7 @@ def encode_training(
     rays = ~happens(model.cfg.drop_rays, count, device, generator)
     tokens, found = model.prefix(
         view.image, view.K, rays, told.hands, present=told.present, **looked)
-    around = None
-    if model.cfg.things:
-        around = model.look_around(size=model.cfg.image_size, **looked)
-    return Encoded(tokens, found, around, unseen, is_alone(told, generator))
+    return Encoded(tokens, found, unseen, is_alone(told, generator))
 
 # %% ../../nbs/library/6_models/66a_forecast_training.ipynb #13580d9d
 def drop_tokens(
@@ -99,8 +93,6 @@ def drop_tokens(
     shown = torch.ones(batch_size, count, dtype=torch.bool, device=device)
     shown[:, parts['image']] = ~dropped & ~encoded.unseen
     shown[:, parts['found']] = encoded.alone[:, None]
-    if model.cfg.things:
-        shown[:, parts['things']] = ~hide_things(batch_size, device, generator)
     return encoded.tokens*shown[..., None]
 
 # %% ../../nbs/library/6_models/66a_forecast_training.ipynb #dd09ccda
@@ -254,25 +246,6 @@ def found_term(
     grid = model.backbone.grid(size)
     return found_loss(pixels, log_likely, labels.pixels, counts, size, grid)
 
-def things_in(
-    model:ForecastModel, # that is trained
-    batch:Batch, # from `collate` with images
-    view:TrainingView, # its images as the network sees them
-)->Things|None: # None where it does not look for any
-    "The things that a model looks for, where they are"
-    if not model.cfg.things:
-        return None
-    return things_of(batch, view, model.cfg.things, model.cfg.image_size)
-
-def around_term(
-    model:ForecastModel, # that looks for things
-    around:tuple, # what `ForecastModel.look_around` returned
-    things:Things, # the truth
-)->Tensor: # scalar
-    "Does the backbone know what lies around the hands?"
-    size = model.cfg.image_size
-    return things_loss(around, things, size, model.backbone.grid(size))
-
 # %% ../../nbs/library/6_models/66a_forecast_training.ipynb #bc8b194d
 def side_term(
     model:ForecastModel, # with an auxiliary head
@@ -351,8 +324,6 @@ def training_loss(
 
     # 3. what the backbone found, and the auxiliary head
     terms = {'found': model.cfg.tell_found*found_term(model, encoded.found, labels)}
-    if model.cfg.things:
-        terms['things'] = around_term(model, encoded.around, things_in(model, batch, view))
     if model.cfg.aux:
         shown = drop_tokens(model, encoded, generator)
         terms['aux'] = side_term(model, shown, labels, generator)
@@ -397,22 +368,17 @@ def blind_prefix(
     view:TrainingView, # without images
     labels:Labels, # of the batch
     told:Told, # what the network is told of the hands
-    things:Things|None, # what lies around, if the model is told
     generator:torch.Generator, # source of randomness
 )->Tensor: # (B, N, width)
     "What is known without an image, as `encode_training` and `drop_tokens` have it with one"
     count = (len(view.K),)
     device = view.K.device
-    around = None
-    if things is not None:
-        places, sure = pretend_things(things, model.cfg.image_size, generator)
-        around = places, sure*~hide_things(len(sure), device, generator)
     found = pretend_found(labels, model.cfg.image_size, generator)
     rays = ~happens(model.cfg.drop_rays, count, device, generator)
     alone = is_alone(told, generator)
     keep = {'found': alone[:, None].expand(-1, 2)}
     prefix, _ = model.prefix(
-        None, view.K, rays, told.hands, keep, present=told.present, found=found, things=around)
+        None, view.K, rays, told.hands, keep, present=told.present, found=found)
     return prefix
 
 def blind_loss(
@@ -424,6 +390,6 @@ def blind_loss(
     view = blind_view(batch, model.cfg.image_size, generator)
     labels = labels_of(batch, view, model.cfg, model.span)
     told = simulate_detector(batch, labels, view, model.cfg, generator)
-    prefix = blind_prefix(model, view, labels, told, things_in(model, batch, view), generator)
+    prefix = blind_prefix(model, view, labels, told, generator)
     target = target_of(model, prefix, labels, told)
     return motion_term(model, target, labels, generator)

@@ -103,8 +103,6 @@ def _in_square(
 # %% ../../nbs/library/6_models/69a_forecasting.ipynb #1ef2613f
 class LoadedForecaster:
     "A trained forecasting model, ready to be called"
-    things = False # told what it takes things for; it knows those of HandWorld alone
-
     def __init__(self,
         model:Forecaster|LegacyModel, # trained
         path, # where it came from
@@ -151,7 +149,6 @@ class LoadedForecaster:
         "Futures of a batch of one"
         if isinstance(self.model, Forecaster):
             there = present and present.to(K.device)
-            how |= dict(things=self.things)
             found = self.model.forecast_likely(image, K, hands=hands, present=there, **how)
             motion, point, weights = [part.cpu() for part in found]
             return motion.rows(0), point.rows(0), weights[0]

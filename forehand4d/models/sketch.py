@@ -53,13 +53,9 @@ class Sketch(nn.Module):
 
     def inside(self,
         tokens:Tensor, # (B, N, width)
-        around:Tensor|None=None, # (B, INSIDE) what lies around adds to the first layer
     )->Tensor: # (B, INSIDE)
         "What the last layer of the path reads"
-        first = self.path[0](tokens.flatten(1))
-        if around is not None:
-            first = first + around
-        return self.path[1:-1](first)
+        return self.path[:-1](tokens.flatten(1))
 
     def path_of(self,
         inside:Tensor, # (B, INSIDE)
@@ -70,10 +66,9 @@ class Sketch(nn.Module):
 
     def forward(self,
         tokens:Tensor, # (B, N, width)
-        around:Tensor|None=None, # (B, INSIDE) what lies around adds to the first layer
     )->tuple[Tensor,Tensor]: # first pose (B, 198), absolute; path (B, T, 198), relative to it
         "Answer at once"
-        return self.first(tokens.flatten(1)), self.path_of(self.inside(tokens, around))
+        return self.first(tokens.flatten(1)), self.path_of(self.inside(tokens))
 
 
 # %% ../../nbs/library/6_models/65a_sketch.ipynb #5ke7c410

@@ -46,7 +46,6 @@ class DenoiserConfig:
     channels: int = 198 # of a frame of motion
     layout: str = 'fused' # or `concatenated`: where the conditions go
     gist: int = 0 # last tokens of the prefix, told each token of the motion directly; 0: none
-    unread: int = 0 # tokens at the end of the prefix that are for others
 
 _SIZES = ('frames', 'patch', 'width', 'layers', 'ff')
 
@@ -190,7 +189,6 @@ def forward(self:Denoiser,
     parts = [time]
     told = time
     if prefix is not None:
-        prefix = prefix[:, :prefix.shape[1] - self.cfg.unread]
         parts.append(prefix)
     if self.cfg.gist:
         told = time + self._gist(prefix)

@@ -72,7 +72,7 @@ def ship(
     return full, small
 
 # %% ../../nbs/library/7_study/79b_shipping.ipynb #17b71737
-OF_THE_PATH = ('sketch.path.', 'ways.', 'surroundings.', 'net.ctx.things.') # what says where to
+OF_THE_PATH = ('sketch.path.', 'ways.') # parameters that say where hands go
 
 def with_path_of(
     eyes:Path, # weights of a forecaster

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['ROTATIONS', 'PER_DM2', 'PER_STEP2', 'PLACE_SCALE', 'PLACE_BETA', 'NEAREST', 'IMAGE_SCALE', 'IMAGE_BETA',
            'BEFORE_CAMERA', 'FOUND_SCALE', 'TOKEN_SCALE', 'HIDDEN', 'masked_mean', 'LossWeights', 'LossSettings',
-           'channel_terms', 'about_wrist', 'motion_loss', 'token_of', 'found_loss']
+           'channel_terms', 'about_wrist', 'motion_loss', 'found_loss']
 
 # %% ../../nbs/library/4_training/41_losses.ipynb #7ab88219
 from dataclasses import dataclass, replace
@@ -191,12 +191,12 @@ FOUND_SCALE = 20 # weight of the position
 TOKEN_SCALE = 0.5 # weight of the token
 HIDDEN = 1e3 # negative log-probability of a token that was hidden from the network
 
-def token_of(
-    pixels:Tensor, # (..., 2) pixels
+def _token_of(
+    pixels:Tensor, # (B, 2, 21, 2) pixels
     size:int, # side of the image in pixels
     grid:tuple, # rows and columns of tokens
-)->tuple[Tensor,Tensor]: # number of the token (...), bool: does the point lie in the image
-    "Token that holds each point"
+)->tuple[Tensor,Tensor]: # number of the token (B, 2, 21), bool: does the joint lie in the image
+    "Token that holds each joint"
     rows, columns = grid
     cell = ((pixels + 0.5)/size*pixels.new_tensor([columns, rows])).floor().long()
     limit = torch.tensor([columns, rows], device=cell.device)
@@ -212,7 +212,7 @@ def found_loss(
     grid:tuple, # rows and columns of tokens
 )->Tensor: # scalar
     "Position of the joints, and the token that holds each"
-    token, inside = token_of(true, size, grid)
+    token, inside = _token_of(true, size, grid)
     inside = near & inside
     index = token.clamp(0, logp.shape[1] - 1).flatten(1)
     surprise = -logp.gather(1, index[:, None])[:, 0].unflatten(1, (2, 21))
