@@ -9,7 +9,7 @@ __all__ = ['OUTLIERS', 'OUTLIER', 'MISSED', 'PAST_FRAMES', 'IN_PICTURE', 'NEARES
 
 # %% ../../nbs/library/4_handworld/49a_generate.ipynb #3239bc6b
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 import numpy as np
 import torch
@@ -111,21 +111,23 @@ def detector_noise(
 # %% ../../nbs/library/4_handworld/49a_generate.ipynb #76fe1d8d
 PAST_FRAMES = round(PAST_SECONDS*FPS)
 
-def _before(seq, key): # `Sequence`, its key → the same with a past
-    *which, seed, number = key
-    attempt = Attempt(seed, number)
-    return make_sequence(*which, len(seq.times), attempt, before=PAST_FRAMES)
+def _from_image_on(longer): # `Sequence` with a past → without
+    motion = longer.motion
+    return replace(
+        longer,
+        times=longer.times[PAST_FRAMES:],
+        motion=motion.slice(PAST_FRAMES, len(motion)),
+        cam_from_world=longer.cam_from_world[PAST_FRAMES:])
 
 def _what_was_before(
-    seq, # `Sequence` of the clip
+    longer, # `Sequence` with a past
     key, # domain, split, index, seed and attempt of the sequence
     size, # side of the image, pixels
     noisy, # as a detector sees it
 ): # `Past`
-    longer = _before(seq, key)
     world_from_view = invert(longer.cam_from_world[PAST_FRAMES])
     cameras = longer.cam_from_world[:PAST_FRAMES]
-    K = intrinsics_from_fov(seq.fov, size, size)
+    K = intrinsics_from_fov(longer.fov, size, size)
     early = longer.motion.slice(0, PAST_FRAMES)
     local = transform(cameras[:, None], early.joints())
     pixels = project(local, K)
@@ -213,7 +215,9 @@ def make_clip(
     rng = domain_rng(domain, split, index, look.seed, 'clip')
     length = _length(frames, rng)
     for number in range(ATTEMPTS):
-        seq = make_sequence(domain, split, index, length, Attempt(look.seed, number))
+        attempt = Attempt(look.seed, number)
+        longer = make_sequence(domain, split, index, length, attempt, before=PAST_FRAMES)
+        seq = _from_image_on(longer)
         view = observe(seq, image_size)
         if is_good(seq, view):
             break
@@ -235,7 +239,7 @@ def make_clip(
         labels=labels, motion=view.motion if labels == 'mano' else None,
         image=draw(seq, 0, image_size) if look.image else None,
         meta=_meta(seq, look.seed),
-        past=_what_was_before(seq, key, image_size, noisy))
+        past=_what_was_before(longer, key, image_size, noisy))
     return pad_clip(clip, frames)
 
 # %% ../../nbs/library/4_handworld/49a_generate.ipynb #823359cf

@@ -77,22 +77,22 @@ def plan(
 START = 'start' # stands for where a study begins: see `start` of a profile
 
 PIPELINE = (
-    plan('prepare_data', 'data', minutes=2, demo=True, real=False),
-    plan('train_lifting', 'lift', minutes=2.3, demo=True),
-    plan('impute_labels', 'labels', minutes=1.3, demo=True, lifter=run_of('lift')),
-    plan('train_forecast', 'static', minutes=0.7, demo=True, method='static', init=START),
-    plan('train_forecast', 'f3d', minutes=3.1, demo=True, stage=1, init=run_of('static')),
-    plan('train_forecast', 'f3d2d', minutes=1.7, demo=True,
+    plan('prepare_data', 'data', minutes=2.1, demo=True, real=False),
+    plan('train_lifting', 'lift', minutes=2.4, demo=True),
+    plan('impute_labels', 'labels', minutes=1.7, demo=True, lifter=run_of('lift')),
+    plan('train_forecast', 'static', minutes=0.8, demo=True, method='static', init=START),
+    plan('train_forecast', 'f3d', minutes=3.9, demo=True, stage=1, init=run_of('static')),
+    plan('train_forecast', 'f3d2d', minutes=1.9, demo=True,
          stage=2, init=run_of('f3d'), imputed=run_of('labels')),
 )
 
 # %% ../../nbs/library/7_study/72e_steps.ipynb #a1b2c3d1
 FORECASTERS = run_of('static', 'f3d', 'f3d2d')
 FIRST_LOOK = (
-    plan('evaluate_lifting', 'first', minutes=1.3, demo=True,
-         runs=run_of('lift'), floors=True, procedures='best', hard=False),
-    plan('evaluate_forecast', 'first', minutes=2.7, demo=True,
-         runs=FORECASTERS, floors=True, hands=True, few=True),
+    plan('evaluate_lifting', 'first', minutes=1.2, demo=True,
+         runs=run_of('lift'), floors=True, procedures='best', hard=False, clips=16),
+    plan('evaluate_forecast', 'first', minutes=1.8, demo=True,
+         runs=FORECASTERS, floors=True, hands=True, clips=16),
 )
 ALL_CLIPS = (
     plan('evaluate_lifting', 'lift', minutes=4.2, runs=run_of('lift'), floors=True),
@@ -145,23 +145,23 @@ METHODS = (
 
 # %% ../../nbs/library/7_study/72e_steps.ipynb #93f62499
 ARTEFACTS = (
-    plan('table1_lifting', minutes=0.2, demo=True, unclean=True),
-    plan('table2_lifting_inputs', minutes=0.2, demo=True, unclean=True),
-    plan('table3_forecasting', minutes=0.2, demo=True, unclean=True),
-    plan('table4_diversity', minutes=0.2, demo=True, unclean=True),
-    plan('table5_2d_supervision', minutes=0.2, demo=True, unclean=True),
-    plan('figure1_teaser', minutes=0.3, demo=True, unclean=True),
-    plan('figure2_pipeline', minutes=0.3, demo=True, unclean=True),
-    plan('figure3_forecasting_architecture', minutes=0.2, demo=True, unclean=True),
-    plan('figure4_lifting_architecture', minutes=0.2, demo=True, unclean=True),
-    plan('figure5_lifting_qualitative', minutes=0.3, demo=True, unclean=True),
+    plan('table1_lifting', minutes=0.05, demo=True, unclean=True),
+    plan('table2_lifting_inputs', minutes=0.05, demo=True, unclean=True),
+    plan('table3_forecasting', minutes=0.1, demo=True, unclean=True),
+    plan('table4_diversity', minutes=0.1, demo=True, unclean=True),
+    plan('table5_2d_supervision', minutes=0.1, demo=True, unclean=True),
+    plan('figure1_teaser', minutes=0.1, demo=True, unclean=True),
+    plan('figure2_pipeline', minutes=0.1, demo=True, unclean=True),
+    plan('figure3_forecasting_architecture', minutes=0.05, demo=True, unclean=True),
+    plan('figure4_lifting_architecture', minutes=0.05, demo=True, unclean=True),
+    plan('figure5_lifting_qualitative', minutes=0.2, demo=True, unclean=True),
     plan('figure6_samples', minutes=0.3, demo=True, unclean=True),
-    plan('figure7_comparison', minutes=0.3, demo=True, unclean=True),
-    plan('figure8_error_over_time', minutes=0.2, demo=True, unclean=True),
+    plan('figure7_comparison', minutes=0.1, demo=True, unclean=True),
+    plan('figure8_error_over_time', minutes=0.1, demo=True, unclean=True),
     plan('table6_real_video', minutes=0.2, real=False, unclean=True),
     plan('figure9_real_video', minutes=0.2, real=False, unclean=True),
-    plan('table7_distributions', minutes=0.2, demo=True, unclean=True),
-    plan('claims', minutes=0.2, demo=True, unclean=True),
-    plan('reproduce', minutes=0.2, demo=True),
+    plan('table7_distributions', minutes=0.1, demo=True, unclean=True),
+    plan('claims', minutes=0.1, demo=True, unclean=True),
+    plan('reproduce', minutes=0.05, demo=True),
     plan('forecast_image', minutes=0.4, demo=True, real=False, weights=run_of('f3d2d')),
 )
