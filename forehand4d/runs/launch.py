@@ -12,7 +12,6 @@ import os
 import sys
 import tempfile
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -22,7 +21,8 @@ from ..core.paths import data_root, outputs_root, project_root
 from ..core.files import atomic_path, file_hash, read_json, write_json
 from ..core.processes import together
 from .folders import check_name, relative, require_same, set_aside
-from .kernels import can_be_warm, warm_manager
+from .kernels import DIED_EARLY, STARTS, can_be_warm, warm_manager
+from .kernels import with_new_starts
 from .parameters import check_parameters, find_notebook, notebook_parameters
 from .record import Run
 
@@ -213,8 +213,6 @@ def _know_engine():
 
 # %% ../../nbs/library/2_runs/22_launch.ipynb #fb021917
 _TO_START = 300 # seconds that a kernel may take
-_STARTS = 3 # kernels that are tried where one dies before it answers
-_DIED_EARLY = 'Kernel died before' # it answered, say Jupyter's clients and ours
 _launches = itertools.count() # of kernels in this process
 
 def expect_several():
@@ -243,24 +241,11 @@ def _kernel_problem(
     if "Kernel didn't respond" in str(error):
         return TimeoutError(f'the kernel of the notebook did not start within {_TO_START} s: '
                             'run the same command again when the machine is less busy')
-    if _DIED_EARLY in str(error):
-        return OSError(f'the kernel of the notebook died {_STARTS} times as it started: run the '
+    if DIED_EARLY in str(error):
+        return OSError(f'the kernel of the notebook died {STARTS} times as it started: run the '
                        'same command again, and if that does not help, see whether '
                        'python -m ipykernel_launcher starts')
     return error
-
-# %% ../../nbs/library/2_runs/22_launch.ipynb #32b3ccbe
-def _with_new_starts(
-    execute:Callable, # starts a kernel and executes a notebook
-): # what that returns
-    "Start again where a kernel died before it answered"
-    for _ in range(_STARTS - 1):
-        try:
-            return execute()
-        except RuntimeError as error:
-            if _DIED_EARLY not in str(error):
-                raise
-    return execute()
 
 # %% ../../nbs/library/2_runs/22_launch.ipynb #6707f714
 def _notebook_error(
@@ -303,7 +288,7 @@ class _Launch:
             extra_arguments=['--log-level=50'], start_timeout=_TO_START, **_kind_of_kernel(),
             stdout_file=self.out, stderr_file=self.err or sys.stderr)
         try:
-            _with_new_starts(execute)
+            with_new_starts(execute)
         except PapermillExecutionError as e:
             return e
         except (KeyError, RuntimeError) as e:
