@@ -89,10 +89,10 @@ PIPELINE = (
 # %% ../../nbs/library/7_study/72e_steps.ipynb #a1b2c3d1
 FORECASTERS = run_of('static', 'f3d', 'f3d2d')
 FIRST_LOOK = (
-    plan('evaluate_lifting', 'first', minutes=1.2, demo=True,
-         runs=run_of('lift'), floors=True, procedures='best', hard=False, clips=16),
-    plan('evaluate_forecast', 'first', minutes=1.8, demo=True,
-         runs=FORECASTERS, floors=True, hands=True, clips=16),
+    plan('evaluate_lifting', 'first', minutes=2.1, demo=True,
+         runs=run_of('lift'), floors=True, procedures='best', hard=False),
+    plan('evaluate_forecast', 'first', minutes=3.2, demo=True,
+         runs=FORECASTERS, floors=True, hands=True, few=True),
 )
 ALL_CLIPS = (
     plan('evaluate_lifting', 'lift', minutes=4.2, runs=run_of('lift'), floors=True),
