@@ -4,14 +4,14 @@
 
 # %% auto #0
 __all__ = ['TEMPERATURE', 'POINT_SAMPLES', 'CENTRED', 'CALLS', 'SampleSettings', 'Scene', 'scene_and_settings', 'encode_scene',
-           'guided_sketch', 'told_of_frames', 'guided_network', 'guided_ways', 'goes_along', 'about_sketch',
-           'draw_channels', 'start_from', 'to_motion', 'for_each_sample', 'draw_futures', 'likeliest_of', 'weights_of',
-           'draw_likely', 'only_sample']
+           'told_scene', 'guided_sketch', 'told_of_frames', 'guided_network', 'guided_ways', 'goes_along',
+           'about_sketch', 'draw_channels', 'start_from', 'to_motion', 'for_each_sample', 'draw_futures',
+           'likeliest_of', 'weights_of', 'draw_likely', 'only_sample']
 
 # %% ../../nbs/library/6_models/67a_forecast_sampling.ipynb #c8138c14
 import torch
 from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from torch import Tensor
 from ..geometry.motion import HandMotion
 from ..geometry.motion_vector import Anchor, MotionStats, anchor_of, decode198
@@ -20,6 +20,7 @@ from ..networks.backbones import normalise_image
 from ..networks.sampling import sample
 from .present import Present
 from .forecast_model import ForecastModel
+from .look_closer import look_closer
 from .samples import point_forecast, sample_weights, smooth_in_time
 from .sketch import start_of
 
@@ -82,6 +83,19 @@ def encode_scene(
     prefix, _ = model.prefix(
         image, scene.K, rays, scene.hands, keep, tokens=tokens, present=scene.present)
     return prefix
+
+# %% ../../nbs/library/6_models/67a_forecast_sampling.ipynb #c10sc002
+def told_scene(
+    model:ForecastModel, # trained
+    scene:Scene, # images and what is known
+)->Scene: # with hands and present where the network sees them itself
+    "What is known after a second look"
+    told = scene.hands is not None or scene.present is not None
+    if told or not model.cfg.closeup:
+        return scene
+    rays = torch.full((len(scene.K),), scene.rays, device=scene.K.device)
+    hands, present = look_closer(model, normalise_image(scene.image), scene.K, rays)
+    return replace(scene, hands=hands, present=present)
 
 # %% ../../nbs/library/6_models/67a_forecast_sampling.ipynb #3f3aed7a
 def guided_sketch(
@@ -255,6 +269,7 @@ def draw_futures(
     how:SampleSettings, # how they are drawn
 )->HandMotion: # (B, samples, T)
     "Several futures for each image of a batch"
+    scene = told_scene(model, scene)
     prefix = encode_scene(model, scene)
     channels = draw_channels(model, prefix, samples, how)
     return to_motion(model, channels, scene, prefix, how.guidance)
@@ -295,6 +310,7 @@ def draw_likely(
     how:SampleSettings, # how they are drawn
 )->tuple[HandMotion,HandMotion,Tensor]: # (B, samples, T), point (B, T), weights (B, samples)
     "Several futures, the most likely one and how likely each is"
+    scene = told_scene(model, scene)
     prefix = encode_scene(model, scene)
     least = CENTRED if model.cfg.sketch else POINT_SAMPLES
     channels = draw_channels(model, prefix, max(samples, least), how)

@@ -18,11 +18,13 @@ from ..data.batches import Batch
 from ..networks.process import STEPS, alphas_bar, noise_steps, q_sample
 from ..training.losses import LossWeights, found_loss, masked_mean, motion_loss
 from .chance import happens, normal, uniform
+from .closeup import FirstLook
 from .forecast_loss import SIDE, KeypointTracks, Labels, Told, TrainingView
 from .forecast_loss import draw_view, intrinsics_of, labels_of
 from .forecast_loss import simulate_detector
 from .forecast_loss import training_view
 from .forecast_model import ForecastModel
+from .look_closer import told_closer
 from .sketch import STRIDE, sketch_loss
 from .ways import ways_loss
 from .target import Target, clean_channels, target_of
@@ -318,6 +320,8 @@ def training_loss(
 
     # 2. what is known about the present
     told = simulate_detector(batch, labels, view, model.cfg, generator)
+    if model.cfg.closeup:
+        told = told_closer(model, view.image, view.K, told)
     encoded = encode_training(model, batch, view, told, generator)
     shown = drop_tokens(model, encoded, generator)
     prefix = model.hide_image(shown, told.hidden)
@@ -351,7 +355,7 @@ def pretend_found(
     labels:Labels, # of the batch
     size:int, # side of the images that nobody sees
     generator:torch.Generator, # source of randomness
-)->tuple[Tensor,Tensor]: # keypoints (B, 2, 21, 2) in pixels, how sure (B, 2, 21)
+)->FirstLook:
     "Where a backbone that has learned to look would find the hands; in the middle if nowhere"
     true = labels.pixels
     of_joints = normal(true.shape, true, generator)
@@ -361,7 +365,7 @@ def pretend_found(
     inside = in_image.all(-1) & labels.known
     middle = (size - 1)/2
     pixels = torch.where(inside[..., None], shaken, middle)
-    return pixels, FOUND_SURE*inside
+    return FirstLook(pixels, FOUND_SURE*inside)
 
 def blind_prefix(
     model:ForecastModel, # that is told the present

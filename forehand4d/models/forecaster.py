@@ -17,6 +17,7 @@ from ..networks.pretrained import load_backbone, published_weights
 from ..networks.process import LEAN
 from .ways import WAYS
 from .forecast_model import ForecasterConfig, ForecastModel
+from .closeup_training import closeup_training_loss
 from .forecast_training import training_loss
 from .forecast_sampling import draw_futures, draw_likely, scene_and_settings
 from ..training.weights import read_weights
@@ -28,7 +29,9 @@ class Forecaster(ForecastModel):
         batch:Batch, # from `collate` with images
         generator:torch.Generator, # source of augmentation and noise
     )->tuple[Tensor,dict]: # scalar and its terms
-        "See `training_loss`"
+        "See `training_loss`, or `closeup_training_loss` where close-ups learn"
+        if self.cfg.learn_closeup:
+            return closeup_training_loss(self, batch, generator)
         return training_loss(self, batch, generator)
 
     def forecast(self,
@@ -92,6 +95,8 @@ def load_what_fits(
     if missing:
         raise ValueError(f'{where} ({len(missing)} tensors, e.g. {missing[0]})')
     model.load_state_dict(fits, strict=False)
+    if model.cfg.closeup and not any(name.startswith('closeup.') for name in fits):
+        model.closeup.net.load_state_dict(model.backbone.state_dict())
 
 # %% ../../nbs/library/6_models/68_forecaster.ipynb #9090bf0d
 def start_config(

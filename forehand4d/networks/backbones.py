@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['VITPOSE_SIDE', 'VITPOSE_CUT', 'DINO_PATCH', 'MEAN', 'STD', 'NAMES', 'Backbone', 'SmallViT', 'VitPose', 'DinoV2',
-           'normalise_image', 'build_backbone']
+           'normalise_image', 'build_backbone', 'merge_squares']
 
 # %% ../../nbs/library/3_networks/32_backbones.ipynb #565d8e92
 import re
@@ -105,9 +105,10 @@ class SmallViT(Backbone):
     def forward(self,
         image:Tensor, # (B, 3, H, W) normalised
         only:Tensor|None=None, # (B, n) tokens to be computed; all without it
+        beside:Tensor|float=0., # (B, dim, h, w) added to what the stem says
     )->Tensor: # (B, h w or n, dim)
         "Tokens of an image"
-        x = self.stem(image)
+        x = self.stem(image) + beside
         table = self.pos
         if table.shape[-2:] != x.shape[-2:]:
             table = F.interpolate(table, x.shape[-2:], mode='bicubic')
@@ -237,3 +238,16 @@ def build_backbone(
     if kind == 'vitpose':
         return VitPose(dim, layers, heads, 4*dim)
     return DinoV2(dim, layers, heads, size)
+
+# %% ../../nbs/library/3_networks/32_backbones.ipynb #1357e542
+def merge_squares(
+    tokens:Tensor, # (B, rows*columns, C)
+    grid:tuple, # rows and columns of tokens
+    side:int, # of a square, in tokens
+)->Tensor: # (B, squares, side*side*C)
+    "Image tokens that form a square become one"
+    rows, columns = grid
+    down, across = rows//side, columns//side
+    split = tokens.unflatten(1, (down, side, across, side))
+    squares = split.permute(0, 1, 3, 2, 4, 5)
+    return squares.reshape(len(tokens), down*across, -1)

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['LEGACY_SIDE', 'LEGACY_DEPTH', 'LENGTHS', 'PALM', 'DISTANCE_DIM', 'USUAL', 'AROUND', 'FARTHEST', 'LIFTING_KINDS',
            'LIFTING_DIMS', 'RAY_DIM', 'HANDS2D_DIM', 'FINER', 'rays_as_released', 'distances', 'lifting_conditions',
-           'ray_features', 'hands2d_features']
+           'ray_features', 'hands2d_features', 'detected_features']
 
 # %% ../../nbs/library/3_networks/34_conditioning.ipynb #17d79f38
 import torch
@@ -143,3 +143,17 @@ def hands2d_features(
     octaves = fourier(FINER*angles, 2)
     each = torch.cat([angles*mask, octaves*mask, mask], -1)
     return each[..., :11].flatten(-2)
+
+def detected_features(
+    hands:tuple|None, # keypoints (B, 2, 21, 2) in pixels of the image, valid (B, 2, 21)
+    K:Tensor, # (B, 3, 3) intrinsics of the image
+)->Tensor: # (B, 2, HANDS2D_DIM + 1)
+    "Hands of a detector, and whether there are any"
+    if hands is None:
+        nowhere = K.new_zeros(len(K), 2, 21, 2)
+        unseen = torch.zeros(len(K), 2, 21, dtype=torch.bool, device=K.device)
+        hands = (nowhere, unseen)
+    keypoints, valid = hands
+    features = hands2d_features(keypoints, valid, K)
+    flag = valid.any(-1, keepdim=True).to(features)
+    return torch.cat([features, flag], -1)
