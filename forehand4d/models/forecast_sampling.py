@@ -18,6 +18,7 @@ from ..geometry.motion_vector import Anchor, MotionStats, anchor_of, decode198
 from ..geometry.motion_vector import decode_from, encode_from
 from ..networks.backbones import normalise_image
 from ..networks.sampling import sample
+from .closeup import assumed_intrinsics
 from .present import Present
 from .forecast_model import ForecastModel
 from .look_closer import look_closer
@@ -95,7 +96,8 @@ def told_scene(
         return scene
     rays = torch.full((len(scene.K),), scene.rays, device=scene.K.device)
     hands, present = look_closer(model, normalise_image(scene.image), scene.K, rays)
-    return replace(scene, hands=hands, present=present)
+    K = assumed_intrinsics(scene.K, rays, scene.image.shape[1])
+    return replace(scene, K=K, hands=hands, present=present)
 
 # %% ../../nbs/library/6_models/67a_forecast_sampling.ipynb #3f3aed7a
 def guided_sketch(

@@ -321,7 +321,8 @@ def training_loss(
     # 2. what is known about the present
     told = simulate_detector(batch, labels, view, model.cfg, generator)
     if model.cfg.closeup:
-        told = told_closer(model, view.image, view.K, told)
+        told, K = told_closer(model, view.image, view.K, told)
+        view = replace(view, K=K)
     encoded = encode_training(model, batch, view, told, generator)
     shown = drop_tokens(model, encoded, generator)
     prefix = model.hide_image(shown, told.hidden)

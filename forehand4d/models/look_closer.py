@@ -38,7 +38,7 @@ def see_closer(
 
 def place_of(
     model:ForecastModel, # that sketches
-    look:FirstLook, # joints in pixels, as well as they are known
+    look:FirstLook, # what the backbone found
     K:Tensor, # (B, 3, 3) intrinsics of the image
     rays:Tensor, # (B,) bool: the network is told them
 )->Tensor: # (B, 2, 3) metres
@@ -56,8 +56,7 @@ def look_closer(
 )->tuple[tuple,Present]: # keypoints (B, 2, 21, 2) and valid (B, 2, 21), as of a detector; poses
     "What a network may tell itself"
     look, seen = see_closer(model, image, K, rays)
-    better = FirstLook(seen.keypoints, look.sure)
-    wrist = place_of(model, better, K, rays)
+    wrist = place_of(model, look, K, rays)
     is_found = look.sure.mean(-1) > FOUND
     is_believed = seen.doubt < DOUBT
     known = is_found & is_believed
@@ -84,7 +83,7 @@ def told_closer(
     image:Tensor, # (B, 3, S, S) normalised
     K:Tensor, # (B, 3, 3) intrinsics of that image
     told:Told, # what is told of the hands
-)->Told: # the network tells itself where nothing is told
+)->tuple[Told,Tensor]: # the network tells itself where nothing is told; intrinsics as it assumes
     "What the network is told of the hands, by others or by itself"
     keypoints, valid = told.hands
     other = told.present.anchor
@@ -100,4 +99,5 @@ def told_closer(
         _pick(nobody, own.known, other.known))
     sure = _pick(nobody, present.sure, told.present.sure)
     hands = _pick(nobody, places, keypoints), _pick(nobody, seen, valid)
-    return replace(told, hands=hands, present=replace(told.present, anchor=anchor, sure=sure))
+    told = replace(told, hands=hands, present=replace(told.present, anchor=anchor, sure=sure))
+    return told, assumed_intrinsics(K, ~nobody, image.shape[-1])
