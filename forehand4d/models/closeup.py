@@ -5,10 +5,10 @@
 # %% auto #0
 __all__ = ['CROP', 'WIDER', 'NARROWEST', 'SIGNS', 'RESIZED', 'MOVED', 'TURNED', 'MOST', 'SPOT', 'BRIGHTEST', 'BESIDE', 'NUMBERS',
            'CONTRAST', 'LIGHT', 'HUE', 'COVERED', 'SIDES', 'CORNERS', 'STRIDE', 'INSIDE', 'DROPOUT', 'POSE', 'ANSWERS',
-           'USUAL_FOV', 'ARM', 'EXACT', 'GUESS', 'OF_FINGERS', 'OF_JOINTS', 'OF_REACH', 'OF_DOUBT', 'Windows',
-           'windows_about', 'vary_windows', 'cut_out', 'spots', 'FirstLook', 'Sight', 'sight_of', 'vary_colours',
-           'CloseUp', 'assumed_intrinsics', 'SeenPose', 'towards', 'pose_of', 'turn_between', 'TruePose',
-           'closeup_loss']
+           'USUAL_FOV', 'ARM', 'EXACT', 'GUESS', 'OF_TURN', 'OF_FINGERS', 'OF_JOINTS', 'OF_REACH', 'OF_DOUBT',
+           'Windows', 'windows_about', 'vary_windows', 'cut_out', 'spots', 'FirstLook', 'Sight', 'sight_of',
+           'vary_colours', 'CloseUp', 'assumed_intrinsics', 'SeenPose', 'towards', 'pose_of', 'turn_between',
+           'TruePose', 'closeup_loss']
 
 # %% ../../nbs/library/6_models/65c_closeup.ipynb #c10se003
 from dataclasses import dataclass, replace
@@ -329,7 +329,8 @@ def pose_of(
 # %% ../../nbs/library/6_models/65c_closeup.ipynb #c10se030
 EXACT = 0.01 # distances below count by their squares
 GUESS = 0.55 # radians: mean error of a pose that is not sure at all, see `PresentNoise`
-OF_FINGERS, OF_JOINTS, OF_REACH, OF_DOUBT = 1., 2., 0.5, 0.2 # weights beside the wrist's turn
+OF_TURN, OF_FINGERS, OF_JOINTS = 2., 1., 2. # weights
+OF_REACH, OF_DOUBT = 0.5, 0.2 # the same
 
 def _length(
     difference:Tensor, # (..., C)
@@ -374,7 +375,7 @@ def closeup_loss(
     wrong = (turned.detach()/GUESS).clamp(max=1)
     joints = _length(off)
     errors = dict(
-        turn=apart[..., 0],
+        turn=OF_TURN*apart[..., 0],
         fingers=OF_FINGERS*apart[..., 1:].mean(-1),
         joints=OF_JOINTS*joints.mean(-1),
         reach=OF_REACH*stretch.abs(),

@@ -10,11 +10,11 @@ __all__ = ['FAR_OFF', 'REPLACED', 'REPLACED_FAR', 'HAND_OFF', 'JOINT_OFF', 'LEVE
 import torch
 from torch import Tensor
 from ..data.batches import Batch
-from .chance import happens, normal, uniform
+from .chance import normal, uniform
 from .forecast_loss import Labels, TrainingView
 from .forecast_loss import labels_of, seen_hands, training_view
 from .closeup import FirstLook, Sight, TruePose, Windows
-from .closeup import assumed_intrinsics, closeup_loss, pose_of, sight_of
+from .closeup import closeup_loss, pose_of, sight_of
 from .closeup import vary_colours, vary_windows, windows_about
 from .forecast_model import ForecastModel, first_look
 
@@ -98,7 +98,5 @@ def closeup_training_loss(
     # 2. what they look like from near
     truth = true_pose(labels, view, windows, size)
     answers = answers_to(model, sight, truth.known)
-    told = ~happens(model.cfg.drop_rays, (len(view.K),), view.K.device, generator)
-    K = assumed_intrinsics(view.K, told, size)
-    seen = pose_of(answers, windows, K)
+    seen = pose_of(answers, windows, view.K)
     return closeup_loss(seen, truth, windows, batch.weight)

@@ -18,7 +18,6 @@ from ..geometry.motion_vector import Anchor, MotionStats, anchor_of, decode198
 from ..geometry.motion_vector import decode_from, encode_from
 from ..networks.backbones import normalise_image
 from ..networks.sampling import sample
-from .closeup import assumed_intrinsics
 from .present import Present
 from .forecast_model import ForecastModel
 from .look_closer import look_closer
@@ -95,9 +94,8 @@ def told_scene(
     if told or not model.cfg.closeup:
         return scene
     rays = torch.full((len(scene.K),), scene.rays, device=scene.K.device)
-    hands, present = look_closer(model, normalise_image(scene.image), scene.K, rays)
-    K = assumed_intrinsics(scene.K, rays, scene.image.shape[1])
-    return replace(scene, K=K, hands=hands, present=present)
+    idea = look_closer(model, normalise_image(scene.image), scene.K, rays)
+    return replace(scene, K=idea.K, hands=idea.hands, present=idea.present)
 
 # %% ../../nbs/library/6_models/67a_forecast_sampling.ipynb #3f3aed7a
 def guided_sketch(

@@ -48,6 +48,7 @@ class Configuration:
     found: bool = True # F's backbone also learns where the hands are, and tells it
     gist: bool = True # each token of F's motion is told directly what is known of the hands
     sketch: bool = True # a perceptron answers before F's denoiser: a path, and ways of samples
+    closeup: bool = True # F looks closer at each hand where nobody tells it the hands
     start: str = 'static' # where F's backbone comes from: the static pose model, or HaMeR
     look: float = 0.4 # share of the image that ViT-H sees in training
     vector: str = 'wrist198' # motion vector; or `legacy198`
@@ -93,8 +94,8 @@ OURS = Configuration('ours')
 RELEASED = Configuration(
     'released', layout='legacy', norm='after', heads=4, ff=1, merged=False, cropped=True,
     padding=False, answer='last', told='image', relative=False,
-    found=False, gist=False, sketch=False, start='HaMeR', look=1.0, vector='legacy198',
-    fitted=False, first=1,
+    found=False, gist=False, sketch=False, closeup=False, start='HaMeR', look=1.0,
+    vector='legacy198', fitted=False, first=1,
     conditions=('j2d', 'cam', 'plucker', 'kpe'), drop_group=0.0, dropout=(0.1, 0.1),
     loss='channels, joints, vertices, rotations', by_signal=False, scale=2.0, levels=1, lean=1.0,
     zoom=0.25, zooms=(0.75, 1.25), colour=(0.6, 1.4), moved=False,
@@ -137,6 +138,9 @@ REASONS = { # field → why ours differs, what changes it alone
     'found': ('a small backbone learns to look at hands', 'shape of train_forecast'),
     'gist': ('through attention alone it is learned slowly', 'shape of train_forecast'),
     'sketch': ('a perceptron learns in minutes where hands may go', 'shape of train_forecast'),
+    'closeup': (
+        'poses are read from near; it is learned last, and the weights that ship have it',
+        'shape of train_forecast'),
     'start': ("profile paper starts from HaMeR's weights, too", 'init of train_forecast'),
     'look': ('most of a step is the backbone', 'shape of train_forecast'),
     'vector': ('a wrist moves rigidly, the translation of MANO does not; absolute rotations '
