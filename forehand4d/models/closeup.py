@@ -152,6 +152,10 @@ class Sight:
         "Some of the hands"
         return Sight(self.crops[which], self.numbers[which])
 
+    def of_all(self)->'Sight': # of 2 B hands
+        "All of them, one after the other"
+        return Sight(self.crops.flatten(0, 1), self.numbers.flatten(0, 1))
+
 NUMBERS = 2*21*3 + 1 # places and certainty of both hands, size of the window
 
 def sight_of(

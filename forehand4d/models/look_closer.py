@@ -44,8 +44,7 @@ def look_twice(
     first = first_look(model.find_hands(model.backbone(image), size))
     windows = windows_about(first.keypoints, size)
     sight = sight_of(image, first, windows)
-    everybody = torch.ones_like(windows.side, dtype=torch.bool)
-    answers = model.closeup(sight.of(everybody))
+    answers = model.closeup(sight.of_all())
     return Looks(first, windows, answers.unflatten(0, (-1, 2)), size)
 
 # %% ../../nbs/library/6_models/66_look_closer.ipynb #c10ok021
